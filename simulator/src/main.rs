@@ -1,0 +1,3 @@
+//! A node and its clients in one seeded thread.
+
+fn main() {}
