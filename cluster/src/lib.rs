@@ -1,1 +1,3 @@
-//! To be filled.
+//! Who holds what and how it is copied: metadata, controller, replicas, coordinators. Pure state machines with thin actor shells.
+
+pub mod request;
