@@ -1,0 +1,3 @@
+//! What holds for the whole workspace: the house's rules here, a running broker and real clients in the other files.
+
+mod house;
