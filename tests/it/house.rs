@@ -39,6 +39,7 @@ const LICENCES: &[&str] = &[
     "MIT-0",
     "BSL-1.0",
     "MPL-2.0",
+    "MPL-2.0+",
     "Apache-2.0 WITH LLVM-exception",
     "CDLA-Permissive-2.0",
 ];
