@@ -2,3 +2,5 @@
 
 pub mod payload;
 pub mod types;
+pub mod compression;
+pub mod record_batch;
