@@ -3,4 +3,5 @@
 pub mod payload;
 pub mod types;
 pub mod compression;
+pub mod record;
 pub mod record_batch;

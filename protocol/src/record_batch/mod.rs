@@ -1,13 +1,19 @@
 //! Record batches of format v2: the fixed header, what a broker may change in place, and walking batches in a byte slice.
 //! Invariant: no length, count or offset is used before it is checked against the bytes that are there.
 
+mod builder;
 mod header;
 mod scan;
+mod validate;
 
+pub use builder::{BatchBuilder, BatchOptions, HeaderSlice};
 pub use header::{
     BatchHeader, layout, set_log_append_time, set_max_timestamp, stamp, stored_crc, verify_crc, write_crc,
 };
 pub use scan::{BatchView, Batches, Scan, scan};
+pub use validate::{
+    BatchRejection, ProduceRules, RecordError, Rejection, TopicCompression, ValidatedBatch, validate_produced,
+};
 
 use thiserror::Error;
 

@@ -1,0 +1,326 @@
+//! What a leader checks of a produced batch before it is appended, and what it may have to change in it.
+//! Invariant: the answer is the producer's own bytes unless a time, the codec or the highest timestamp has to change.
+
+use bytes::{Bytes, BytesMut};
+
+use super::builder::assemble;
+use super::{
+    BatchError, BatchHeader, BatchView, NO_PRODUCER_ID, NO_TIMESTAMP, TimestampType, layout, set_log_append_time,
+    set_max_timestamp,
+};
+use crate::compression::{Codec, Compression, Limits, compress, decompress};
+use crate::record::{Walk, walk};
+
+/// The lowest version of Produce whose clients know zstd.
+const ZSTD_PRODUCE_VERSION: i16 = 7;
+/// Records that are named in one rejection; the batch fails as a whole anyway.
+const MAX_RECORD_ERRORS: usize = 100;
+
+/// `compression.type` of a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TopicCompression {
+    /// `producer`: batches are kept as they come.
+    #[default]
+    Producer,
+    /// Batches of another codec are compressed anew.
+    Of(Compression),
+}
+
+/// What a topic and a request ask of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProduceRules {
+    /// Version of the Produce request.
+    pub produce_version: i16,
+    /// `max.message.bytes`: of the batch with its header, as sent and as stored.
+    pub max_message_bytes: usize,
+    /// `cleanup.policy` contains `compact`: every record needs a key.
+    pub compacted: bool,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`, at least 0.
+    pub before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`, at least 0.
+    pub after_max_ms: i64,
+    /// `compression.type`.
+    pub compression: TopicCompression,
+    /// The leader's wall clock in milliseconds.
+    pub now_ms: i64,
+}
+
+impl Default for ProduceRules {
+    /// Kafka's defaults of a topic, for the newest Produce at the epoch.
+    fn default() -> Self {
+        Self {
+            produce_version: i16::MAX,
+            max_message_bytes: 1_048_588,
+            compacted: false,
+            timestamp_type: TimestampType::CreateTime,
+            before_max_ms: i64::MAX,
+            after_max_ms: 3_600_000,
+            compression: TopicCompression::Producer,
+            now_ms: 0,
+        }
+    }
+}
+
+/// A batch that may be appended. Base offset and leader epoch are still the producer's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedBatch {
+    /// The bytes to store.
+    pub bytes: Bytes,
+    /// Their header.
+    pub header: BatchHeader,
+    /// The highest timestamp in milliseconds; -1 if no record has one.
+    pub max_timestamp: i64,
+    /// Offset of the first record with that timestamp, less the base offset. The last record's with `LogAppendTime`.
+    pub max_timestamp_offset_delta: i32,
+}
+
+/// The error code that a rejected batch is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// `CORRUPT_MESSAGE(2)`.
+    CorruptMessage,
+    /// `MESSAGE_TOO_LARGE(10)`.
+    MessageTooLarge,
+    /// `INVALID_TIMESTAMP(32)`.
+    InvalidTimestamp,
+    /// `UNSUPPORTED_COMPRESSION_TYPE(76)`.
+    UnsupportedCompressionType,
+    /// `INVALID_RECORD(87)`.
+    InvalidRecord,
+}
+
+impl Rejection {
+    /// Kafka's number.
+    #[must_use]
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::CorruptMessage => 2,
+            Self::MessageTooLarge => 10,
+            Self::InvalidTimestamp => 32,
+            Self::UnsupportedCompressionType => 76,
+            Self::InvalidRecord => 87,
+        }
+    }
+}
+
+/// A record because of which its batch is rejected: an element of `record_errors`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordError {
+    /// The record's place in its batch, from 0.
+    pub batch_index: i32,
+    /// Why.
+    pub message: &'static str,
+}
+
+/// Why a batch is not appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchRejection {
+    /// The error code.
+    pub error: Rejection,
+    /// For people.
+    pub message: String,
+    /// The records at fault, at most 100; empty if the batch as such is.
+    pub record_errors: Vec<RecordError>,
+}
+
+impl BatchRejection {
+    fn new(error: Rejection, message: impl Into<String>) -> Self {
+        Self { error, message: message.into(), record_errors: Vec::new() }
+    }
+}
+
+impl From<BatchError> for BatchRejection {
+    fn from(error: BatchError) -> Self {
+        let rejection = match error {
+            BatchError::Torn { .. } | BatchError::Length(_) | BatchError::Crc { .. } => Rejection::CorruptMessage,
+            BatchError::Codec(_) => Rejection::UnsupportedCompressionType,
+            BatchError::TooLarge(_) => Rejection::MessageTooLarge,
+            BatchError::Magic(_)
+            | BatchError::Header(_)
+            | BatchError::Compressed(_)
+            | BatchError::Record { .. }
+            | BatchError::TrailingBytes => Rejection::InvalidRecord,
+        };
+        let record_errors = match error {
+            BatchError::Record { index, reason } => vec![RecordError { batch_index: index, message: reason }],
+            _ => Vec::new(),
+        };
+        Self { error: rejection, message: error.to_string(), record_errors }
+    }
+}
+
+/// Checks all that concerns the batch alone, in one pass over its bytes for the CRC and one over its records.
+/// Whether the producer, its sequence and its transaction may write is for the caller, who sees them in the header.
+///
+/// # Errors
+/// The answer that the producer gets.
+pub fn validate_produced(batch: &Bytes, rules: &ProduceRules) -> Result<ValidatedBatch, BatchRejection> {
+    let view = BatchView::parse(batch)?;
+    if view.bytes.len() != batch.len() {
+        return Err(BatchRejection::new(Rejection::InvalidRecord, "a partition's records are exactly one batch"));
+    }
+    check_size(batch.len(), rules)?;
+    view.verify_crc()?;
+    check_header(&view.header, rules)?;
+    let limits = Limits::for_max_message_bytes(rules.max_message_bytes);
+    let found = check_records(&view, rules, &limits)?;
+    let bytes = rewrite(batch, &view, rules, &limits, found.max_timestamp)?;
+    let header = BatchHeader::parse(&bytes)?;
+    let (max_timestamp, max_timestamp_offset_delta) = match rules.timestamp_type {
+        TimestampType::CreateTime => (found.max_timestamp, found.max_timestamp_delta),
+        TimestampType::LogAppendTime => (rules.now_ms, header.last_offset_delta),
+    };
+    Ok(ValidatedBatch { bytes, header, max_timestamp, max_timestamp_offset_delta })
+}
+
+fn check_size(size: usize, rules: &ProduceRules) -> Result<(), BatchRejection> {
+    if size <= rules.max_message_bytes {
+        return Ok(());
+    }
+    let message = format!("the batch has {size} bytes, max.message.bytes is {}", rules.max_message_bytes);
+    Err(BatchRejection::new(Rejection::MessageTooLarge, message))
+}
+
+fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchRejection> {
+    let invalid = |message: &str| Err(BatchRejection::new(Rejection::InvalidRecord, message));
+    if header.codec()? == Codec::Zstd && rules.produce_version < ZSTD_PRODUCE_VERSION {
+        let message = "zstd needs Produce version 7 or newer";
+        return Err(BatchRejection::new(Rejection::UnsupportedCompressionType, message));
+    }
+    if header.base_offset.0 != 0 {
+        return invalid("the base offset of a produced batch is 0");
+    }
+    if header.record_count <= 0 {
+        return invalid("the batch has no records");
+    }
+    if header.last_offset_delta != header.record_count - 1 {
+        return invalid("the last offset delta is not one less than the record count");
+    }
+    if header.is_control() {
+        return invalid("clients do not write control records");
+    }
+    if header.delete_horizon().is_some() {
+        return invalid("clients do not set a delete horizon");
+    }
+    if header.producer_id < NO_PRODUCER_ID {
+        return invalid("the producer id is negative");
+    }
+    if header.has_producer_id() && (header.producer_epoch < 0 || header.base_sequence < 0) {
+        return invalid("an idempotent batch has an epoch and a sequence");
+    }
+    if header.is_transactional() && !header.has_producer_id() {
+        return invalid("a transactional batch has a producer id");
+    }
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        let message = "a producer does not set the timestamp type to LogAppendTime";
+        return Err(BatchRejection::new(Rejection::InvalidTimestamp, message));
+    }
+    Ok(())
+}
+
+/// What the walk over the records gathers.
+struct Found {
+    max_timestamp: i64,
+    max_timestamp_delta: i32,
+    errors: Vec<RecordError>,
+    bad_timestamps: bool,
+    failed: usize,
+}
+
+impl Found {
+    fn fail(&mut self, batch_index: i32, message: &'static str) {
+        self.failed += 1;
+        if self.errors.len() < MAX_RECORD_ERRORS {
+            self.errors.push(RecordError { batch_index, message });
+        }
+    }
+
+    fn check(&mut self, record: &Walk, header: &BatchHeader, rules: &ProduceRules) {
+        if record.offset_delta != record.index {
+            return self.fail(record.index, "offset deltas do not count up from 0");
+        }
+        let timestamp = header.base_timestamp.checked_add(record.timestamp_delta);
+        let Some(timestamp) = timestamp.filter(|timestamp| in_range(*timestamp, rules)) else {
+            self.bad_timestamps = true;
+            return self.fail(record.index, "the timestamp is out of range");
+        };
+        if rules.compacted && !record.has_key {
+            return self.fail(record.index, "a compacted topic takes no record without a key");
+        }
+        if timestamp > self.max_timestamp {
+            self.max_timestamp = timestamp;
+            self.max_timestamp_delta = record.offset_delta;
+        }
+    }
+}
+
+fn in_range(timestamp: i64, rules: &ProduceRules) -> bool {
+    if timestamp == NO_TIMESTAMP {
+        return true;
+    }
+    if timestamp < 0 {
+        return false;
+    }
+    let age = rules.now_ms.saturating_sub(timestamp);
+    rules.timestamp_type == TimestampType::LogAppendTime
+        || (age <= rules.before_max_ms && age.saturating_neg() <= rules.after_max_ms)
+}
+
+fn check_records(view: &BatchView<'_>, rules: &ProduceRules, limits: &Limits) -> Result<Found, BatchRejection> {
+    let mut found = Found {
+        max_timestamp: NO_TIMESTAMP,
+        max_timestamp_delta: view.header.last_offset_delta,
+        errors: Vec::new(),
+        bad_timestamps: false,
+        failed: 0,
+    };
+    walk(view, limits, |record| found.check(&record, &view.header, rules))?;
+    if found.failed == 0 {
+        return Ok(found);
+    }
+    let error = if found.bad_timestamps { Rejection::InvalidTimestamp } else { Rejection::InvalidRecord };
+    let message = format!("{} of {} records are rejected", found.failed, view.header.record_count);
+    Err(BatchRejection { error, message, record_errors: found.errors })
+}
+
+/// The bytes to store: the producer's, unless something in them has to change.
+fn rewrite(
+    batch: &Bytes,
+    view: &BatchView<'_>,
+    rules: &ProduceRules,
+    limits: &Limits,
+    max_timestamp: i64,
+) -> Result<Bytes, BatchRejection> {
+    let mut header = view.header;
+    let recompression = match rules.compression {
+        TopicCompression::Of(compression) if header.codec()? != compression.codec => Some(compression),
+        _ => None,
+    };
+    let append_time = rules.timestamp_type == TimestampType::LogAppendTime;
+    let Some(compression) = recompression else {
+        if !append_time && header.max_timestamp == max_timestamp {
+            return Ok(batch.clone());
+        }
+        let mut changed = BytesMut::from(&batch[..]);
+        if append_time {
+            set_log_append_time(&mut changed, rules.now_ms)?;
+        } else {
+            set_max_timestamp(&mut changed, max_timestamp)?;
+        }
+        return Ok(changed.freeze());
+    };
+    let plain = decompress(header.codec()?, view.body(), limits)?;
+    let body = compress(compression, &plain).map_err(|_| BatchError::Compressed(compression.codec))?;
+    let size = layout::RECORDS + body.len();
+    check_size(size, rules)?;
+    header.batch_length =
+        i32::try_from(size - layout::LENGTH_PREFIX).map_err(|_| BatchError::TooLarge(i32::MAX as usize))?;
+    header.attributes = header.attributes & !layout::CODEC_MASK | compression.codec.bits();
+    header.max_timestamp = if append_time { rules.now_ms } else { max_timestamp };
+    if append_time {
+        header.attributes |= layout::LOG_APPEND_TIME;
+    }
+    Ok(assemble(&header, &body)?)
+}
