@@ -1,7 +1,25 @@
 //! Kafka's wire format: bytes in, values out. No I/O.
 
-pub mod payload;
-pub mod types;
+// The derive macro names this crate from outside and from inside alike.
+extern crate self as madang_protocol;
+
+pub mod api_key;
 pub mod compression;
+pub mod error_code;
+pub mod frame;
+pub mod message;
+pub mod messages;
+pub mod payload;
+pub mod reader;
 pub mod record;
 pub mod record_batch;
+pub mod schema;
+pub mod types;
+pub mod wire;
+pub mod writer;
+
+pub use api_key::ApiKey;
+pub use error_code::ErrorCode;
+pub use message::{Message, Request};
+pub use reader::{DecodeError, Reader};
+pub use writer::{EncodeError, Writer};

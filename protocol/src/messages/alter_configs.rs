@@ -1,0 +1,66 @@
+//! AlterConfigs (key 33): replaces the whole configuration of resources.
+
+use std::borrow::Cow;
+
+use crate::api_key::ApiKey;
+use crate::message::{Message, Request};
+
+/// The request: replaces the whole configuration of resources.
+#[derive(Clone, Debug, PartialEq, Message)]
+#[message(versions = "0-2", flexible = "2+")]
+pub struct AlterConfigsRequest<'a> {
+    /// The resources.
+    pub resources: Vec<AlterConfigsResource<'a>>,
+    /// Whether to check only.
+    pub validate_only: bool,
+}
+
+impl<'a> Request<'a> for AlterConfigsRequest<'a> {
+    const KEY: ApiKey = ApiKey::AlterConfigs;
+    type Response<'r> = AlterConfigsResponse<'r>;
+}
+
+/// A resource to change.
+#[derive(Clone, Debug, PartialEq, Message)]
+pub struct AlterConfigsResource<'a> {
+    /// 2: topic, 4: broker, 8: broker logger, 32: group.
+    pub resource_type: i8,
+    /// Its name.
+    pub resource_name: Cow<'a, str>,
+    /// By configuration key.
+    pub configs: Vec<AlterableConfig<'a>>,
+}
+
+/// A configuration key to change.
+#[derive(Clone, Debug, PartialEq, Message)]
+pub struct AlterableConfig<'a> {
+    /// The key.
+    pub name: Cow<'a, str>,
+    /// The value, or null.
+    #[field(nullable)]
+    pub value: Option<Cow<'a, str>>,
+}
+
+/// The answer to [`AlterConfigsRequest`].
+#[derive(Clone, Debug, PartialEq, Message)]
+#[message(versions = "0-2", flexible = "2+")]
+pub struct AlterConfigsResponse<'a> {
+    /// How long the client was throttled.
+    pub throttle_time_ms: i32,
+    /// By topic.
+    pub responses: Vec<AlterConfigsResourceResponse<'a>>,
+}
+
+/// The result for one resource.
+#[derive(Clone, Debug, PartialEq, Message)]
+pub struct AlterConfigsResourceResponse<'a> {
+    /// An error, or 0.
+    pub error_code: i16,
+    /// The error in words, or null.
+    #[field(nullable)]
+    pub error_message: Option<Cow<'a, str>>,
+    /// 2: topic, 4: broker, 8: broker logger, 32: group.
+    pub resource_type: i8,
+    /// Its name.
+    pub resource_name: Cow<'a, str>,
+}

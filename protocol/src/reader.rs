@@ -1,0 +1,313 @@
+//! Reading from one frame: every read is checked, strings are borrowed, byte fields are slices of the frame.
+//! Nothing is allocated for a length or a count before it is checked against the bytes that remain.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+/// Why bytes are not the message they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// A value goes on after the last byte.
+    #[error("{needed} bytes needed, {remaining} left")]
+    UnexpectedEnd {
+        /// Bytes that the value needs.
+        needed: usize,
+        /// Bytes that are left.
+        remaining: usize,
+    },
+    /// Bytes are left after the message.
+    #[error("{remaining} bytes left after the message")]
+    TrailingBytes {
+        /// Bytes that are left.
+        remaining: usize,
+    },
+    /// A length or count below -1.
+    #[error("the length {length} is negative")]
+    NegativeLength {
+        /// The length.
+        length: i64,
+    },
+    /// A count of elements that the remaining bytes cannot hold.
+    #[error("{count} elements cannot be in {remaining} bytes")]
+    TooManyElements {
+        /// The count.
+        count: usize,
+        /// Bytes that are left.
+        remaining: usize,
+    },
+    /// A string longer than 32,767 bytes.
+    #[error("a string of {length} bytes")]
+    StringTooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// A string that is not UTF-8.
+    #[error("a string is not UTF-8")]
+    InvalidUtf8,
+    /// A null where the version allows none.
+    #[error("null in a field that is not nullable")]
+    UnexpectedNull,
+    /// A variable-length number of more bits than its type has.
+    #[error("a variable-length number is too long")]
+    VarintTooLong,
+    /// A tagged field that exists, in a version that does not have it.
+    #[error("tag {tag} is not valid for version {version}")]
+    InvalidTag {
+        /// The tag.
+        tag: u32,
+        /// The message's version.
+        version: i16,
+    },
+    /// A version that the codec does not know.
+    #[error("version {version} is not supported")]
+    UnsupportedVersion {
+        /// The version.
+        version: i16,
+    },
+    /// An API key that the codec does not know.
+    #[error("API key {key} is not supported")]
+    UnsupportedApiKey {
+        /// The key.
+        key: i16,
+    },
+}
+
+/// A position in a frame.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    frame: &'a Bytes,
+    position: usize,
+    end: usize,
+}
+
+macro_rules! read_number {
+    ($($(#[$doc:meta])* $name:ident -> $type:ty;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`DecodeError::UnexpectedEnd`].
+        pub fn $name(&mut self) -> Result<$type, DecodeError> {
+            Ok(<$type>::from_be_bytes(*self.read_array()?))
+        }
+    )*};
+}
+
+impl<'a> Reader<'a> {
+    /// Reads `frame` from its start.
+    #[must_use]
+    pub fn new(frame: &'a Bytes) -> Self {
+        Self { frame, position: 0, end: frame.len() }
+    }
+
+    /// Bytes that are left.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.end - self.position
+    }
+
+    /// Fails unless everything has been read.
+    ///
+    /// # Errors
+    /// [`DecodeError::TrailingBytes`].
+    pub fn expect_end(&self) -> Result<(), DecodeError> {
+        match self.remaining() {
+            0 => Ok(()),
+            remaining => Err(DecodeError::TrailingBytes { remaining }),
+        }
+    }
+
+    /// The next `length` bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnexpectedEnd`].
+    pub fn read_slice(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        self.check(length)?;
+        let slice = &self.frame[self.position..self.position + length];
+        self.position += length;
+        Ok(slice)
+    }
+
+    /// The next `length` bytes, sharing the frame's memory.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnexpectedEnd`].
+    pub fn read_bytes(&mut self, length: usize) -> Result<Bytes, DecodeError> {
+        self.check(length)?;
+        let bytes = self.frame.slice(self.position..self.position + length);
+        self.position += length;
+        Ok(bytes)
+    }
+
+    fn check(&self, needed: usize) -> Result<(), DecodeError> {
+        let remaining = self.remaining();
+        if needed > remaining { Err(DecodeError::UnexpectedEnd { needed, remaining }) } else { Ok(()) }
+    }
+
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnexpectedEnd`].
+    pub fn read_array<const N: usize>(&mut self) -> Result<&'a [u8; N], DecodeError> {
+        let remaining = self.remaining();
+        match self.frame[self.position..self.end].first_chunk() {
+            Some(array) => {
+                self.position += N;
+                Ok(array)
+            }
+            None => Err(DecodeError::UnexpectedEnd { needed: N, remaining }),
+        }
+    }
+
+    read_number! {
+        /// An 8-bit number.
+        read_i8 -> i8;
+        /// An unsigned 8-bit number.
+        read_u8 -> u8;
+        /// A 16-bit number.
+        read_i16 -> i16;
+        /// An unsigned 16-bit number.
+        read_u16 -> u16;
+        /// A 32-bit number.
+        read_i32 -> i32;
+        /// An unsigned 32-bit number.
+        read_u32 -> u32;
+        /// A 64-bit number.
+        read_i64 -> i64;
+        /// A 64-bit floating-point number.
+        read_f64 -> f64;
+    }
+
+    /// An unsigned number of seven bits a byte: at most 5 bytes, 32 bits.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
+    pub fn read_unsigned_varint(&mut self) -> Result<u32, DecodeError> {
+        u32::try_from(self.read_base_128(5)?).map_err(|_| DecodeError::VarintTooLong)
+    }
+
+    /// A zigzag number of at most 5 bytes, 32 bits.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
+    pub fn read_varint(&mut self) -> Result<i32, DecodeError> {
+        let raw = self.read_unsigned_varint()?;
+        Ok((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
+    }
+
+    /// A zigzag number of at most 10 bytes, 64 bits.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
+    pub fn read_varlong(&mut self) -> Result<i64, DecodeError> {
+        let raw = u64::try_from(self.read_base_128(10)?).map_err(|_| DecodeError::VarintTooLong)?;
+        Ok((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
+    }
+
+    fn read_base_128(&mut self, max_bytes: u32) -> Result<u128, DecodeError> {
+        let mut value = 0;
+        for place in 0..max_bytes {
+            let byte = self.read_u8()?;
+            value |= u128::from(byte & 0x7f) << (7 * place);
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::VarintTooLong)
+    }
+
+    /// A length of 32 bits, or compact: one more than it as an unsigned varint. `None` is null.
+    ///
+    /// # Errors
+    /// [`DecodeError::NegativeLength`] below -1, [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
+    pub fn read_length(&mut self, compact: bool) -> Result<Option<usize>, DecodeError> {
+        if compact {
+            return Ok(self.read_unsigned_varint()?.checked_sub(1).map(|length| length as usize));
+        }
+        let length = self.read_i32()?;
+        nullable_length(length.into())
+    }
+
+    /// A length of 16 bits, or compact. `None` is null.
+    ///
+    /// # Errors
+    /// As [`Self::read_length`], and [`DecodeError::StringTooLong`].
+    pub fn read_string_length(&mut self, compact: bool) -> Result<Option<usize>, DecodeError> {
+        let length = if compact { self.read_length(true)? } else { nullable_length(self.read_i16()?.into())? };
+        match length {
+            Some(length) if length > i16::MAX as usize => Err(DecodeError::StringTooLong { length }),
+            length => Ok(length),
+        }
+    }
+
+    /// A count of elements that take at least `min_len` bytes each (at least 1). `None` is null.
+    ///
+    /// # Errors
+    /// As [`Self::read_length`], and [`DecodeError::TooManyElements`].
+    pub fn read_count(&mut self, compact: bool, min_len: usize) -> Result<Option<usize>, DecodeError> {
+        let count = self.read_length(compact)?;
+        let remaining = self.remaining();
+        match count {
+            Some(count) if count > remaining / min_len.max(1) => Err(DecodeError::TooManyElements { count, remaining }),
+            count => Ok(count),
+        }
+    }
+
+    /// A string, borrowed from the frame. `None` is null.
+    ///
+    /// # Errors
+    /// As [`Self::read_string_length`], and [`DecodeError::InvalidUtf8`].
+    pub fn read_nullable_str(&mut self, compact: bool) -> Result<Option<&'a str>, DecodeError> {
+        let Some(length) = self.read_string_length(compact)? else { return Ok(None) };
+        let slice = self.read_slice(length)?;
+        std::str::from_utf8(slice).map(Some).map_err(|_| DecodeError::InvalidUtf8)
+    }
+
+    /// Bytes behind their length. `None` is null.
+    ///
+    /// # Errors
+    /// As [`Self::read_length`].
+    pub fn read_nullable_bytes(&mut self, compact: bool) -> Result<Option<Bytes>, DecodeError> {
+        match self.read_length(compact)? {
+            Some(length) => self.read_bytes(length).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads a section of tagged fields. `field` reads the field of a tag it knows and answers `true`, or answers `false` and the field is skipped.
+    /// Like Kafka, takes tags in any order, and the last of several fields with one tag.
+    ///
+    /// # Errors
+    /// Those of `field`, and [`DecodeError::TrailingBytes`] if it reads less than the field's size, [`DecodeError::UnexpectedEnd`] if more.
+    pub fn read_tagged_fields(
+        &mut self,
+        mut field: impl FnMut(&mut Self, u32) -> Result<bool, DecodeError>,
+    ) -> Result<(), DecodeError> {
+        for _ in 0..self.read_unsigned_varint()? {
+            let tag = self.read_unsigned_varint()?;
+            let size = self.read_unsigned_varint()? as usize;
+            self.check(size)?;
+            let mut inside = Self { frame: self.frame, position: self.position, end: self.position + size };
+            if field(&mut inside, tag)? {
+                inside.expect_end()?;
+            }
+            self.position += size;
+        }
+        Ok(())
+    }
+
+    /// Skips a section of tagged fields.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
+    pub fn skip_tagged_fields(&mut self) -> Result<(), DecodeError> {
+        self.read_tagged_fields(|_, _| Ok(false))
+    }
+}
+
+fn nullable_length(length: i64) -> Result<Option<usize>, DecodeError> {
+    match usize::try_from(length) {
+        Ok(length) => Ok(Some(length)),
+        Err(_) if length == -1 => Ok(None),
+        Err(_) => Err(DecodeError::NegativeLength { length }),
+    }
+}
