@@ -80,8 +80,13 @@ fn closing_waits_for_earlier_answers() {
         assert_eq!(client.receive().await, b"p1");
         assert_eq!(client.read_to_close().await, 0);
         let mut last = node.connect().await;
-        assert_eq!(last.ask("l").await, b"l");
+        last.0
+            .write_all(&[frame(b"l"), frame(b"e-never"), frame(b"p-never")].concat())
+            .await
+            .expect("an open connection");
+        assert_eq!(last.receive().await, b"l");
         assert_eq!(last.read_to_close().await, 0);
+        assert_eq!(*node.seen.admitted.borrow(), ["p1", "c", "l"]);
         assert_eq!(node.stats.closed_for(CloseReason::Service("told to")), 2);
     });
 }

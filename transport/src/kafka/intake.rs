@@ -47,13 +47,13 @@ impl<S: Service> Intake<'_, S> {
         self.wait_for_room(total).await?;
         let frame = self.reader.frame(total).await?;
         let charge = self.charge(total).await;
+        let overlaps = self.service.overlaps(&frame);
+        until(self.ledger, |ledger| !ledger.is_closing() && (overlaps || ledger.is_settled())).await;
         self.context.stats.request();
-        if self.service.overlaps(&frame) {
+        if overlaps {
             self.admit_overlapping(frame, total, charge).await;
             return Ok(());
         }
-        let ledger = self.ledger;
-        until(ledger, |ledger| ledger.is_settled()).await;
         let outcome = self.execute(frame).await?;
         self.ledger.borrow_mut().push_known(outcome, total, charge);
         Ok(())

@@ -56,6 +56,7 @@ pub(crate) struct Ledger {
     read_deadline: Option<(Instant, CloseReason)>,
     write_deadline: Option<Instant>,
     drain_deadline: Option<Instant>,
+    closing: bool,
     changed: bool,
 }
 
@@ -85,7 +86,9 @@ impl Ledger {
 
     fn note_known(&mut self, outcome: &Outcome) {
         self.unwritten_items += 1;
+        self.closing |= matches!(outcome, Outcome::Close(_));
         if let Outcome::Respond(response) = outcome {
+            self.closing |= response.close.is_some();
             self.unwritten_bytes += response.len();
             if !response.throttle.is_zero() {
                 self.throttled_until = self.throttled_until.max(Some(Instant::now() + response.throttle));
@@ -151,6 +154,11 @@ impl Ledger {
     /// Whether the outcome of every request admitted so far is known.
     pub(crate) fn is_settled(&self) -> bool {
         self.completing == 0
+    }
+
+    /// Whether an outcome that closes the connection is known, so that nothing more may be admitted.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// Whether every request admitted so far has been answered.
