@@ -1,0 +1,210 @@
+//! The one door to the operating system's files. Everything in this crate decides purely and does I/O only through these traits.
+//! Invariant: every call can fail, and a failed call may have done any part of its work.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// It must exist.
+    Existing,
+    /// It is created empty if it does not exist.
+    Create,
+    /// It is created, or emptied if it exists.
+    Truncate,
+}
+
+/// A file that is read and written by position. All methods may be called from several threads; a partition's file has one writer.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Writes all of `slices`, one after the other, from byte `position` on.
+    ///
+    /// # Errors
+    /// Whatever the disk reports; any part of the bytes may then have been written, and the length may have grown.
+    fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Reads into `buffer` from byte `position`; the answer is the number of bytes read, short only at the end of the file.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no bytes.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Makes the file `length` bytes long; growth is filled with zeros.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn truncate(&self, length: u64) -> io::Result<()>;
+
+    /// Returns when all that was written before the call is on the device (fdatasync). After an error the written bytes are lost
+    /// or not, and a second call proves nothing: the caller gives the directory up.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Forgets cached pages, so that the next read comes from the device.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn drop_cache(&self) -> io::Result<()>;
+
+    /// A descriptor that stays open as long as the answer lives, however often the file's own is closed or the file unlinked;
+    /// none if the file is not one of the operating system.
+    ///
+    /// # Errors
+    /// `NotFound` if the file is gone; whatever the disk reports.
+    fn pin(&self) -> io::Result<Option<Arc<OwnedFd>>>;
+}
+
+/// What keeps a file locked against other processes; dropping it unlocks.
+pub trait DiskLock: Send + Sync + Debug {}
+
+/// A filesystem. Paths are absolute or relative to the process; the memory disk keeps them as they are.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `NotFound` if it must exist and does not; whatever the disk reports.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// The names in a directory, sorted by bytes; names that are not UTF-8 are left out.
+    ///
+    /// # Errors
+    /// `NotFound`; whatever the disk reports.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Whether there is a file or directory of that name.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Renames a file or a directory, replacing a file of the new name. Atomic; durable after [`Disk::sync_dir`].
+    ///
+    /// # Errors
+    /// `NotFound`; whatever the disk reports.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Unlinks a file. Open and pinned files keep their bytes.
+    ///
+    /// # Errors
+    /// `NotFound`; whatever the disk reports.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with all that is in it.
+    ///
+    /// # Errors
+    /// `NotFound`; whatever the disk reports.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a directory and its parents; no error if it exists.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns when the names in the directory are on the device.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Bytes that can still be written.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn free_space(&self, path: &Path) -> io::Result<u64>;
+
+    /// Takes a file's exclusive lock, creating the file if needed.
+    ///
+    /// # Errors
+    /// `WouldBlock` if another holds it; whatever the disk reports.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+}
+
+/// No batch in a log is longer than this many bytes; a length above it is damage.
+pub const MAX_BATCH: u64 = i32::MAX as u64;
+
+/// Fills `buffer` from byte `position`.
+///
+/// # Errors
+/// `UnexpectedEof` if the file is shorter; whatever the disk reports.
+pub fn read_exact_at(file: &dyn DiskFile, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(position + filled as u64, &mut buffer[filled..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => filled += read,
+        }
+    }
+    Ok(())
+}
+
+/// The whole of a small file. A file longer than `limit` bytes is an error, so that a damaged one cannot take the memory.
+///
+/// # Errors
+/// `InvalidData` above the limit; whatever the disk reports.
+pub fn read_small(disk: &dyn Disk, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, OpenMode::Existing)?;
+    let length = file.len()?;
+    if length > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "side file is longer than it can be"));
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    read_exact_at(file.as_ref(), 0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Replaces a small file at once: the new bytes go to a temporary file, which takes the name. The answer is the new file; its
+/// bytes and its name are durable only after it and its directory are synced.
+///
+/// # Errors
+/// Whatever the disk reports; the old file is then still there.
+pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
+    let temporary = temporary_path(path);
+    let file = disk.open(&temporary, OpenMode::Truncate)?;
+    file.write_at(0, &[IoSlice::new(bytes)])?;
+    disk.rename(&temporary, path)?;
+    // The handle may reopen by name, and its name is another now.
+    drop(file);
+    disk.open(path, OpenMode::Existing)
+}
+
+/// As [`replace_file`], and durable when it returns.
+///
+/// # Errors
+/// Whatever the disk reports; either the old or the new bytes are then there.
+pub fn replace_file_durably(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_path(path);
+    let file = disk.open(&temporary, OpenMode::Truncate)?;
+    file.write_at(0, &[IoSlice::new(bytes)])?;
+    file.sync()?;
+    disk.rename(&temporary, path)?;
+    match path.parent() {
+        Some(parent) => disk.sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
+fn temporary_path(path: &Path) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(crate::format::TEMPORARY_SUFFIX);
+    name.into()
+}

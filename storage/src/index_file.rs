@@ -1,0 +1,165 @@
+//! The two index files of a sealed segment. They are read where they are; nothing of them stays in memory.
+//! Invariant: a damaged file is found by its CRC at its first use and answered from the batches instead.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use madang_protocol::types::Offset;
+
+use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
+use crate::format::{INDEX_HEADER_SIZE, INDEX_SUFFIX, IndexHeader, Kind, TIME_INDEX_SUFFIX, offset_path};
+use crate::index::{IndexEntry, search};
+
+const OFFSET_ENTRY: usize = 8;
+const TIME_ENTRY: usize = 12;
+const CHUNK: usize = 32 << 10;
+
+/// Where a sealed segment's index is found.
+#[derive(Debug)]
+pub(crate) struct SealedIndex {
+    offsets: Option<Arc<dyn DiskFile>>,
+    times: Option<Arc<dyn DiskFile>>,
+    entries: usize,
+    crcs: (u32, u32),
+    sound: OnceLock<bool>,
+    rebuilt: OnceLock<Box<[IndexEntry]>>,
+}
+
+/// Writes both files of a segment; they are not synced, as they can be rebuilt.
+pub(crate) fn write(
+    disk: &dyn Disk,
+    directory: &Path,
+    base_offset: Offset,
+    header: IndexHeader,
+    entries: &[IndexEntry],
+) -> io::Result<SealedIndex> {
+    let (mut offsets, mut times) = (Vec::with_capacity(entries.len() * 8), Vec::with_capacity(entries.len() * 12));
+    for entry in entries {
+        offsets.extend_from_slice(&entry.relative_offset.to_be_bytes());
+        offsets.extend_from_slice(&entry.position.to_be_bytes());
+        times.extend_from_slice(&entry.max_timestamp_before.to_be_bytes());
+        times.extend_from_slice(&entry.relative_offset.to_be_bytes());
+    }
+    let crcs = (crc32c::crc32c(&offsets), crc32c::crc32c(&times));
+    let write = |suffix, kind, crc, body: &[u8]| {
+        let file = disk.open(&offset_path(directory, base_offset, suffix), OpenMode::Truncate)?;
+        let head = IndexHeader { entries_crc: crc, ..header }.to_bytes(kind);
+        file.write_at(0, &[IoSlice::new(&head), IoSlice::new(body)])?;
+        Ok::<_, io::Error>(file)
+    };
+    let offsets = write(INDEX_SUFFIX, Kind::OffsetIndex, crcs.0, &offsets)?;
+    let times = write(TIME_INDEX_SUFFIX, Kind::TimeIndex, crcs.1, &times)?;
+    Ok(SealedIndex {
+        offsets: Some(offsets),
+        times: Some(times),
+        entries: entries.len(),
+        crcs,
+        sound: OnceLock::from(true),
+        rebuilt: OnceLock::new(),
+    })
+}
+
+fn open_one(disk: &dyn Disk, path: &Path, kind: Kind, entry: usize) -> Option<(Arc<dyn DiskFile>, IndexHeader)> {
+    let file = disk.open(path, OpenMode::Existing).ok()?;
+    let mut head = [0; INDEX_HEADER_SIZE];
+    read_exact_at(file.as_ref(), 0, &mut head).ok()?;
+    let header = IndexHeader::parse(kind, &head)?;
+    let expected = INDEX_HEADER_SIZE as u64 + u64::from(header.entries) * entry as u64;
+    (file.len().ok()? == expected).then_some((file, header))
+}
+
+/// Opens both files if their headers are sound, agree, and are of a segment of `log_bytes` bytes.
+pub(crate) fn open(
+    disk: &dyn Disk,
+    directory: &Path,
+    base_offset: Offset,
+    log_bytes: u64,
+) -> Option<(SealedIndex, IndexHeader)> {
+    let path = |suffix| offset_path(directory, base_offset, suffix);
+    let (offsets, header) = open_one(disk, &path(INDEX_SUFFIX), Kind::OffsetIndex, OFFSET_ENTRY)?;
+    let (times, other) = open_one(disk, &path(TIME_INDEX_SUFFIX), Kind::TimeIndex, TIME_ENTRY)?;
+    let crcs = (header.entries_crc, other.entries_crc);
+    let agree = IndexHeader { entries_crc: crcs.0, ..other } == header && header.log_bytes == log_bytes;
+    let ordered = header.next_offset >= base_offset;
+    let index = SealedIndex {
+        offsets: Some(offsets),
+        times: Some(times),
+        entries: header.entries as usize,
+        crcs,
+        sound: OnceLock::new(),
+        rebuilt: OnceLock::new(),
+    };
+    (agree && ordered).then_some((index, header))
+}
+
+impl SealedIndex {
+    /// An index that could not be written: the batches are walked instead, once, at the first use.
+    pub(crate) const fn absent() -> Self {
+        Self { offsets: None, times: None, entries: 0, crcs: (0, 0), sound: OnceLock::new(), rebuilt: OnceLock::new() }
+    }
+
+    /// Whether both files are as they were written; reads them at the first call.
+    pub(crate) fn is_sound(&self) -> bool {
+        *self.sound.get_or_init(|| {
+            let check = |file: &Option<Arc<dyn DiskFile>>, entry: usize, crc| {
+                file.as_ref()
+                    .is_some_and(|file| crc_of(file.as_ref(), self.entries * entry).is_ok_and(|found| found == crc))
+            };
+            check(&self.offsets, OFFSET_ENTRY, self.crcs.0) && check(&self.times, TIME_ENTRY, self.crcs.1)
+        })
+    }
+
+    /// All entries, read from the files; none if they are not sound.
+    pub(crate) fn load(&self) -> Option<Vec<IndexEntry>> {
+        if !self.is_sound() {
+            return None;
+        }
+        (0..self.entries).map(|at| self.read(at).ok().flatten()).collect()
+    }
+
+    fn read(&self, at: usize) -> io::Result<Option<IndexEntry>> {
+        let (Some(offsets), Some(times)) = (&self.offsets, &self.times) else { return Ok(None) };
+        let mut place = [0; OFFSET_ENTRY];
+        read_exact_at(offsets.as_ref(), (INDEX_HEADER_SIZE + at * OFFSET_ENTRY) as u64, &mut place)?;
+        let mut time = [0; 8];
+        read_exact_at(times.as_ref(), (INDEX_HEADER_SIZE + at * TIME_ENTRY) as u64, &mut time)?;
+        let packed = u64::from_be_bytes(place);
+        Ok(Some(IndexEntry {
+            relative_offset: (packed >> 32) as u32,
+            position: packed as u32,
+            max_timestamp_before: i64::from_be_bytes(time),
+        }))
+    }
+
+    /// The last entry for which `before` holds. `rebuild` walks the batches if the files are of no use.
+    pub(crate) fn last_where(
+        &self,
+        before: impl Fn(&IndexEntry) -> bool,
+        rebuild: impl Fn() -> io::Result<Vec<IndexEntry>>,
+    ) -> io::Result<Option<IndexEntry>> {
+        if self.is_sound() {
+            return search(self.entries, |at| self.read(at), before);
+        }
+        let entries = match self.rebuilt.get() {
+            Some(entries) => entries,
+            None => {
+                let entries = rebuild()?.into_boxed_slice();
+                self.rebuilt.get_or_init(|| entries)
+            }
+        };
+        search(entries.len(), |at| Ok(entries.get(at).copied()), before)
+    }
+}
+
+fn crc_of(file: &dyn DiskFile, length: usize) -> io::Result<u32> {
+    let mut buffer = vec![0; CHUNK.min(length)];
+    let (mut crc, mut done) = (0, 0);
+    while done < length {
+        let piece = buffer.len().min(length - done);
+        read_exact_at(file, (INDEX_HEADER_SIZE + done) as u64, &mut buffer[..piece])?;
+        crc = crc32c::crc32c_append(crc, &buffer[..piece]);
+        done += piece;
+    }
+    Ok(crc)
+}

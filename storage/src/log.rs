@@ -1,0 +1,501 @@
+//! One partition's log, as its single writer holds it.
+//! Invariant: `log_start_offset <= confirmed_offset`, or the log is empty below; what a view shows was written before the view was made.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use madang_actors::clock::Wall;
+use madang_protocol::record_batch::BatchHeader;
+use madang_protocol::types::{LeaderEpoch, Offset};
+
+use crate::config::{LogConfig, millis};
+use crate::disk::{Disk, DiskFile, OpenMode, replace_file, replace_file_durably};
+use crate::format::{
+    INDEX_SUFFIX, IndexHeader, Kind, LEADER_EPOCHS_FILE, LOG_START_FILE, LOG_SUFFIX, SNAPSHOT_SUFFIX,
+    TIME_INDEX_SUFFIX, offset_path, seal,
+};
+use crate::index::{IndexEntry, LiveIndex};
+use crate::index_file::{self, SealedIndex};
+use crate::leader_epochs::LeaderEpochs;
+use crate::producer_state::ProducerState;
+use crate::retention;
+use crate::segment::{ActiveSegment, HeaderWalk, LONG_WALK_BUFFER, Recent, Sampler, SealedSegment, Summary};
+use crate::sync::{SyncError, SyncOutcome, SyncRequest, SyncState};
+use crate::view::LogView;
+
+/// Why a log cannot be opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The disk failed. The state in memory may be behind the files: reopen the log.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// This one partition's files contradict what was confirmed; nothing was changed. It goes offline, the others serve on.
+    #[error("partition set aside: {reason}")]
+    Quarantine {
+        /// What was found, and where.
+        reason: String,
+    },
+    /// The offset is not within the log: `OFFSET_OUT_OF_RANGE`.
+    #[error("offset {0} is not within the log")]
+    OutOfRange(Offset),
+    /// An earlier failure left the file longer than the log says; the log has to be reopened.
+    #[error("the log has to be reopened")]
+    Broken,
+}
+
+pub(crate) fn doing(doing: &'static str) -> impl Fn(io::Error) -> LogError {
+    move |source| LogError::Io { doing, source }
+}
+
+/// The segment that is appended to.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Arc<ActiveSegment>,
+    pub(crate) summary: Summary,
+    pub(crate) entries: usize,
+    pub(crate) sampler: Sampler,
+    pub(crate) recent: Recent,
+    /// Timestamp of the first batch, or the wall clock at creation: what `segment.ms` counts from.
+    pub(crate) first_timestamp: Option<i64>,
+    pub(crate) created: i64,
+}
+
+/// One partition's log. Owned by one thread; readers get a [`LogView`].
+#[derive(Debug)]
+pub struct Log {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) directory: PathBuf,
+    pub(crate) config: LogConfig,
+    pub(crate) sealed: Arc<[Arc<SealedSegment>]>,
+    pub(crate) active: Active,
+    pub(crate) log_start_offset: Offset,
+    pub(crate) epochs: Arc<LeaderEpochs>,
+    pub(crate) producers: ProducerState,
+    pub(crate) sync: SyncState,
+    pub(crate) broken: bool,
+    /// Bytes that this process appended, up to the warm limit.
+    pub(crate) appended: u64,
+    pub(crate) unsynced_messages: u64,
+    pub(crate) unsynced_since: Option<i64>,
+    pub(crate) jitter: i64,
+}
+
+impl Active {
+    pub(crate) fn new(base_offset: Offset, file: Arc<dyn DiskFile>, interval: u64, created: i64) -> Self {
+        Self {
+            segment: Arc::new(ActiveSegment { base_offset, file, index: LiveIndex::default() }),
+            summary: Summary::empty(base_offset),
+            entries: 0,
+            sampler: Sampler::new(base_offset, interval),
+            recent: Recent::default(),
+            first_timestamp: None,
+            created,
+        }
+    }
+
+    /// Takes a batch that is in the file into account.
+    pub(crate) fn note(&mut self, header: &BatchHeader, recent: bool) {
+        let position = self.summary.size;
+        if let Some(entry) = self.sampler.sample(position, header)
+            && self.segment.index.set(self.entries, entry)
+        {
+            self.entries += 1;
+        }
+        if recent
+            && let (Ok(offset), Ok(position)) =
+                (u32::try_from(header.base_offset - self.segment.base_offset), u32::try_from(position))
+        {
+            self.recent.push(offset, position);
+        }
+        if self.first_timestamp.is_none() && header.max_timestamp >= 0 {
+            self.first_timestamp = Some(header.max_timestamp);
+        }
+        self.summary.add(header);
+    }
+
+    fn index_entries(&self) -> Vec<IndexEntry> {
+        (0..self.entries).filter_map(|at| self.segment.index.get(at)).collect()
+    }
+}
+
+impl Log {
+    /// The offset of the first record that may be read.
+    #[must_use]
+    pub const fn log_start_offset(&self) -> Offset {
+        self.log_start_offset
+    }
+
+    /// The offset that the next record will get.
+    #[must_use]
+    pub const fn log_end_offset(&self) -> Offset {
+        self.active.summary.next_offset
+    }
+
+    /// The end of what is on the device: every file and directory entry below it has been synced.
+    #[must_use]
+    pub const fn confirmed_offset(&self) -> Offset {
+        self.sync.confirmed()
+    }
+
+    /// The partition's directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// The leader epochs, oldest first.
+    #[must_use]
+    pub const fn leader_epochs(&self) -> &Arc<LeaderEpochs> {
+        &self.epochs
+    }
+
+    /// The idempotent producers.
+    #[must_use]
+    pub const fn producers(&self) -> &ProducerState {
+        &self.producers
+    }
+
+    /// How many segments there are, the active one included.
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        self.sealed.len() + 1
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn size_in_bytes(&self) -> u64 {
+        self.sealed.iter().map(|segment| segment.summary.size).sum::<u64>() + self.active.summary.size
+    }
+
+    /// A snapshot for readers. Make one after each drained batch, before anything that follows from it is sent.
+    #[must_use]
+    pub fn view(&self) -> LogView {
+        LogView {
+            log_start_offset: self.log_start_offset,
+            sealed: Arc::clone(&self.sealed),
+            active: Arc::clone(&self.active.segment),
+            summary: self.active.summary,
+            entries: self.active.entries,
+            recent: self.active.recent.clone(),
+            epochs: Arc::clone(&self.epochs),
+            warm_bytes: self.appended,
+        }
+    }
+
+    /// Notes that a leader of `epoch` starts here, before it appends. Its start becomes durable with the next sync.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be written; the epoch is then noted all the same, and again in each of its batches.
+    pub fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), LogError> {
+        let start = self.log_end_offset();
+        if Arc::make_mut(&mut self.epochs).assign(epoch, start) {
+            self.write_epochs()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_epochs(&mut self) -> Result<(), LogError> {
+        let path = self.directory.join(LEADER_EPOCHS_FILE);
+        let file = replace_file(self.disk.as_ref(), &path, &self.epochs.to_bytes())
+            .map_err(doing("write the leader epochs"))?;
+        self.sync.dirty_file(&file);
+        self.sync.dirty_directory(&self.directory);
+        Ok(())
+    }
+
+    /// What has to be synced now, if anything is dirty. Taking it makes the log clean; the outcome must come back through [`Log::synced`].
+    pub fn take_dirty(&mut self) -> Option<SyncRequest> {
+        let request = self.sync.take(&self.disk, self.log_end_offset());
+        if request.is_some() {
+            self.unsynced_messages = 0;
+            self.unsynced_since = None;
+        }
+        request
+    }
+
+    /// Whether there is anything to sync.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.sync.is_dirty()
+    }
+
+    /// Takes a sync's outcome; answers the confirmed offset. An outcome from before a truncation confirms nothing, one of another incarnation
+    /// is dropped.
+    ///
+    /// # Errors
+    /// The sync failed, now or before: the directory is dead.
+    pub fn synced(&mut self, outcome: SyncOutcome) -> Result<Offset, SyncError> {
+        self.sync.completed(outcome)
+    }
+
+    /// Whether `flush.messages` or `flush.ms` asks for a sync now.
+    #[must_use]
+    pub fn sync_is_due(&self, wall: Wall) -> bool {
+        let by_count = self.config.flush_messages.is_some_and(|limit| self.unsynced_messages >= limit);
+        let by_time = match (self.config.flush_interval, self.unsynced_since) {
+            (Some(interval), Some(since)) => wall.as_millis().saturating_sub(since) >= millis(interval),
+            _ => false,
+        };
+        self.sync.is_dirty() && (by_count || by_time)
+    }
+
+    /// Puts a changed configuration in force; what exists is not rewritten.
+    pub fn apply_config(&mut self, config: LogConfig) {
+        self.producers.configure(millis(config.producer_id_expiration));
+        self.config = config;
+    }
+
+    /// Seals the active segment and starts the next one at the log's end. Nothing happens if the active segment is empty.
+    ///
+    /// # Errors
+    /// The next segment cannot be created; the active one then stays.
+    pub fn roll(&mut self, wall: Wall) -> Result<(), LogError> {
+        if self.active.summary.size == 0 {
+            return Ok(());
+        }
+        let base_offset = self.log_end_offset();
+        self.write_snapshot(base_offset);
+        let path = offset_path(&self.directory, base_offset, LOG_SUFFIX);
+        let file = self.disk.open(&path, OpenMode::Truncate).map_err(doing("create a segment"))?;
+        self.sync.dirty_file(&file);
+        self.sync.dirty_directory(&self.directory);
+        let next = Active::new(base_offset, file, self.config.index_interval_bytes, wall.as_millis());
+        let full = std::mem::replace(&mut self.active, next);
+        self.sealed = self.sealed.iter().cloned().chain([Arc::new(self.seal_segment(&full))]).collect();
+        Ok(())
+    }
+
+    fn seal_segment(&self, full: &Active) -> SealedSegment {
+        let index = self.write_index(full).unwrap_or_else(|error| {
+            tracing::warn!(directory = %self.directory.display(), %error, "index not written; it will be rebuilt");
+            SealedIndex::absent()
+        });
+        SealedSegment {
+            base_offset: full.segment.base_offset,
+            file: Arc::clone(&full.segment.file),
+            summary: full.summary,
+            index,
+            index_interval: self.config.index_interval_bytes,
+        }
+    }
+
+    fn write_index(&self, active: &Active) -> io::Result<SealedIndex> {
+        let header = index_header(active.summary);
+        let base_offset = active.segment.base_offset;
+        index_file::write(self.disk.as_ref(), &self.directory, base_offset, header, &active.index_entries())
+    }
+
+    /// A snapshot only shortens the next recovery, so that it fails costs nothing now.
+    pub(crate) fn write_snapshot(&self, offset: Offset) {
+        let path = offset_path(&self.directory, offset, SNAPSHOT_SUFFIX);
+        if let Err(error) = replace_file(self.disk.as_ref(), &path, &self.producers.to_bytes()) {
+            tracing::warn!(path = %path.display(), %error, "producer snapshot not written");
+        }
+    }
+
+    /// Moves the log's start up to `offset`: what is below may no longer be read. Durable when it returns. Lower offsets change nothing.
+    ///
+    /// # Errors
+    /// `OutOfRange` above the log's end; `Io`, and then the start has not moved for readers.
+    pub fn set_log_start_offset(&mut self, offset: Offset) -> Result<(), LogError> {
+        if offset > self.log_end_offset() {
+            return Err(LogError::OutOfRange(offset));
+        }
+        if offset <= self.log_start_offset {
+            return Ok(());
+        }
+        let path = self.directory.join(LOG_START_FILE);
+        let bytes = seal(Kind::LogStart, &offset.0.to_be_bytes());
+        replace_file_durably(self.disk.as_ref(), &path, &bytes).map_err(doing("write the log start offset"))?;
+        self.log_start_offset = offset;
+        if Arc::make_mut(&mut self.epochs).truncate_from_start(offset) {
+            self.write_epochs()?;
+        }
+        Ok(())
+    }
+
+    /// Deletes whole sealed segments that retention no longer keeps, or that lie below the log's start; none that ends above `high_watermark`.
+    /// The new start is durable before a file goes. Answers how many segments went.
+    ///
+    /// # Errors
+    /// The disk failed; what was unlinked stays unlinked, and the rest is found again at the next call.
+    pub fn delete_old_segments(&mut self, high_watermark: Offset, wall: Wall) -> Result<usize, LogError> {
+        let ages: Vec<retention::Candidate> = self.sealed.iter().map(|segment| segment.as_ref().into()).collect();
+        let rules = retention::Rules {
+            retention: self.config.retention,
+            retention_bytes: self.config.retention_bytes,
+            log_start_offset: self.log_start_offset,
+            high_watermark,
+            active_bytes: self.active.summary.size,
+        };
+        let count = retention::deletable(&ages, &rules, wall);
+        let Some(last) = count.checked_sub(1).and_then(|last| self.sealed.get(last)) else { return Ok(0) };
+        self.set_log_start_offset(last.summary.next_offset)?;
+        let gone: Vec<Arc<SealedSegment>> = self.sealed.iter().take(count).cloned().collect();
+        self.sealed = self.sealed.iter().skip(count).cloned().collect();
+        // Oldest first: a crash between two leaves no hole.
+        for segment in &gone {
+            self.unlink(segment.base_offset)?;
+        }
+        Ok(count)
+    }
+
+    /// Removes a segment's files, the batches first: what is left over then is a side file without a segment.
+    fn unlink(&self, base_offset: Offset) -> Result<(), LogError> {
+        for suffix in [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, SNAPSHOT_SUFFIX] {
+            self.remove_if_there(&offset_path(&self.directory, base_offset, suffix))?;
+        }
+        Ok(())
+    }
+
+    fn remove_if_there(&self, path: &Path) -> Result<(), LogError> {
+        match self.disk.remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(doing("delete a file of a segment")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Cuts the log so that it ends at `offset`, a bound of batches (else at the start of the batch that contains it). Durable when it returns.
+    /// Below the log's start nothing is left, and the log starts anew at `offset`.
+    ///
+    /// # Errors
+    /// The disk failed: reopen the log.
+    pub fn truncate_to(&mut self, offset: Offset) -> Result<(), LogError> {
+        if offset >= self.log_end_offset() {
+            return Ok(());
+        }
+        self.broken = true;
+        self.sync.truncated(offset);
+        let keep = self.sealed.iter().take_while(|segment| segment.base_offset < offset).count();
+        if offset <= self.active.segment.base_offset && self.active.segment.base_offset > Offset::ZERO {
+            self.drop_segments_from(keep, offset)?;
+        }
+        if self.active.summary.next_offset > offset {
+            self.cut_active(offset)?;
+        }
+        self.truncate_state()?;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Removes the active and all sealed segments from number `keep` on, newest first; the last one kept, or a new one, becomes the active.
+    fn drop_segments_from(&mut self, keep: usize, offset: Offset) -> Result<(), LogError> {
+        let base = self.active.segment.base_offset;
+        if keep == 0 && self.sealed.is_empty() && base == offset {
+            return Ok(());
+        }
+        self.unlink(base)?;
+        for segment in self.sealed.iter().skip(keep).rev() {
+            self.unlink(segment.base_offset)?;
+        }
+        let last = keep.checked_sub(1).and_then(|at| self.sealed.get(at)).cloned();
+        self.active = match last {
+            Some(last) => self.reopen_as_active(&last)?,
+            None => {
+                let path = offset_path(&self.directory, offset, LOG_SUFFIX);
+                let file = self.disk.open(&path, OpenMode::Truncate).map_err(doing("create a segment"))?;
+                Active::new(offset, file, self.config.index_interval_bytes, -1)
+            }
+        };
+        self.sealed = self.sealed.iter().take(keep.saturating_sub(1)).cloned().collect();
+        Ok(())
+    }
+
+    fn reopen_as_active(&self, segment: &SealedSegment) -> Result<Active, LogError> {
+        let interval = self.config.index_interval_bytes;
+        let mut active = Active::new(segment.base_offset, Arc::clone(&segment.file), interval, -1);
+        let size = segment.summary.size;
+        replay_headers(&mut active, size, segment.summary.next_offset).map_err(doing("walk a segment"))?;
+        Ok(active)
+    }
+
+    /// A new shared part is made, so that older views keep theirs.
+    fn cut_active(&mut self, offset: Offset) -> Result<(), LogError> {
+        let (base, file) = (self.active.segment.base_offset, Arc::clone(&self.active.segment.file));
+        let interval = self.config.index_interval_bytes;
+        let old_size = self.active.summary.size;
+        let mut active = Active::new(base, file, interval, self.active.created);
+        replay_headers(&mut active, old_size, offset).map_err(doing("walk a segment"))?;
+        active.segment.file.truncate(active.summary.size).map_err(doing("truncate a segment"))?;
+        self.active = active;
+        Ok(())
+    }
+
+    /// Brings everything beside the batches to the new end, and all of it to the device: a snapshot from a cut future must not come back.
+    fn truncate_state(&mut self) -> Result<(), LogError> {
+        let end = self.log_end_offset();
+        if end < self.log_start_offset {
+            let bytes = seal(Kind::LogStart, &end.0.to_be_bytes());
+            replace_file_durably(self.disk.as_ref(), &self.directory.join(LOG_START_FILE), &bytes)
+                .map_err(doing("write the log start offset"))?;
+            self.log_start_offset = end;
+        }
+        // What was written for a longer segment must not be taken for an index of what is appended now.
+        for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+            self.remove_if_there(&offset_path(&self.directory, self.active.segment.base_offset, suffix))?;
+        }
+        Arc::make_mut(&mut self.epochs).truncate_from_end(end);
+        self.write_epochs()?;
+        crate::recovery::remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
+            .map_err(doing("remove producer snapshots"))?;
+        self.producers = crate::recovery::rebuild_producers(self)?;
+        self.active.segment.file.sync().map_err(doing("sync a segment"))?;
+        self.disk.sync_dir(&self.directory).map_err(doing("sync the partition's directory"))
+    }
+
+    /// Writes what the next start needs to be quick, and syncs all of it. Consumes the log: nothing can be appended after it.
+    ///
+    /// # Errors
+    /// The disk failed; the directory must not be marked clean.
+    pub fn close(mut self) -> Result<Offset, LogError> {
+        if self.broken {
+            return Err(LogError::Broken);
+        }
+        let end = self.log_end_offset();
+        self.write_index(&self.active).map_err(doing("write an index"))?;
+        self.write_snapshot(end);
+        self.write_epochs()?;
+        self.sync.dirty_file(&self.active.segment.file);
+        if let Some(request) = self.take_dirty() {
+            let outcome = request.perform();
+            self.synced(outcome).map_err(|error| doing("sync a log")(io::Error::other(error)))?;
+        }
+        Ok(end)
+    }
+}
+
+pub(crate) const fn index_header(summary: Summary) -> IndexHeader {
+    IndexHeader {
+        entries_crc: 0,
+        entries: 0,
+        log_bytes: summary.size,
+        next_offset: summary.next_offset,
+        max_timestamp: summary.max_timestamp,
+        max_timestamp_offset: summary.max_timestamp_offset,
+    }
+}
+
+/// Takes the batches of a file into account that end at or below `end`, without reading their records.
+pub(crate) fn replay_headers(active: &mut Active, size: u64, end: Offset) -> io::Result<()> {
+    let file = Arc::clone(&active.segment.file);
+    let mut walk = HeaderWalk::new(file.as_ref(), 0, size, LONG_WALK_BUFFER);
+    while let Some((_, header)) = walk.next()? {
+        if header.next_offset() > end {
+            break;
+        }
+        active.note(&header, true);
+    }
+    Ok(())
+}

@@ -1,0 +1,469 @@
+//! Opening a log: what is on the disk decides, and what is missing beside the batches is rebuilt from them.
+//! Invariant: nothing below the recovery point is ever cut; damage there sets the partition aside, whole, for somebody to look at.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use madang_actors::clock::Wall;
+use madang_actors::prng::Prng;
+use madang_protocol::record_batch::{BatchHeader, Scan, scan};
+use madang_protocol::types::Offset;
+
+use crate::config::{LogConfig, millis};
+use crate::disk::{Disk, DiskFile, MAX_BATCH, OpenMode, read_exact_at, read_small};
+use crate::format::{
+    Fields, Kind, LEADER_EPOCHS_FILE, LOG_START_FILE, LOG_SUFFIX, MAX_SIDE_FILE, SNAPSHOT_SUFFIX, TEMPORARY_SUFFIX,
+    offset_of, offset_path, unseal,
+};
+use crate::index_file;
+use crate::leader_epochs::LeaderEpochs;
+use crate::log::{Active, Log, LogError, doing, index_header, replay_headers};
+use crate::producer_state::ProducerState;
+use crate::segment::{HeaderWalk, LONG_WALK_BUFFER, SealedSegment};
+use crate::sync::SyncState;
+
+/// Bytes that a scan reads at once, a longer batch aside.
+const SCAN_BUFFER: usize = 256 << 10;
+
+/// How the log was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Closed, and the directory's marker says so: everything was flushed.
+    Clean,
+    /// Its actor restarted in a living process: what was written is in the page cache.
+    SameProcess,
+    /// Anything else: a kill, a crash of the system, a power cut. Tails are synced, dropped and read back from the device.
+    Unclean,
+}
+
+/// What a log is opened with.
+#[derive(Clone, Debug)]
+pub struct OpenLog {
+    /// How it was left.
+    pub start: Start,
+    /// The end that was known to be on the device; none if that is not known, and then everything is scanned.
+    pub recovery_point: Option<Offset>,
+    /// Where a log without any segment starts.
+    pub first_offset: Offset,
+    /// The replica's incarnation: sync outcomes of another one are dropped.
+    pub incarnation: u64,
+    /// The wall clock, for `segment.ms` and the producers' expiry.
+    pub wall: Wall,
+    /// For the jitter of the segments' age.
+    pub seed: u64,
+}
+
+impl Default for OpenLog {
+    fn default() -> Self {
+        Self {
+            start: Start::Unclean,
+            recovery_point: None,
+            first_offset: Offset::ZERO,
+            incarnation: 0,
+            wall: Wall(0),
+            seed: 0,
+        }
+    }
+}
+
+/// What opening found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The log's end.
+    pub log_end_offset: Offset,
+    /// Bytes of batches that were read and checked.
+    pub scanned_bytes: u64,
+    /// Bytes that were cut from the end: a torn write, zeros, garbage.
+    pub truncated_bytes: u64,
+    /// Whether the log ends below its recovery point: it lost what was confirmed, whatever its directory says.
+    pub below_recovery_point: bool,
+    /// Files that were missing or damaged and were rebuilt.
+    pub rebuilt: Vec<String>,
+}
+
+/// Work in progress of [`Log::open`].
+struct Opening<'a> {
+    disk: &'a Arc<dyn Disk>,
+    directory: &'a Path,
+    config: &'a LogConfig,
+    open: &'a OpenLog,
+    report: Recovery,
+    /// Somebody wrote or cut something that the caller has to sync.
+    dirty: Vec<Arc<dyn DiskFile>>,
+}
+
+impl Log {
+    /// Opens the log in `directory`, creating both if there is nothing.
+    ///
+    /// # Errors
+    /// `Quarantine` if confirmed batches are damaged or missing; nothing was changed then. `Io` if the disk fails.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        config: LogConfig,
+        open: &OpenLog,
+    ) -> Result<(Self, Recovery), LogError> {
+        let mut opening =
+            Opening { disk: &disk, directory, config: &config, open, report: Recovery::default(), dirty: Vec::new() };
+        opening.create_directory()?;
+        let bases = opening.segment_bases()?;
+        let (sealed, active) = opening.open_segments(bases)?;
+        let end = active.summary.next_offset;
+        let first = sealed.first().map_or(active.segment.base_offset, |segment| segment.base_offset);
+        let log_start_offset = opening.log_start_offset(first, end);
+        let mut jitter = Prng::new(open.seed);
+        let jitter = jitter.below(u64::try_from(millis(config.segment_jitter)).unwrap_or(0));
+        let confirmed = match open.start {
+            Start::Clean | Start::Unclean => end,
+            Start::SameProcess => open.recovery_point.unwrap_or(log_start_offset).min(end),
+        };
+        let (dirty, report) = (std::mem::take(&mut opening.dirty), std::mem::take(&mut opening.report));
+        let mut log = Self {
+            producers: ProducerState::new(config.max_producers, millis(config.producer_id_expiration)),
+            disk,
+            directory: directory.to_owned(),
+            config,
+            sealed: sealed.into(),
+            active,
+            log_start_offset,
+            epochs: Arc::default(),
+            sync: SyncState::new(confirmed, open.incarnation),
+            broken: false,
+            appended: 0,
+            unsynced_messages: 0,
+            unsynced_since: None,
+            jitter: i64::try_from(jitter).unwrap_or(0),
+        };
+        let report = log.finish_open(open, report, &dirty)?;
+        Ok((log, report))
+    }
+
+    /// What lies beside the segments.
+    fn finish_open(
+        &mut self,
+        open: &OpenLog,
+        mut report: Recovery,
+        dirty: &[Arc<dyn DiskFile>],
+    ) -> Result<Recovery, LogError> {
+        let end = self.log_end_offset();
+        for file in dirty {
+            self.sync.dirty_file(file);
+        }
+        if open.start == Start::SameProcess {
+            self.sync.dirty_file(&Arc::clone(&self.active.segment.file));
+            let confirmed = self.sync.confirmed();
+            for segment in self.sealed.iter().filter(|segment| segment.summary.next_offset > confirmed) {
+                self.sync.dirty_file(&segment.file);
+            }
+            self.sync.dirty_directory(&self.directory);
+        }
+        if open.start != Start::Clean {
+            remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
+                .map_err(doing("remove producer snapshots"))?;
+        }
+        self.producers = rebuild_producers(self)?;
+        self.recover_epochs(open, &mut report)?;
+        report.log_end_offset = end;
+        report.below_recovery_point = open.recovery_point.is_some_and(|point| end < point);
+        Ok(report)
+    }
+
+    fn recover_epochs(&mut self, open: &OpenLog, report: &mut Recovery) -> Result<(), LogError> {
+        let path = self.directory.join(LEADER_EPOCHS_FILE);
+        let stored = read_small(self.disk.as_ref(), &path, MAX_SIDE_FILE).ok();
+        let stored = stored.and_then(|bytes| LeaderEpochs::from_bytes(&bytes));
+        let from = match (&stored, open.start) {
+            (Some(_), Start::Clean) => self.log_end_offset(),
+            (Some(_), _) => open.recovery_point.unwrap_or(self.log_start_offset),
+            (None, _) => self.log_start_offset,
+        };
+        let missing = stored.is_none() && self.log_end_offset() > self.log_start_offset;
+        let mut epochs = stored.clone().unwrap_or_default();
+        epochs.truncate_from_end(self.log_end_offset() + 1);
+        let files: Vec<(Arc<dyn DiskFile>, u64, Offset)> = self.files_after(from);
+        for (file, size, _) in files {
+            let mut walk = HeaderWalk::new(file.as_ref(), 0, size, LONG_WALK_BUFFER);
+            while let Some((_, header)) = walk.next().map_err(doing("walk a segment"))? {
+                let at = header.base_offset.max(self.log_start_offset);
+                if header.next_offset() > from
+                    && epochs
+                        .latest()
+                        .is_none_or(|last| last.epoch != header.partition_leader_epoch || last.start_offset > at)
+                {
+                    epochs.assign(header.partition_leader_epoch, at);
+                }
+            }
+        }
+        epochs.truncate_from_start(self.log_start_offset);
+        let changed = stored.as_ref() != Some(&epochs);
+        self.epochs = Arc::new(epochs);
+        if missing {
+            report.rebuilt.push(LEADER_EPOCHS_FILE.to_owned());
+        }
+        if changed && !self.epochs.entries().is_empty() { self.write_epochs() } else { Ok(()) }
+    }
+
+    /// Files, lengths and base offsets of the segments with batches at or after `from`.
+    fn files_after(&self, from: Offset) -> Vec<(Arc<dyn DiskFile>, u64, Offset)> {
+        let sealed = self.sealed.iter().filter(|segment| segment.summary.next_offset > from);
+        let mut files: Vec<_> =
+            sealed.map(|segment| (Arc::clone(&segment.file), segment.summary.size, segment.base_offset)).collect();
+        let active = &self.active;
+        if active.summary.next_offset > from {
+            files.push((Arc::clone(&active.segment.file), active.summary.size, active.segment.base_offset));
+        }
+        files
+    }
+}
+
+impl Opening<'_> {
+    fn create_directory(&self) -> Result<(), LogError> {
+        if self.disk.exists(self.directory).map_err(doing("look for the partition's directory"))? {
+            return Ok(());
+        }
+        self.disk.create_dir(self.directory).map_err(doing("create the partition's directory"))?;
+        match self.directory.parent() {
+            Some(parent) => self.disk.sync_dir(parent).map_err(doing("sync the log directory")),
+            None => Ok(()),
+        }
+    }
+
+    /// Base offsets, lowest first. Files that were about to take a name never counted, so they go.
+    fn segment_bases(&self) -> Result<Vec<Offset>, LogError> {
+        let names = self.disk.list(self.directory).map_err(doing("list the partition's directory"))?;
+        for name in names.iter().filter(|name| name.ends_with(TEMPORARY_SUFFIX)) {
+            self.disk.remove_file(&self.directory.join(name)).map_err(doing("remove a temporary file"))?;
+        }
+        let mut bases: Vec<Offset> = names.iter().filter_map(|name| offset_of(name, LOG_SUFFIX)).collect();
+        bases.sort_unstable();
+        Ok(bases)
+    }
+
+    fn stored_log_start(&self) -> Option<Offset> {
+        let bytes = read_small(self.disk.as_ref(), &self.directory.join(LOG_START_FILE), MAX_SIDE_FILE).ok()?;
+        Fields(unseal(Kind::LogStart, &bytes)?).i64().map(Offset)
+    }
+
+    fn log_start_offset(&self, first: Offset, end: Offset) -> Offset {
+        self.stored_log_start().unwrap_or(first).clamp(first, end.max(first))
+    }
+
+    fn open_file(&self, base: Offset, mode: OpenMode) -> Result<Arc<dyn DiskFile>, LogError> {
+        self.disk.open(&offset_path(self.directory, base, LOG_SUFFIX), mode).map_err(doing("open a segment"))
+    }
+
+    fn open_segments(&mut self, mut bases: Vec<Offset>) -> Result<(Vec<Arc<SealedSegment>>, Active), LogError> {
+        let interval = self.config.index_interval_bytes;
+        let mut sealed: Vec<Arc<SealedSegment>> = Vec::new();
+        if bases.is_empty() {
+            let base = self.stored_log_start().unwrap_or(self.open.first_offset);
+            let file = self.open_file(base, OpenMode::Create)?;
+            self.dirty.push(Arc::clone(&file));
+            self.disk.sync_dir(self.directory).map_err(doing("sync the partition's directory"))?;
+            return Ok((sealed, Active::new(base, file, interval, self.open.wall.as_millis())));
+        }
+        let last = bases.pop().unwrap_or_default();
+        for (place, base) in bases.iter().enumerate() {
+            let next = bases.get(place + 1).copied().unwrap_or(last);
+            let file = self.open_file(*base, OpenMode::Existing)?;
+            let (segment, cut) = self.open_sealed(*base, next, file)?;
+            if !cut {
+                sealed.push(Arc::new(segment));
+                continue;
+            }
+            // Nothing above the recovery point was promised: what follows a torn end has no place in the log.
+            let later = bases.get(place + 1..).unwrap_or_default().iter().chain([&last]);
+            for gone in later.rev() {
+                self.remove_segment(*gone)?;
+            }
+            let active = self.open_active(*base, Arc::clone(&segment.file))?;
+            return Ok((sealed, active));
+        }
+        let file = self.open_file(last, OpenMode::Existing)?;
+        let active = self.open_active(last, file)?;
+        Ok((sealed, active))
+    }
+
+    fn remove_segment(&mut self, base: Offset) -> Result<(), LogError> {
+        let path = offset_path(self.directory, base, LOG_SUFFIX);
+        let file = self.disk.open(&path, OpenMode::Existing).map_err(doing("open a segment"))?;
+        self.report.truncated_bytes += file.len().map_err(doing("measure a segment"))?;
+        self.disk.remove_file(&path).map_err(doing("remove a segment after a torn end"))
+    }
+
+    /// Whether batches up to `next` may be damaged by the way the log was left.
+    fn is_suspect(&self, next: Offset) -> bool {
+        self.open.start != Start::Clean && self.open.recovery_point.is_none_or(|point| next > point)
+    }
+
+    /// Opens a segment that another follows. The flag says that it ends early and the log with it.
+    fn open_sealed(
+        &mut self,
+        base: Offset,
+        next: Offset,
+        file: Arc<dyn DiskFile>,
+    ) -> Result<(SealedSegment, bool), LogError> {
+        let length = file.len().map_err(doing("measure a segment"))?;
+        if !self.is_suspect(next) {
+            let found = index_file::open(self.disk.as_ref(), self.directory, base, length);
+            if let Some((index, header)) = found.filter(|(_, header)| header.next_offset <= next) {
+                let usable = self.open.start == Start::Clean || index.is_sound();
+                if usable {
+                    return Ok((self.sealed_segment(base, file, header.into(), index), false));
+                }
+            }
+        }
+        let mut active = Active::new(base, Arc::clone(&file), self.config.index_interval_bytes, -1);
+        if self.is_suspect(next) {
+            self.scan_segment(&mut active, length, Some(next))?;
+        } else {
+            replay_headers(&mut active, length, next).map_err(|error| damaged(base, &error))?;
+        }
+        let cut = active.summary.next_offset < next && self.is_suspect(next);
+        if active.summary.next_offset > next || (!cut && active.summary.size != length) {
+            return Err(LogError::Quarantine { reason: format!("segment {base} does not end where {next} begins") });
+        }
+        if !cut {
+            self.report.rebuilt.push(format!("{:020}.index", base.0));
+        }
+        let index = active.write_index(self.disk.as_ref(), self.directory);
+        Ok((self.sealed_segment(base, file, active.summary, index), cut))
+    }
+
+    fn sealed_segment(
+        &self,
+        base_offset: Offset,
+        file: Arc<dyn DiskFile>,
+        summary: crate::segment::Summary,
+        index: index_file::SealedIndex,
+    ) -> SealedSegment {
+        SealedSegment { base_offset, file, summary, index, index_interval: self.config.index_interval_bytes }
+    }
+
+    /// Opens the last segment.
+    fn open_active(&mut self, base: Offset, file: Arc<dyn DiskFile>) -> Result<Active, LogError> {
+        let length = file.len().map_err(doing("measure a segment"))?;
+        let interval = self.config.index_interval_bytes;
+        let mut active = Active::new(base, Arc::clone(&file), interval, self.open.wall.as_millis());
+        if self.open.start == Start::Clean {
+            if replay_headers(&mut active, length, Offset(i64::MAX)).is_ok() && active.summary.size == length {
+                return Ok(active);
+            }
+            return Err(LogError::Quarantine { reason: format!("segment {base} was closed whole and is not now") });
+        }
+        self.scan_segment(&mut active, length, None)?;
+        Ok(active)
+    }
+
+    /// Reads a segment from the device, checks every batch, and cuts what is not one from its end.
+    fn scan_segment(&mut self, active: &mut Active, length: u64, next: Option<Offset>) -> Result<(), LogError> {
+        let file = Arc::clone(&active.segment.file);
+        if self.open.start == Start::Unclean {
+            settle_tail(file.as_ref())?;
+        }
+        let problem = scan_batches(file.as_ref(), length, active)?;
+        self.report.scanned_bytes += active.summary.size;
+        let base = active.segment.base_offset;
+        let end = active.summary.next_offset;
+        let Some(problem) = problem else { return Ok(()) };
+        let confirmed = self.open.recovery_point.is_some_and(|point| end < point);
+        // Without a recovery point, damage in a segment that another follows cannot be told from a torn write.
+        let unknown = self.open.recovery_point.is_none() && next.is_some();
+        if confirmed || unknown {
+            return Err(LogError::Quarantine {
+                reason: format!("segment {base} is damaged at offset {end}: {problem}"),
+            });
+        }
+        self.report.truncated_bytes += length - active.summary.size;
+        file.truncate(active.summary.size).map_err(doing("cut a torn end"))?;
+        file.sync().map_err(doing("sync a cut end"))
+    }
+}
+
+impl Active {
+    fn write_index(&self, disk: &dyn Disk, directory: &Path) -> index_file::SealedIndex {
+        let entries: Vec<_> = (0..self.entries).filter_map(|at| self.segment.index.get(at)).collect();
+        let header = index_header(self.summary);
+        index_file::write(disk, directory, self.segment.base_offset, header, &entries)
+            .unwrap_or_else(|_| index_file::SealedIndex::absent())
+    }
+}
+
+fn damaged(base: Offset, error: &io::Error) -> LogError {
+    LogError::Quarantine { reason: format!("segment {base} is damaged: {error}") }
+}
+
+/// Makes the device tell what it has: what is dirty goes down first, then the pages go, so that the next read is not of the cache. After an
+/// fsync that failed unseen, cache and device differ.
+fn settle_tail(file: &dyn DiskFile) -> Result<(), LogError> {
+    file.sync().map_err(doing("sync a recovered tail"))?;
+    file.drop_cache().map_err(doing("drop a recovered tail's pages"))
+}
+
+/// Takes the sound batches from the start of the file into account; answers what ends them before the file ends.
+fn scan_batches(file: &dyn DiskFile, length: u64, active: &mut Active) -> Result<Option<String>, LogError> {
+    let mut buffer = vec![0; SCAN_BUFFER];
+    let mut wanted = SCAN_BUFFER as u64;
+    while active.summary.size < length {
+        let left = length - active.summary.size;
+        if wanted > buffer.len() as u64 {
+            if wanted > left.min(MAX_BATCH) {
+                return Ok(Some("the last batch is not whole".to_owned()));
+            }
+            buffer.resize(usize::try_from(wanted).unwrap_or(SCAN_BUFFER), 0);
+        }
+        let piece = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let bytes = buffer.get_mut(..piece).unwrap_or_default();
+        read_exact_at(file, active.summary.size, bytes).map_err(doing("read a segment"))?;
+        let mut headers: Vec<BatchHeader> = Vec::new();
+        let (_, stopped) = scan(bytes, active.summary.next_offset, |_, view| headers.push(view.header));
+        for header in &headers {
+            active.note(header, true);
+        }
+        match stopped {
+            Scan::Complete => wanted = SCAN_BUFFER as u64,
+            Scan::Torn { needed } if needed > left => return Ok(Some("the last batch is not whole".to_owned())),
+            Scan::Torn { needed } => wanted = needed,
+            Scan::Corrupt(error) => return Ok(Some(error.to_string())),
+        }
+    }
+    Ok(None)
+}
+
+/// Snapshots from a future that was cut.
+pub(crate) fn remove_snapshots_above(disk: &dyn Disk, directory: &Path, end: Offset) -> io::Result<()> {
+    for name in disk.list(directory)? {
+        if offset_of(&name, SNAPSHOT_SUFFIX).is_some_and(|offset| offset > end) {
+            disk.remove_file(&directory.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The producers at the log's end: the newest sound snapshot, and the batches after it.
+pub(crate) fn rebuild_producers(log: &Log) -> Result<ProducerState, LogError> {
+    let empty = || ProducerState::new(log.config.max_producers, millis(log.config.producer_id_expiration));
+    let names = log.disk.list(&log.directory).map_err(doing("list the partition's directory"))?;
+    let mut snapshots: Vec<Offset> = names.iter().filter_map(|name| offset_of(name, SNAPSHOT_SUFFIX)).collect();
+    snapshots.retain(|offset| *offset <= log.log_end_offset());
+    snapshots.sort_unstable();
+    let (mut state, mut from) = (empty(), log.log_start_offset);
+    for offset in snapshots.into_iter().rev() {
+        let path = offset_path(&log.directory, offset, SNAPSHOT_SUFFIX);
+        let bytes = read_small(log.disk.as_ref(), &path, MAX_SIDE_FILE).ok();
+        if let Some(found) = bytes.and_then(|bytes| empty().filled(&bytes)) {
+            (state, from) = (found, offset);
+            break;
+        }
+    }
+    for (file, size, _) in log.files_after(from) {
+        let mut walk = HeaderWalk::new(file.as_ref(), 0, size, LONG_WALK_BUFFER);
+        while let Some((_, header)) = walk.next().map_err(doing("walk a segment"))? {
+            if header.base_offset >= from {
+                state.note(&header, header.max_timestamp);
+            }
+        }
+    }
+    Ok(state)
+}

@@ -1,0 +1,114 @@
+//! Which sealed segments retention lets go. Decides; deletes nothing.
+//! Invariant: only a prefix of the sealed segments, never the active one, never one that ends above the high watermark.
+
+use std::time::Duration;
+
+use madang_actors::clock::Wall;
+use madang_protocol::types::Offset;
+
+use crate::config::millis;
+use crate::segment::SealedSegment;
+
+/// A sealed segment as retention sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its length in bytes.
+    pub size: u64,
+    /// The offset that follows it.
+    pub next_offset: Offset,
+    /// Its highest timestamp in milliseconds; -1 if its records have none.
+    pub max_timestamp: i64,
+}
+
+impl From<&SealedSegment> for Candidate {
+    fn from(segment: &SealedSegment) -> Self {
+        let summary = segment.summary;
+        Self { size: summary.size, next_offset: summary.next_offset, max_timestamp: summary.max_timestamp }
+    }
+}
+
+/// What decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// `retention.ms`.
+    pub retention: Option<Duration>,
+    /// `retention.bytes`.
+    pub retention_bytes: Option<u64>,
+    /// Segments that end here or below go whatever their age.
+    pub log_start_offset: Offset,
+    /// Segments that end above stay.
+    pub high_watermark: Offset,
+    /// Length of the active segment, which counts towards the size.
+    pub active_bytes: u64,
+}
+
+/// How many of the segments, oldest first, are to go.
+#[must_use]
+pub fn deletable(segments: &[Candidate], rules: &Rules, wall: Wall) -> usize {
+    let total = segments.iter().map(|segment| segment.size).sum::<u64>() + rules.active_bytes;
+    let mut over = rules.retention_bytes.map_or(0, |limit| total.saturating_sub(limit));
+    let oldest = rules.retention.map(|retention| wall.as_millis().saturating_sub(millis(retention)));
+    let mut count = 0;
+    for segment in segments {
+        if segment.next_offset > rules.high_watermark {
+            break;
+        }
+        let below_start = segment.next_offset <= rules.log_start_offset;
+        // Without any timestamp its age is not known, and what is not known deletes nothing.
+        let too_old = oldest.is_some_and(|oldest| segment.max_timestamp >= 0 && segment.max_timestamp < oldest);
+        let too_much = over >= segment.size && over > 0;
+        if !(below_start || too_old || too_much) {
+            break;
+        }
+        over = over.saturating_sub(segment.size);
+        count += 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segments() -> Vec<Candidate> {
+        (1..=4).map(|n| Candidate { size: 100, next_offset: Offset(n * 10), max_timestamp: n * 1000 }).collect()
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            retention: None,
+            retention_bytes: None,
+            log_start_offset: Offset(0),
+            high_watermark: Offset(100),
+            active_bytes: 50,
+        }
+    }
+
+    #[test]
+    fn age_counts_from_the_newest_record_of_a_segment() {
+        let rules = Rules { retention: Some(Duration::from_millis(500)), ..rules() };
+        assert_eq!(deletable(&segments(), &rules, Wall(2500)), 1);
+        assert_eq!(deletable(&segments(), &rules, Wall(2501)), 2);
+        assert_eq!(deletable(&segments(), &rules, Wall(i64::MAX)), 4);
+    }
+
+    #[test]
+    fn size_keeps_at_least_the_limit() {
+        for (limit, gone) in [(450, 0), (351, 0), (350, 1), (51, 3), (50, 4), (0, 4)] {
+            let rules = Rules { retention_bytes: Some(limit), ..rules() };
+            assert_eq!(deletable(&segments(), &rules, Wall(0)), gone, "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn nothing_above_the_high_watermark_goes() {
+        let rules = Rules { retention_bytes: Some(0), high_watermark: Offset(29), ..rules() };
+        assert_eq!(deletable(&segments(), &rules, Wall(0)), 2);
+    }
+
+    #[test]
+    fn what_lies_below_the_start_goes() {
+        let rules = Rules { log_start_offset: Offset(20), ..rules() };
+        assert_eq!(deletable(&segments(), &rules, Wall(0)), 2);
+    }
+}

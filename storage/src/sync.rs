@@ -1,0 +1,191 @@
+//! What of a log is not yet on the device, and how far it is.
+//! Invariant: the confirmed offset is the longest prefix of which every file and every directory entry has been synced.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use madang_protocol::types::Offset;
+
+use crate::disk::{Disk, DiskFile};
+
+/// What a flusher thread has to do for one log. It can be sent anywhere; only [`SyncRequest::perform`] does I/O.
+#[derive(Debug)]
+#[must_use]
+pub struct SyncRequest {
+    disk: Arc<dyn Disk>,
+    files: Vec<Arc<dyn DiskFile>>,
+    directories: Vec<PathBuf>,
+    ticket: u64,
+    end: Offset,
+    truncations: u64,
+    incarnation: u64,
+}
+
+impl SyncRequest {
+    /// The log's end when the request was made: what is confirmed if it succeeds.
+    #[must_use]
+    pub const fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// The files to sync.
+    #[must_use]
+    pub fn files(&self) -> &[Arc<dyn DiskFile>] {
+        &self.files
+    }
+
+    /// The directories to sync after the files.
+    #[must_use]
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
+    /// Syncs the files, then the directories; stops at the first failure. Blocks.
+    pub fn perform(self) -> SyncOutcome {
+        let files = self.files.iter().try_for_each(|file| file.sync());
+        let result = files.and_then(|()| self.directories.iter().try_for_each(|path| self.disk.sync_dir(path)));
+        self.completed(result)
+    }
+
+    /// The outcome for a caller that synced all of it by other means, such as one `syncfs`.
+    pub fn completed(self, result: io::Result<()>) -> SyncOutcome {
+        SyncOutcome {
+            ticket: self.ticket,
+            end: self.end,
+            truncations: self.truncations,
+            incarnation: self.incarnation,
+            result,
+        }
+    }
+}
+
+/// How a [`SyncRequest`] ended.
+#[derive(Debug)]
+#[must_use]
+pub struct SyncOutcome {
+    ticket: u64,
+    end: Offset,
+    truncations: u64,
+    incarnation: u64,
+    result: io::Result<()>,
+}
+
+impl SyncOutcome {
+    /// Whether everything was synced.
+    #[must_use]
+    pub const fn is_ok(&self) -> bool {
+        self.result.is_ok()
+    }
+}
+
+/// A sync failed: what was written may be lost, and no later sync can tell. The directory is to be given up; nothing is retried.
+#[derive(Debug, thiserror::Error)]
+#[error("sync failed: {0}")]
+pub struct SyncError(#[from] io::Error);
+
+#[derive(Debug)]
+struct Outstanding {
+    ticket: u64,
+    end: Offset,
+    truncations: u64,
+    done: bool,
+}
+
+/// The log's side of syncing.
+#[derive(Debug)]
+pub(crate) struct SyncState {
+    files: Vec<Arc<dyn DiskFile>>,
+    directories: Vec<PathBuf>,
+    outstanding: VecDeque<Outstanding>,
+    next_ticket: u64,
+    confirmed: Offset,
+    truncations: u64,
+    incarnation: u64,
+    failed: bool,
+}
+
+impl SyncState {
+    pub(crate) const fn new(confirmed: Offset, incarnation: u64) -> Self {
+        Self {
+            files: Vec::new(),
+            directories: Vec::new(),
+            outstanding: VecDeque::new(),
+            next_ticket: 0,
+            confirmed,
+            truncations: 0,
+            incarnation,
+            failed: false,
+        }
+    }
+
+    pub(crate) const fn confirmed(&self) -> Offset {
+        self.confirmed
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.files.is_empty() || !self.directories.is_empty()
+    }
+
+    pub(crate) fn dirty_file(&mut self, file: &Arc<dyn DiskFile>) {
+        if !self.files.iter().any(|dirty| Arc::ptr_eq(dirty, file)) {
+            self.files.push(Arc::clone(file));
+        }
+    }
+
+    pub(crate) fn dirty_directory(&mut self, path: &std::path::Path) {
+        if !self.directories.iter().any(|dirty| dirty == path) {
+            self.directories.push(path.to_owned());
+        }
+    }
+
+    /// The log was cut to `end`: a completion from before says nothing about what is written from now on.
+    pub(crate) fn truncated(&mut self, end: Offset) {
+        self.confirmed = self.confirmed.min(end);
+        self.truncations += 1;
+    }
+
+    pub(crate) fn take(&mut self, disk: &Arc<dyn Disk>, end: Offset) -> Option<SyncRequest> {
+        if self.failed || !self.is_dirty() {
+            return None;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.outstanding.push_back(Outstanding { ticket, end, truncations: self.truncations, done: false });
+        Some(SyncRequest {
+            disk: Arc::clone(disk),
+            files: std::mem::take(&mut self.files),
+            directories: std::mem::take(&mut self.directories),
+            ticket,
+            end,
+            truncations: self.truncations,
+            incarnation: self.incarnation,
+        })
+    }
+
+    pub(crate) fn completed(&mut self, outcome: SyncOutcome) -> Result<Offset, SyncError> {
+        if outcome.incarnation != self.incarnation {
+            return Ok(self.confirmed);
+        }
+        if let Err(error) = outcome.result {
+            self.failed = true;
+            return Err(SyncError(error));
+        }
+        if self.failed {
+            return Err(SyncError(io::Error::other("an earlier sync of this log failed")));
+        }
+        debug_assert!(outcome.truncations <= self.truncations && outcome.end >= Offset::ZERO);
+        if let Some(request) = self.outstanding.iter_mut().find(|request| request.ticket == outcome.ticket) {
+            request.done = true;
+        }
+        // A later request may be done first: its files are synced, those of an earlier one not yet.
+        while let Some(first) = self.outstanding.front().filter(|first| first.done) {
+            if first.truncations == self.truncations {
+                self.confirmed = self.confirmed.max(first.end);
+            }
+            self.outstanding.pop_front();
+        }
+        Ok(self.confirmed)
+    }
+}

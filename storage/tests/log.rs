@@ -1,0 +1,149 @@
+//! A log over the memory disk and over the operating system's: append, read, roll, cut, delete, reopen.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{batch, payload_batches, small};
+use madang_actors::clock::Wall;
+use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::{AppendOutcome, Disk, FaultDisk, Log, LogConfig, OpenLog, RealDisk, Start};
+
+const EPOCH: LeaderEpoch = LeaderEpoch(3);
+
+fn open(disk: &Arc<dyn Disk>, path: &Path, config: LogConfig, start: Start) -> Log {
+    Log::open(Arc::clone(disk), path, config, &OpenLog { start, ..OpenLog::default() }).expect("opens").0
+}
+
+fn append(log: &mut Log, records: i32, size: usize, timestamp: i64) -> Offset {
+    match log.append_as_leader(&[batch(records, size, timestamp)], EPOCH, Wall(timestamp)).expect("appends")[0] {
+        AppendOutcome::Appended(appended) => appended.base_offset,
+        other => panic!("not appended: {other:?}"),
+    }
+}
+
+fn on_both_disks(test: impl Fn(Arc<dyn Disk>, &Path)) {
+    test(Arc::new(FaultDisk::new()), Path::new("/data/topic-0"));
+    let directory = tempfile::tempdir().expect("a directory");
+    test(Arc::new(RealDisk::new(4)), &directory.path().join("topic-0"));
+}
+
+#[test]
+fn what_was_appended_is_read_from_the_batch_that_holds_it() {
+    on_both_disks(|disk, path| {
+        let mut log = open(&disk, path, LogConfig::default(), Start::Unclean);
+        for at in 0..300 {
+            assert_eq!(append(&mut log, 3, 100, at), Offset(at * 3));
+        }
+        let view = log.view();
+        for from in [0, 1, 2, 3, 500, 898, 899] {
+            let read = view.read(Offset(from), Offset(900), 1000, true).expect("reads");
+            assert_eq!(read.first_offset, Offset(from / 3 * 3));
+            assert!(read.size <= 1000);
+            let batches = payload_batches(&read.records);
+            assert_eq!(batches[0].base_offset, read.first_offset);
+            assert_eq!(batches[0].partition_leader_epoch, EPOCH);
+            assert_eq!(batches.last().map(|last| last.next_offset()), Some(read.next_offset));
+        }
+        let all = view.read(Offset(0), Offset(i64::MAX), usize::MAX, true).expect("reads");
+        assert_eq!(payload_batches(&all.records).len(), 300);
+        assert!(view.read(Offset(900), Offset(900), 1000, true).expect("reads").records.is_empty());
+        assert!(view.read(Offset(901), Offset(901), 1000, true).is_err());
+    });
+}
+
+#[test]
+fn a_read_spans_segments_and_stops_below_its_bound() {
+    on_both_disks(|disk, path| {
+        let mut log = open(&disk, path, small(), Start::Unclean);
+        for at in 0..200 {
+            append(&mut log, 2, 50, at);
+        }
+        assert!(log.segment_count() > 5);
+        let view = log.view();
+        for from in (0..400).step_by(7) {
+            for upper in [from, from + 1, from + 2, 200, 400] {
+                let read = view.read(Offset(from), Offset(upper), 3000, true).expect("reads");
+                let batches = payload_batches(&read.records);
+                assert!(batches.iter().all(|batch| batch.next_offset() <= Offset(upper)), "{from} {upper}");
+                assert_eq!(batches.is_empty(), upper < (from / 2 * 2) + 2, "{from} {upper}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_log_is_as_it_was_after_a_clean_close() {
+    on_both_disks(|disk, path| {
+        let mut log = open(&disk, path, small(), Start::Unclean);
+        for at in 0..100 {
+            append(&mut log, 2, 50, at);
+        }
+        let segments = log.segment_count();
+        log.set_log_start_offset(Offset(31)).expect("moves");
+        assert_eq!(log.close().expect("closes"), Offset(200));
+        let log = open(&disk, path, small(), Start::Clean);
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(31), Offset(200)));
+        assert_eq!((log.segment_count(), log.confirmed_offset()), (segments, Offset(200)));
+        assert!(log.view().read(Offset(30), Offset(200), 100, true).is_err());
+        assert_eq!(log.view().read(Offset(31), Offset(200), 100, true).expect("reads").first_offset, Offset(30));
+    });
+}
+
+#[test]
+fn a_cut_log_goes_on_where_it_was_cut() {
+    on_both_disks(|disk, path| {
+        for cut in [0, 1, 2, 7, 50, 99, 100, 101, 150, 199] {
+            let path = path.with_extension(cut.to_string());
+            let mut log = open(&disk, &path, small(), Start::Unclean);
+            for at in 0..100 {
+                append(&mut log, 2, 50, at);
+            }
+            let before = log.view();
+            log.truncate_to(Offset(cut)).expect("cuts");
+            let end = Offset(cut / 2 * 2);
+            assert_eq!(log.log_end_offset(), end, "cut {cut}");
+            assert_eq!(append(&mut log, 1, 10, 1), end);
+            assert_eq!(log.view().read(end, end + 1, 1, true).expect("reads").first_offset, end);
+            assert_eq!(before.log_end_offset(), Offset(200));
+        }
+    });
+}
+
+#[test]
+fn a_region_outlives_its_segment() {
+    on_both_disks(|disk, path| {
+        let mut log = open(&disk, path, small(), Start::Unclean);
+        for at in 0..100 {
+            append(&mut log, 2, 50, at);
+        }
+        let view = log.view();
+        let read = view.read(Offset(0), Offset(200), 500, true).expect("reads");
+        log.set_log_start_offset(Offset(100)).expect("moves");
+        let gone = log.delete_old_segments(Offset(200), Wall(200)).expect("deletes");
+        assert!(gone > 0 && log.log_start_offset() == Offset(100));
+        assert!(!payload_batches(&read.records).is_empty());
+        assert!(log.view().read(Offset(0), Offset(200), 500, true).is_err());
+    });
+}
+
+#[test]
+fn only_a_sync_confirms_and_a_cut_takes_it_back() {
+    on_both_disks(|disk, path| {
+        let mut log = open(&disk, path, small(), Start::Unclean);
+        append(&mut log, 2, 50, 0);
+        assert_eq!(log.confirmed_offset(), Offset(0));
+        let first = log.take_dirty().expect("dirty");
+        append(&mut log, 2, 50, 0);
+        let second = log.take_dirty().expect("dirty");
+        let (first, second) = (first.perform(), second.perform());
+        assert_eq!(log.synced(second).expect("synced"), Offset(0), "an earlier request is not done");
+        assert_eq!(log.synced(first).expect("synced"), Offset(4));
+        append(&mut log, 2, 50, 0);
+        let stale = log.take_dirty().expect("dirty").perform();
+        log.truncate_to(Offset(2)).expect("cuts");
+        append(&mut log, 4, 50, 0);
+        assert_eq!(log.synced(stale).expect("synced"), Offset(2), "it knows nothing of what came after the cut");
+    });
+}
