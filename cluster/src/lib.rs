@@ -1,3 +1,7 @@
 //! Who holds what and how it is copied: metadata, controller, replicas, coordinators. Pure state machines with thin actor shells.
 
+pub mod configs;
+pub mod controller;
+pub mod metadata;
 pub mod request;
+pub mod replica;

@@ -1,0 +1,187 @@
+//! What `DescribeConfigs` answers: every key with its value, where the value comes from, and every other place that sets it.
+//! Invariant: a sensitive value never leaves here.
+
+use madang_protocol::types::NodeId;
+
+use super::broker::BrokerConfig;
+use super::definition::{ConfigDefinition, ConfigKind, UpdateMode, broker_definition, broker_definitions, topic_definitions};
+use super::topic::resolve_topic_value;
+use crate::metadata::{ConfigMap, ConfigResource, MetadataImage};
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i8)]
+pub enum ConfigSource {
+    /// Set on the topic.
+    DynamicTopic = 1,
+    /// Set on this broker while it ran.
+    DynamicBroker = 2,
+    /// Set on all brokers while they ran.
+    DynamicDefaultBroker = 3,
+    /// The broker's file or command line.
+    StaticBroker = 4,
+    /// The default.
+    Default = 5,
+}
+
+impl ConfigSource {
+    /// Kafka's number of the source.
+    #[must_use]
+    pub const fn code(self) -> i8 {
+        self as i8
+    }
+}
+
+/// One place that sets a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigSynonym {
+    /// The key's name there.
+    pub name: String,
+    /// The value there; none if it is sensitive.
+    pub value: Option<String>,
+    /// The place.
+    pub source: ConfigSource,
+}
+
+/// One key as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescribedConfig {
+    /// Its name.
+    pub name: String,
+    /// Its value; none if it has none or is sensitive.
+    pub value: Option<String>,
+    /// Whether it can be set only in the broker's file.
+    pub read_only: bool,
+    /// Where the value comes from.
+    pub source: ConfigSource,
+    /// Whether the value is hidden.
+    pub sensitive: bool,
+    /// Every place that sets it, the winning one first.
+    pub synonyms: Vec<ConfigSynonym>,
+    /// Its type; none if the key is unknown.
+    pub kind: Option<ConfigKind>,
+    /// What it does.
+    pub documentation: Option<&'static str>,
+}
+
+/// Every key of a topic, sorted by name.
+#[must_use]
+pub fn describe_topic(image: &MetadataImage, broker: &BrokerConfig, node_id: NodeId, topic: &str) -> Vec<DescribedConfig> {
+    let own = image.topic_config(topic).map(AsRef::as_ref);
+    let places = Places::new(image, broker, node_id);
+    let describe = |key: &'static ConfigDefinition| {
+        let mut synonyms = key.synonym.map_or_else(Vec::new, |synonym| places.synonyms(synonym));
+        if let Some(value) = own.and_then(|own| own.get(key.name)) {
+            let value = Some(value.to_string());
+            synonyms.insert(0, ConfigSynonym { name: key.name.to_owned(), value, source: ConfigSource::DynamicTopic });
+        }
+        DescribedConfig {
+            name: key.name.to_owned(),
+            value: Some(resolve_topic_value(image, broker, node_id, own, key.name)),
+            read_only: false,
+            source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
+            sensitive: false,
+            synonyms,
+            kind: Some(key.kind),
+            documentation: key.documentation,
+        }
+    };
+    topic_definitions().map(describe).collect()
+}
+
+/// Every key of a broker, sorted by name; keys of its file that nobody knows are shown last, hidden as if sensitive.
+#[must_use]
+pub fn describe_broker(image: &MetadataImage, broker: &BrokerConfig, node_id: NodeId) -> Vec<DescribedConfig> {
+    let places = Places::new(image, broker, node_id);
+    let known = broker_definitions().map(|key| places.describe(key.name, Some(key), true));
+    let unknown = broker.set_values().map(|(name, _)| name).filter(|name| broker_definition(name).is_none());
+    known.chain(unknown.map(|name| places.describe(name, None, true))).collect()
+}
+
+/// The keys that are set on all brokers, sorted by name.
+#[must_use]
+pub fn describe_default_broker(image: &MetadataImage, broker: &BrokerConfig, node_id: NodeId) -> Vec<DescribedConfig> {
+    let places = Places::new(image, broker, node_id);
+    let names = places.all_brokers.into_iter().flat_map(|config| config.keys());
+    names.map(|name| places.describe(name, broker_definition(name), false)).collect()
+}
+
+/// Every key that Kafka reads for one setting, the first that is set counts.
+fn aliases(key: &str) -> &[&str] {
+    match key {
+        "log.retention.ms" | "log.retention.minutes" | "log.retention.hours" => {
+            &["log.retention.ms", "log.retention.minutes", "log.retention.hours"]
+        }
+        "log.roll.ms" | "log.roll.hours" => &["log.roll.ms", "log.roll.hours"],
+        "log.roll.jitter.ms" | "log.roll.jitter.hours" => &["log.roll.jitter.ms", "log.roll.jitter.hours"],
+        "log.flush.interval.ms" => &["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
+        _ => &[],
+    }
+}
+
+/// The places that can set a broker key.
+struct Places<'a> {
+    this_broker: Option<&'a ConfigMap>,
+    all_brokers: Option<&'a ConfigMap>,
+    file: &'a BrokerConfig,
+}
+
+impl<'a> Places<'a> {
+    fn new(image: &'a MetadataImage, file: &'a BrokerConfig, node_id: NodeId) -> Self {
+        Self {
+            this_broker: image.config(&ConfigResource::broker(node_id)).map(AsRef::as_ref),
+            all_brokers: image.config(&ConfigResource::default_broker()).map(AsRef::as_ref),
+            file,
+        }
+    }
+
+    fn value(&self, name: &str, source: ConfigSource) -> Option<&str> {
+        match source {
+            ConfigSource::DynamicTopic => None,
+            ConfigSource::DynamicBroker => self.this_broker?.get(name).map(AsRef::as_ref),
+            ConfigSource::DynamicDefaultBroker => self.all_brokers?.get(name).map(AsRef::as_ref),
+            ConfigSource::StaticBroker => self.file.set_value(name),
+            ConfigSource::Default => broker_definition(name)?.default,
+        }
+    }
+
+    /// All places that set `key` or an alias of it, from the first that sets `key` itself on: Kafka shows no alias before it.
+    fn synonyms(&self, key: &str) -> Vec<ConfigSynonym> {
+        let sensitive = broker_definition(key).is_none_or(ConfigDefinition::is_sensitive);
+        let own = [key];
+        let names = if aliases(key).is_empty() { &own } else { aliases(key) };
+        let sources = [
+            ConfigSource::DynamicBroker,
+            ConfigSource::DynamicDefaultBroker,
+            ConfigSource::StaticBroker,
+            ConfigSource::Default,
+        ];
+        let at = |source| {
+            names.iter().filter_map(move |name| {
+                let value = (!sensitive).then(|| self.value(name, source).map(str::to_owned));
+                self.value(name, source)?;
+                Some(ConfigSynonym { name: (*name).to_owned(), value: value.flatten(), source })
+            })
+        };
+        sources.into_iter().flat_map(at).skip_while(|synonym| synonym.name != key).collect()
+    }
+
+    fn describe(&self, name: &str, key: Option<&'static ConfigDefinition>, this_broker: bool) -> DescribedConfig {
+        let mut synonyms = self.synonyms(name);
+        if !this_broker {
+            synonyms.retain(|synonym| synonym.source == ConfigSource::DynamicDefaultBroker);
+        }
+        let sensitive = key.is_none_or(ConfigDefinition::is_sensitive);
+        let value = synonyms.first().and_then(|first| first.value.clone());
+        DescribedConfig {
+            name: name.to_owned(),
+            value: value.or_else(|| key.and_then(|key| key.default).map(str::to_owned)).filter(|_| !sensitive),
+            read_only: key.is_none_or(|key| key.update == UpdateMode::ReadOnly),
+            source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
+            sensitive,
+            synonyms,
+            kind: key.map(|key| key.kind),
+            documentation: key.and_then(|key| key.documentation),
+        }
+    }
+}

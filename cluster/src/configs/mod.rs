@@ -1,0 +1,15 @@
+//! Every configuration key of topics and brokers: type, default, allowed values, where it can be set, and what it resolves to.
+//! Invariant: names and defaults are Kafka's; keys of our own begin with `madang.`.
+
+mod broker;
+mod definition;
+mod describe;
+mod topic;
+
+pub use broker::{BrokerConfig, BrokerConfigError, Durability, ListenerConfig};
+pub use definition::{
+    ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, broker_definitions, topic_definition,
+    topic_definitions,
+};
+pub use describe::{ConfigSource, ConfigSynonym, DescribedConfig, describe_broker, describe_default_broker, describe_topic};
+pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig, resolve_topic_value};

@@ -1,0 +1,4 @@
+//! The controller.
+pub mod records;
+mod replay;
+pub use replay::{dump, replay};

@@ -1,0 +1,12 @@
+//! What the cluster agrees on: an immutable image of it, and what changed between two images.
+
+mod delta;
+mod digest;
+mod image;
+
+pub(crate) use digest::Fnv;
+pub use delta::{MetadataDelta, TopicChange};
+pub use image::{
+    BrokerRegistration, ConfigMap, ConfigResource, ConfigResourceType, Endpoint, MAX_TOMBSTONES, MetadataImage, NO_LEADER, PartitionImage,
+    SecurityProtocol, TopicImage, is_internal,
+};
