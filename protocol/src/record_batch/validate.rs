@@ -9,6 +9,7 @@ use super::{
     set_max_timestamp,
 };
 use crate::compression::{Codec, Compression, Limits, compress, decompress};
+use crate::error_code::ErrorCode;
 use crate::record::{Walk, walk};
 
 /// The lowest version of Produce whose clients know zstd.
@@ -94,13 +95,19 @@ pub enum Rejection {
 impl Rejection {
     /// Kafka's number.
     #[must_use]
-    pub const fn code(self) -> i16 {
-        match self {
-            Self::CorruptMessage => 2,
-            Self::MessageTooLarge => 10,
-            Self::InvalidTimestamp => 32,
-            Self::UnsupportedCompressionType => 76,
-            Self::InvalidRecord => 87,
+    pub fn code(self) -> i16 {
+        ErrorCode::from(self).code()
+    }
+}
+
+impl From<Rejection> for ErrorCode {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::CorruptMessage => Self::CorruptMessage,
+            Rejection::MessageTooLarge => Self::MessageTooLarge,
+            Rejection::InvalidTimestamp => Self::InvalidTimestamp,
+            Rejection::UnsupportedCompressionType => Self::UnsupportedCompressionType,
+            Rejection::InvalidRecord => Self::InvalidRecord,
         }
     }
 }
