@@ -2,6 +2,7 @@
 
 pub mod configs;
 pub mod controller;
+pub mod coordinator;
 pub mod metadata;
 pub mod request;
 pub mod replica;
