@@ -4,5 +4,5 @@ pub mod configs;
 pub mod controller;
 pub mod coordinator;
 pub mod metadata;
-pub mod request;
 pub mod replica;
+pub mod request;

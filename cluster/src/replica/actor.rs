@@ -1,0 +1,137 @@
+//! The shell of a replica: feeds the machine what its mailbox brings and performs what it asks. It decides nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use madang_actors::clock::Mono;
+use madang_actors::host::{Behavior, ShellContext};
+use madang_actors::machine::Machine;
+use madang_actors::prng::Prng;
+use madang_actors::reply::Reply;
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::types::Offset;
+use madang_storage::SyncRequest;
+
+use super::{Append, AppendResult, Replica, ReplicaEffect, ReplicaInput, ReplicaMessage, SharedReplica};
+use crate::request::RequestId;
+
+/// What a replica needs of its log directory.
+pub trait Directory: 'static {
+    /// Has `request` performed on another thread and returns the outcome to this life of the replica, as a `Synced` message.
+    fn sync(&self, request: SyncRequest, context: &ShellContext<ReplicaMessage>);
+    /// The directory can no longer be trusted.
+    fn fail(&self, why: &str);
+    /// This replica's log is closed and clean.
+    fn closed(&self);
+}
+
+/// One replica as an actor on its directory's disk arbiter.
+pub struct ReplicaActor<D> {
+    replica: Replica,
+    shared: Arc<SharedReplica>,
+    directory: D,
+    rng: Prng,
+    next_request: u64,
+    appends: HashMap<RequestId, Reply<AppendResult>>,
+    deletes: HashMap<RequestId, Reply<Result<Offset, ErrorCode>>>,
+    effects: Vec<ReplicaEffect>,
+}
+
+impl<D: Directory> ReplicaActor<D> {
+    /// An actor around a replica that was built from disk.
+    #[must_use]
+    pub fn new(replica: Replica, shared: Arc<SharedReplica>, directory: D) -> Self {
+        Self {
+            replica,
+            shared,
+            directory,
+            rng: Prng::new(0),
+            next_request: 0,
+            appends: HashMap::new(),
+            deletes: HashMap::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    fn new_request(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    fn step(&mut self, input: ReplicaInput, context: &mut ShellContext<ReplicaMessage>) {
+        self.replica.step(context.now(), context.wall(), input, &mut self.rng, &mut self.effects);
+        for effect in std::mem::take(&mut self.effects) {
+            self.perform(effect, context);
+        }
+    }
+
+    fn perform(&mut self, effect: ReplicaEffect, context: &mut ShellContext<ReplicaMessage>) {
+        match effect {
+            ReplicaEffect::Publish(snapshot) => self.shared.publish(snapshot),
+            ReplicaEffect::Reply { request, result } => {
+                if let Some(reply) = self.appends.remove(&request) {
+                    reply.send(result);
+                }
+            }
+            ReplicaEffect::ReplyDeleted { request, result } => {
+                if let Some(reply) = self.deletes.remove(&request) {
+                    reply.send(result);
+                }
+            }
+            ReplicaEffect::Sync(request) => self.directory.sync(request, context),
+            ReplicaEffect::FailDirectory(why) => {
+                self.shared.suspend();
+                self.directory.fail(&why);
+                context.stop();
+            }
+            ReplicaEffect::Restart(why) => {
+                tracing::error!(partition = %self.shared.partition(), topic = %self.shared.topic(), why, "replica is rebuilt from disk");
+                self.shared.suspend();
+                context.stop();
+            }
+            ReplicaEffect::Closed => self.directory.closed(),
+        }
+    }
+}
+
+impl<D: Directory> Behavior for ReplicaActor<D> {
+    type Message = ReplicaMessage;
+
+    fn handle(&mut self, message: ReplicaMessage, context: &mut ShellContext<ReplicaMessage>) {
+        let input = match message {
+            ReplicaMessage::Lead { leader_epoch } => ReplicaInput::Lead(leader_epoch),
+            ReplicaMessage::Configure(config) => ReplicaInput::Configure(*config),
+            ReplicaMessage::Synced(outcome) => ReplicaInput::Synced(outcome),
+            ReplicaMessage::Retain => ReplicaInput::Retain,
+            ReplicaMessage::Append { batch, required_acks, deadline, expected_epoch, reply } => {
+                let request = self.new_request();
+                self.appends.insert(request, reply);
+                ReplicaInput::Append(Append { request, batch, required_acks, deadline, expected_epoch })
+            }
+            ReplicaMessage::DeleteRecords { before, reply } => {
+                let request = self.new_request();
+                self.deletes.insert(request, reply);
+                ReplicaInput::DeleteRecords { request, before }
+            }
+        };
+        self.step(input, context);
+    }
+
+    fn end_batch(&mut self, context: &mut ShellContext<ReplicaMessage>) {
+        self.step(ReplicaInput::EndBatch, context);
+        self.replica.check();
+    }
+
+    fn deadline(&self) -> Option<Mono> {
+        self.replica.deadline()
+    }
+
+    fn on_deadline(&mut self, context: &mut ShellContext<ReplicaMessage>) {
+        self.step(ReplicaInput::Tick, context);
+    }
+
+    fn stopping(&mut self, context: &mut ShellContext<ReplicaMessage>) {
+        self.shared.suspend();
+        self.step(ReplicaInput::Close, context);
+    }
+}

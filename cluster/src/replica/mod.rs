@@ -1,0 +1,209 @@
+//! One replica of one partition: it owns the partition's log, decides what is acknowledged, and publishes what readers see.
+//!
+//! `core.rs` decides and is pure; `shared.rs` is what every other thread sees of it; `actor.rs` runs it on its
+//! directory's disk arbiter.
+
+#[cfg(feature = "host")]
+pub mod actor;
+mod core;
+mod pending;
+mod shared;
+
+use std::sync::Arc;
+
+use madang_actors::clock::Mono;
+use madang_actors::messages;
+use madang_actors::reply::Reply;
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::record_batch::{ProduceRules, ValidatedBatch};
+use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::{LogConfig, SyncOutcome, SyncRequest};
+
+pub use self::core::{LostRecords, Replica};
+pub use self::shared::{ReplicaHandle, ReplicaSnapshot, SharedReplica};
+use crate::request::RequestId;
+
+/// Which copies must have a record before its append is answered (Produce's `acks`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequiredAcks {
+    /// `acks=0`: answered on append, and only so that the connection knows of an error.
+    None,
+    /// `acks=1`: the leader's.
+    Leader,
+    /// `acks=all`: answered when the high watermark has passed the record.
+    All,
+}
+
+/// When a record counts as stored (`madang.durability`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// When the device has confirmed it: a power cut takes nothing that was acknowledged.
+    #[default]
+    Fsync,
+    /// When the operating system has it: a power cut can take what it has not yet written, as in Kafka.
+    PageCache,
+}
+
+/// What the committed metadata and the node's configuration say of a partition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplicaConfig {
+    /// Its log's settings.
+    pub log: LogConfig,
+    /// What a batch must meet; the request's version and the time are filled in for each request.
+    pub produce: ProduceRules,
+    /// When a record counts as stored.
+    pub durability: Durability,
+    /// `min.insync.replicas`; counts as the replication factor where that is lower.
+    pub min_in_sync_replicas: usize,
+    /// How many nodes hold the partition.
+    pub replication_factor: usize,
+    /// How many nodes are in sync by committed metadata, this one included.
+    pub in_sync_replicas: usize,
+}
+
+/// A batch to append, already validated.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Who asks.
+    pub request: RequestId,
+    /// The batch.
+    pub batch: ValidatedBatch,
+    /// When to answer.
+    pub required_acks: RequiredAcks,
+    /// When to answer `REQUEST_TIMED_OUT` instead, should the high watermark not have passed the batch. It is appended all the same.
+    pub deadline: Mono,
+    /// Refuse unless the replica leads in this epoch.
+    pub expected_epoch: Option<LeaderEpoch>,
+}
+
+/// Where a batch was stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset of its last record.
+    pub last_offset: Offset,
+    /// The broker's time that its records carry, in milliseconds since 1970; -1 if they carry the producer's.
+    pub log_append_time_ms: i64,
+    /// Where the log starts.
+    pub log_start_offset: Offset,
+    /// The epoch it was appended in.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Why a batch was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Kafka's code.
+    pub error: ErrorCode,
+    /// What a person should know beyond the code.
+    pub message: Option<Arc<str>>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, message: None }
+    }
+}
+
+/// How an append ended.
+pub type AppendResult = Result<Appended, Refused>;
+
+/// What can happen to a replica.
+#[derive(Debug)]
+pub enum ReplicaInput {
+    /// A batch to append. Nothing is written before [`ReplicaInput::EndBatch`].
+    Append(Append),
+    /// The mailbox is drained for now: write what was gathered.
+    EndBatch,
+    /// A sync that this replica asked for has ended.
+    Synced(SyncOutcome),
+    /// This node leads the partition from now on.
+    Lead(LeaderEpoch),
+    /// The metadata or the node's configuration has changed.
+    Configure(ReplicaConfig),
+    /// Records below the offset are no longer wanted; [`Offset::NONE`] means all up to the high watermark.
+    DeleteRecords {
+        /// Who asks.
+        request: RequestId,
+        /// The offset to keep from.
+        before: Offset,
+    },
+    /// Time to look for segments that retention no longer wants.
+    Retain,
+    /// An orderly end: sync everything, write the clean side files.
+    Close,
+    /// Time alone has passed.
+    Tick,
+}
+
+/// What a replica asks of its shell. Effects are performed in order.
+#[derive(Debug)]
+pub enum ReplicaEffect {
+    /// Publish the snapshot, then wake whoever waits on the partition. Comes before any reply that follows from it.
+    Publish(Arc<ReplicaSnapshot>),
+    /// Answer an append.
+    Reply {
+        /// Who asked.
+        request: RequestId,
+        /// How it ended.
+        result: AppendResult,
+    },
+    /// Answer a delete-records request with the new log start offset.
+    ReplyDeleted {
+        /// Who asked.
+        request: RequestId,
+        /// The log start offset now.
+        result: Result<Offset, ErrorCode>,
+    },
+    /// Have this synced and return the outcome as [`ReplicaInput::Synced`].
+    Sync(SyncRequest),
+    /// The log directory can no longer be trusted: nothing in it is retried.
+    FailDirectory(String),
+    /// This replica must be rebuilt from disk.
+    Restart(String),
+    /// The log is closed: all of it is on the device, and the next start finds it clean.
+    Closed,
+}
+
+messages! {
+    /// What a replica's actor is sent.
+    #[derive(Debug)]
+    pub enum ReplicaMessage {
+        control {
+            /// This node leads the partition from now on.
+            Lead {
+                /// The number of its leadership.
+                leader_epoch: LeaderEpoch,
+            },
+            /// The settings have changed.
+            Configure(Box<ReplicaConfig>),
+            /// A sync has ended.
+            Synced(SyncOutcome),
+            /// Time to delete what retention no longer wants.
+            Retain,
+        }
+        data {
+            /// Append a batch.
+            Append {
+                /// The batch.
+                batch: ValidatedBatch,
+                /// When to answer.
+                required_acks: RequiredAcks,
+                /// Until when to wait for the high watermark.
+                deadline: Mono,
+                /// The epoch to lead in.
+                expected_epoch: Option<LeaderEpoch>,
+                /// The answer's slot.
+                reply: Reply<AppendResult>,
+            } => batch.bytes.len(),
+            /// Delete records below an offset; [`Offset::NONE`]: below the high watermark.
+            DeleteRecords {
+                /// The offset to keep from.
+                before: Offset,
+                /// The answer's slot.
+                reply: Reply<Result<Offset, ErrorCode>>,
+            },
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What every other thread sees of a replica: its last published snapshot, its settings, who waits on it, its mailbox.
+//! Invariant: a reader works on one snapshot, so it can never mix the states of two moments.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use madang_actors::actor_ref::ActorRef;
+use madang_actors::clock::{Mono, Wall};
+use madang_actors::mailbox::{ActorState, SendError};
+use madang_actors::reply::{Answer, Reply};
+use madang_actors::waiters::Waiters;
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::record_batch::{ProduceRules, ValidatedBatch};
+use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
+use madang_storage::LogView;
+
+use super::{AppendResult, ReplicaConfig, ReplicaMessage, RequiredAcks};
+
+/// The most parked fetches of one partition; one more is answered at once with what there is.
+const MAX_WAITERS: usize = 100_000;
+
+/// One moment of a replica, immutable.
+#[derive(Clone, Debug)]
+pub struct ReplicaSnapshot {
+    /// The life of the replica that published it.
+    pub incarnation: u64,
+    /// The epoch in which this node leads; none if it does not.
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// Every record below it is acknowledged.
+    pub high_watermark: Offset,
+    /// No record at or above it is decided; the high watermark while there are no transactions.
+    pub last_stable_offset: Offset,
+    /// Every record below it is on the device, as far as this node knows.
+    pub confirmed_end: Offset,
+    /// The log.
+    pub view: LogView,
+}
+
+impl ReplicaSnapshot {
+    /// Where the log of the largest epoch not above `epoch` ends; none if the log knows none.
+    #[must_use]
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        match self.leader_epoch {
+            // The current epoch ends where the log does, whether or not it has written anything.
+            Some(current) if epoch == current => Some((current, self.view.log_end_offset())),
+            Some(current) if epoch > current => None,
+            _ => self.view.end_offset_for_epoch(epoch),
+        }
+    }
+}
+
+/// The shared side of one replica. It outlives the replica's restarts.
+#[derive(Debug)]
+pub struct SharedReplica {
+    partition: TopicPartition,
+    topic: Arc<str>,
+    is_internal: bool,
+    snapshot: ArcSwapOption<ReplicaSnapshot>,
+    /// Whether the snapshot may be read: not while a new life has not yet published its first.
+    serving: AtomicBool,
+    config: ArcSwap<ReplicaConfig>,
+    waiters: Waiters,
+}
+
+impl SharedReplica {
+    /// The shared side of a replica that has not started yet.
+    #[must_use]
+    pub fn new(partition: TopicPartition, topic: Arc<str>, is_internal: bool, config: ReplicaConfig) -> Self {
+        Self {
+            partition,
+            topic,
+            is_internal,
+            snapshot: ArcSwapOption::empty(),
+            serving: AtomicBool::new(false),
+            config: ArcSwap::from_pointee(config),
+            waiters: Waiters::new(MAX_WAITERS),
+        }
+    }
+
+    /// The partition.
+    #[must_use]
+    pub const fn partition(&self) -> TopicPartition {
+        self.partition
+    }
+
+    /// The topic's name.
+    #[must_use]
+    pub const fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn config(&self) -> Arc<ReplicaConfig> {
+        self.config.load_full()
+    }
+
+    /// Changes the settings that produce requests are checked with; the replica itself learns of them by message.
+    pub fn set_config(&self, config: ReplicaConfig) {
+        self.config.store(Arc::new(config));
+    }
+
+    /// Publishes a snapshot and wakes whoever waits on the partition.
+    pub fn publish(&self, snapshot: Arc<ReplicaSnapshot>) {
+        self.snapshot.store(Some(snapshot));
+        self.serving.store(true, Ordering::Release);
+        self.waiters.wake_all();
+    }
+
+    /// The last snapshot that any life published, for the next one to start from.
+    #[must_use]
+    pub fn last_published(&self) -> Option<Arc<ReplicaSnapshot>> {
+        self.snapshot.load_full()
+    }
+
+    /// Stops readers until the next snapshot, and wakes those who wait so that they find out.
+    pub fn suspend(&self) {
+        self.serving.store(false, Ordering::Release);
+        self.waiters.wake_all();
+    }
+
+    fn readable(&self) -> Option<Arc<ReplicaSnapshot>> {
+        if self.serving.load(Ordering::Acquire) { self.snapshot.load_full() } else { None }
+    }
+}
+
+/// What API handlers and coordinators hold of a replica.
+#[derive(Clone, Debug)]
+pub struct ReplicaHandle {
+    shared: Arc<SharedReplica>,
+    actor: ActorRef<ReplicaMessage>,
+}
+
+impl ReplicaHandle {
+    /// A handle to the replica with this shared side and mailbox.
+    #[must_use]
+    pub const fn new(shared: Arc<SharedReplica>, actor: ActorRef<ReplicaMessage>) -> Self {
+        Self { shared, actor }
+    }
+
+    /// The shared side.
+    #[must_use]
+    pub const fn shared(&self) -> &Arc<SharedReplica> {
+        &self.shared
+    }
+
+    /// The mailbox.
+    #[must_use]
+    pub const fn actor(&self) -> &ActorRef<ReplicaMessage> {
+        &self.actor
+    }
+
+    /// Whether clients may not write to the topic.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.shared.is_internal
+    }
+
+    /// Whoever waits for the high watermark to move.
+    #[must_use]
+    pub fn waiters(&self) -> &Waiters {
+        &self.shared.waiters
+    }
+
+    /// The snapshot to read, if this node leads and the client believes in the right epoch ([`LeaderEpoch::NONE`]: any).
+    ///
+    /// # Errors
+    /// `KAFKA_STORAGE_ERROR` if the replica is down for good, `NOT_LEADER_OR_FOLLOWER` while it is starting or does not lead,
+    /// `FENCED_LEADER_EPOCH`, `UNKNOWN_LEADER_EPOCH`.
+    pub fn snapshot_for(&self, believed: LeaderEpoch) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
+        let Some(snapshot) = self.shared.readable() else { return Err(self.unavailable()) };
+        let current = snapshot.leader_epoch.ok_or(ErrorCode::NotLeaderOrFollower)?;
+        match believed {
+            LeaderEpoch::NONE => Ok(snapshot),
+            believed if believed < current => Err(ErrorCode::FencedLeaderEpoch),
+            believed if believed > current => Err(ErrorCode::UnknownLeaderEpoch),
+            _ => Ok(snapshot),
+        }
+    }
+
+    /// Why there is nothing to read.
+    fn unavailable(&self) -> ErrorCode {
+        match self.actor.state() {
+            ActorState::Quarantined | ActorState::Stopped => ErrorCode::KafkaStorageError,
+            ActorState::Starting | ActorState::Running | ActorState::Restarting => ErrorCode::NotLeaderOrFollower,
+        }
+    }
+
+    /// The rules that a batch for this partition must meet.
+    #[must_use]
+    pub fn produce_rules(&self, produce_version: i16, now: Wall) -> ProduceRules {
+        ProduceRules { produce_version, now_ms: now.as_millis(), ..self.shared.config.load().produce }
+    }
+
+    /// The message that asks for an append, and its answer. A replica that dies before it answers leaves it open whether the
+    /// batch was appended, and the answer says so: `NOT_LEADER_OR_FOLLOWER`.
+    #[must_use]
+    pub fn append_message(
+        batch: ValidatedBatch,
+        required_acks: RequiredAcks,
+        deadline: Mono,
+    ) -> (ReplicaMessage, Answer<AppendResult>) {
+        let (reply, answer) = Reply::new(|| Err(ErrorCode::NotLeaderOrFollower.into()));
+        (ReplicaMessage::Append { batch, required_acks, deadline, expected_epoch: None, reply }, answer)
+    }
+
+    /// Queues a message, waiting while the mailbox is full. Dropping the future withdraws the message.
+    ///
+    /// # Errors
+    /// `KAFKA_STORAGE_ERROR` if the replica is down for good, `NOT_LEADER_OR_FOLLOWER` while it is starting,
+    /// `REQUEST_TIMED_OUT` if too many wait already. Nothing was done in any of these cases.
+    pub fn admit(&self, message: ReplicaMessage) -> impl Future<Output = Result<(), ErrorCode>> + use<> {
+        let admission = self.actor.admit(message);
+        async move {
+            admission.await.map_err(|error| match error {
+                SendError::Full(_) | SendError::Deadline(_) => ErrorCode::RequestTimedOut,
+                SendError::NotRunning { state: ActorState::Quarantined | ActorState::Stopped, .. } => {
+                    ErrorCode::KafkaStorageError
+                }
+                SendError::NotRunning { .. } | SendError::Stale(_) => ErrorCode::NotLeaderOrFollower,
+            })
+        }
+    }
+}
