@@ -21,8 +21,8 @@ impl Versions {
 }
 
 /// The type of a field on the wire.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Kind {
     Bool,
     Int8,
@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 /// A struct and its fields, in the order in which they are encoded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StructSchema {
     /// The name of the Rust type, which is Kafka's.
     pub name: &'static str,
@@ -64,7 +64,7 @@ pub enum DefaultValue {
 }
 
 /// One field.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldSchema {
     /// In snake case.
     pub name: &'static str,

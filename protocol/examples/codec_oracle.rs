@@ -1,0 +1,85 @@
+//! One side of an exchange of random messages with another codec; `clients/compat/oracle-java` is the other side.
+//!
+//! `codec_oracle generate SEED COUNT` prints `NAME VERSION HEX JSON`, COUNT messages of every version, as our codec encodes them.
+//! `codec_oracle check` reads `NAME VERSION HEX` and exits with 1 unless our codec decodes and encodes each to the same bytes.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufWriter, Write};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+
+#[allow(dead_code, reason = "the tests use all of it")]
+#[path = "../tests/messages/table.rs"]
+mod table;
+#[path = "../tests/messages/values.rs"]
+mod values;
+
+use values::{Random, Version, encode, random_struct, to_json};
+
+fn main() -> Result<ExitCode, String> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["generate", seed, count] => {
+            let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+            generate(number(seed)?, number(count)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["check"] => check(),
+        _ => Err("usage: codec_oracle generate SEED COUNT | codec_oracle check".to_owned()),
+    }
+}
+
+fn generate(seed: u64, count: u64) -> Result<(), String> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut random = Random(seed);
+    for row in table::all() {
+        for number in row.versions.min..=row.versions.max {
+            let version = Version { number, flexible: row.flexible.contains(number) };
+            for _ in 0..count {
+                let value = random_struct(row.schema, version, &mut random);
+                let mut bytes = Vec::new();
+                encode(&value, version, &mut bytes);
+                let ours = (row.recode)(&bytes.into(), number)?;
+                let line = format!("{} {number} {} {}", row.name(), to_hex(&ours), to_json(&value));
+                writeln!(out, "{line}").map_err(|error| error.to_string())?;
+            }
+        }
+    }
+    out.flush().map_err(|error| error.to_string())
+}
+
+fn check() -> Result<ExitCode, String> {
+    let rows = table::all();
+    let (mut differences, mut compared) = (0, 0);
+    let mut versions = BTreeSet::new();
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|error| error.to_string())?;
+        let parts: Vec<_> = line.split(' ').collect();
+        let [name, version, hex] = parts[..] else { return Err(format!("not NAME VERSION HEX: {line}")) };
+        let row = rows.iter().find(|row| row.name() == name).ok_or_else(|| format!("no message {name}"))?;
+        let version = version.parse().map_err(|error| format!("{version}: {error}"))?;
+        let bytes = from_hex(hex).ok_or_else(|| format!("not hexadecimal: {hex}"))?;
+        let ours = (row.recode)(&bytes, version);
+        if ours.as_ref() != Ok(&bytes) {
+            differences += 1;
+            println!("{name} v{version}: {hex} became {:?}", ours.map(|bytes| to_hex(&bytes)));
+        }
+        compared += 1;
+        versions.insert((name.to_owned(), version));
+    }
+    let expected: usize = rows.iter().map(|row| (row.versions.min..=row.versions.max).count()).sum();
+    println!("{compared} messages, {} of {expected} versions compared, {differences} differences", versions.len());
+    Ok(if differences == 0 && versions.len() == expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Bytes> {
+    let digits: Option<Vec<_>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect::<Vec<_>>().into())
+}
