@@ -24,6 +24,8 @@ pub(crate) const BASE: usize = 16 << 10;
 const MAX_EXPECTED: usize = 1 << 20;
 /// Frames up to this length are copied out of the buffer, so that one that is kept for long keeps no more than itself.
 const COPIED: usize = 4 << 10;
+/// Room beyond the expected frame: a read that does not fill its buffer tells the runtime that nothing is left, and saves asking.
+const SLACK: usize = 64;
 /// How much larger than the bytes received a buffer may be.
 const GROWTH: usize = 4;
 
@@ -67,7 +69,7 @@ impl<'a> FrameReader<'a> {
         self.started = None;
         self.last_frame = total;
         let frame = self.cut(total);
-        if self.buffer.capacity() <= BASE {
+        if self.buffer.capacity() <= BASE + SLACK {
             self.charge = None;
             self.charged = 0;
         }
@@ -173,7 +175,7 @@ impl<'a> FrameReader<'a> {
             self.charge = self.context.budget.arriving().try_take(expected);
         }
         self.charged = if self.charge.is_some() { expected } else { 0 };
-        self.buffer = BytesMut::with_capacity(self.charged.max(BASE));
+        self.buffer = BytesMut::with_capacity(self.charged.max(BASE) + SLACK);
     }
 
     /// Makes room for at least one more byte of a frame that has `needed` bytes.

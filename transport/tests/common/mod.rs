@@ -188,6 +188,10 @@ impl Node {
     }
 
     pub fn start_with(settings: ConnectionSettings, budget: MemoryBudget) -> Self {
+        Self::start_limited(settings, budget, AcceptLimits::default())
+    }
+
+    pub fn start_limited(settings: ConnectionSettings, budget: MemoryBudget, limits: AcceptLimits) -> Self {
         let shutdown = Shutdown::new();
         let context = ConnectionContext {
             settings: Arc::new(settings),
@@ -198,8 +202,7 @@ impl Node {
         };
         let stats = Arc::clone(&context.stats);
         let bind = ListenerSettings { name: "TEST".into(), address: ([127, 0, 0, 1], 0).into(), workers: 1 };
-        let (listener, workers) =
-            Listener::bind(&bind, ConnectionLimits::new(AcceptLimits::default()), context).expect("a free port");
+        let (listener, workers) = Listener::bind(&bind, ConnectionLimits::new(limits), context).expect("a free port");
         let address = listener.local_addr();
         tokio::task::spawn_local(listener.run());
         let seen = Rc::new(Seen::default());
