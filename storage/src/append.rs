@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use madang_actors::clock::Wall;
-use madang_protocol::record_batch::{BatchError, BatchHeader, layout, stamp};
+use madang_protocol::record_batch::{BatchError, BatchHeader, ValidatedBatch, layout, stamp};
 use madang_protocol::types::{LeaderEpoch, Offset};
 
 use crate::config::millis;
@@ -53,6 +53,13 @@ impl BatchToAppend {
     #[must_use]
     pub fn size_in_bytes(&self) -> usize {
         self.bytes.len()
+    }
+}
+
+/// What validation found sound needs no second look.
+impl From<ValidatedBatch> for BatchToAppend {
+    fn from(batch: ValidatedBatch) -> Self {
+        Self { bytes: batch.bytes, header: batch.header }
     }
 }
 
@@ -131,11 +138,14 @@ impl Log {
                 continue;
             }
             if self.must_roll(batch, size, next_offset, wall) {
-                self.write_and_roll(batches, &mut group, leader_epoch, wall).map_err(|(definite, source)| {
+                if let Err((definite, source)) = self.write_group(batches, &mut group, leader_epoch, wall) {
                     outcomes.truncate(written);
-                    AppendError { outcomes: std::mem::take(&mut outcomes), definite, source }
-                })?;
+                    return Err(AppendError { outcomes, definite, source });
+                }
                 written = outcomes.len();
+                if let Err(error) = self.roll(wall) {
+                    return Err(AppendError { outcomes, definite: true, source: io::Error::other(error) });
+                }
                 size = 0;
             }
             let placed = self.place(place, batch, next_offset, leader_epoch, wall);
@@ -208,17 +218,6 @@ impl Log {
         stamp(&mut head, base_offset, leader_epoch);
         let undo = self.producers.note(&header, wall.as_millis());
         Placed { place, head, header, undo }
-    }
-
-    fn write_and_roll(
-        &mut self,
-        batches: &[BatchToAppend],
-        group: &mut Vec<Placed>,
-        leader_epoch: LeaderEpoch,
-        wall: Wall,
-    ) -> Result<(), (bool, io::Error)> {
-        self.write_group(batches, group, leader_epoch, wall)?;
-        self.roll(wall).map_err(|error| (true, io::Error::other(error)))
     }
 
     /// Writes the group at the end of the active segment, and takes it into the state if all of it is there.

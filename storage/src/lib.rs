@@ -4,15 +4,18 @@
 //! [`Disk`]: `RealDisk` (feature `real-disk`), or [`FaultDisk`] in memory for tests and simulation.
 
 mod append;
+mod checkpoints;
 mod config;
 mod disk;
 mod fault_disk;
 mod fault_inode;
+mod flusher;
 pub mod format;
 mod index;
 mod index_file;
 mod leader_epochs;
 mod log;
+mod log_dir;
 mod producer_state;
 #[cfg(feature = "real-disk")]
 mod real_disk;
@@ -21,22 +24,33 @@ mod recovery;
 mod region;
 pub mod retention;
 mod segment;
+#[cfg(feature = "real-disk")]
+mod sled_checkpoints;
 mod sync;
+#[cfg(feature = "real-disk")]
+mod sync_pool;
 #[cfg(test)]
 mod testing;
 mod view;
 
 pub use append::{AppendError, AppendOutcome, Appended, BatchToAppend};
+pub use checkpoints::{Checkpoint, Checkpoints, MemoryCheckpoints};
 pub use config::LogConfig;
 pub use disk::{
     Disk, DiskFile, DiskLock, MAX_BATCH, OpenMode, read_exact_at, read_small, replace_file, replace_file_durably,
 };
 pub use fault_disk::{Crash, Fault, FaultDisk};
+pub use flusher::Flusher;
 pub use leader_epochs::{EpochStart, LeaderEpochs};
 pub use log::{Log, LogError};
+pub use log_dir::{Identity, LogDir, LogDirError, OpenLogDir, PartitionDir, RestartFacts, RestartKind};
 pub use producer_state::{ProducedBatch, ProducerState, REMEMBERED_BATCHES, SequenceError};
 #[cfg(feature = "real-disk")]
 pub use real_disk::RealDisk;
 pub use recovery::{OpenLog, Recovery, Start};
+#[cfg(feature = "real-disk")]
+pub use sled_checkpoints::SledCheckpoints;
 pub use sync::{SyncError, SyncOutcome, SyncRequest};
+#[cfg(feature = "real-disk")]
+pub use sync_pool::SyncPool;
 pub use view::{LogView, ReadError, ReadResult, TimestampAndOffset};

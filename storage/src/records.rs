@@ -3,7 +3,9 @@
 
 use std::io;
 
-use madang_protocol::record_batch::{BatchHeader, verify_crc};
+use madang_protocol::compression::Limits;
+use madang_protocol::record::RecordSet;
+use madang_protocol::record_batch::{BatchHeader, BatchView, verify_crc};
 use madang_protocol::types::Offset;
 
 use crate::disk::{DiskFile, read_exact_at};
@@ -20,8 +22,21 @@ pub(crate) fn read_batch(file: &dyn DiskFile, position: u64, header: &BatchHeade
     Ok(bytes)
 }
 
-/// The first record of a batch with at least this timestamp and offset: its offset and its timestamp.
-pub(crate) fn first_at_or_after(batch: &[u8], _timestamp: i64, from: Offset) -> io::Result<Option<(Offset, i64)>> {
-    let header = BatchHeader::parse(batch).map_err(invalid)?;
-    Ok(Some((header.base_offset.max(from), header.max_timestamp)))
+/// The first record of a batch with at least this timestamp (milliseconds) and offset: its offset and its timestamp. Control records are
+/// no records for a consumer.
+pub(crate) fn first_at_or_after(batch: &[u8], timestamp: i64, from: Offset) -> io::Result<Option<(Offset, i64)>> {
+    let view = BatchView::parse(batch).map_err(invalid)?;
+    if view.header.is_control() {
+        return Ok(None);
+    }
+    // It passed the produce path's limit of its own time, so that of today's size is a bound on memory, not on what is stored.
+    let records = RecordSet::of(&view, &Limits::for_max_message_bytes(batch.len())).map_err(invalid)?;
+    for record in records.iter() {
+        let record = record.map_err(invalid)?;
+        let (offset, time) = (record.offset(&view.header), record.timestamp(&view.header));
+        if time >= timestamp && offset >= from {
+            return Ok(Some((offset, time)));
+        }
+    }
+    Ok(None)
 }

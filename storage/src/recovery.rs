@@ -158,6 +158,10 @@ impl Log {
             }
             self.sync.dirty_directory(&self.directory);
         }
+        if open.start == Start::Unclean {
+            // A segment that was created and not yet named on the device counts from here on, so its name has to be there too.
+            self.disk.sync_dir(&self.directory).map_err(doing("sync the partition's directory"))?;
+        }
         if open.start != Start::Clean {
             remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
                 .map_err(doing("remove producer snapshots"))?;

@@ -49,3 +49,13 @@ pub fn payload_batches(payload: &Payload) -> Vec<BatchHeader> {
     });
     batches.collect()
 }
+
+/// A batch of an idempotent producer in its epoch 0.
+pub fn producer_batch(id: i64, sequence: i32, records: i32, size: usize, timestamp: i64) -> BatchToAppend {
+    let mut raw = bytes(records, size, timestamp).to_vec();
+    raw[layout::PRODUCER_ID..layout::PRODUCER_ID + 8].copy_from_slice(&id.to_be_bytes());
+    raw[layout::PRODUCER_EPOCH..layout::PRODUCER_EPOCH + 2].copy_from_slice(&0_i16.to_be_bytes());
+    raw[layout::BASE_SEQUENCE..layout::BASE_SEQUENCE + 4].copy_from_slice(&sequence.to_be_bytes());
+    write_crc(&mut raw).expect("a whole batch");
+    BatchToAppend::new(raw.into()).expect("a whole batch")
+}

@@ -1,0 +1,376 @@
+//! A log directory: whose it is, how it was left, which partitions it holds.
+//! Invariant: one process at a time; nothing is deleted but what a committed tombstone with the topic's own id named.
+//!
+//! ```text
+//! .lock                      held while a node runs
+//! directory.metadata         envelope: directory id (16), node id i32, broker epoch i64, sync point u8, boot id and cluster id, each {u16, bytes}
+//! clean-shutdown             envelope, empty: all was flushed; consumed at the next start
+//! checkpoints/               recovery points and high watermarks
+//! <topic>-<partition>/       a partition
+//! <topic>-<partition>.<topic id>-delete/     a partition of a deleted topic, about to go
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use madang_protocol::types::{NodeId, TopicId, Uuid};
+
+use crate::disk::{Disk, DiskLock, read_small, replace_file_durably};
+use crate::format::{Fields, Kind, MAX_SIDE_FILE, PARTITION_METADATA_FILE, seal, unseal};
+
+const LOCK_FILE: &str = ".lock";
+const METADATA_FILE: &str = "directory.metadata";
+const CLEAN_FILE: &str = "clean-shutdown";
+const DELETE_SUFFIX: &str = "-delete";
+
+/// Why a log directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LogDirError {
+    /// Another process has it.
+    #[error("log directory {0} is in use by another node")]
+    Locked(PathBuf),
+    /// It belongs to another cluster or node.
+    #[error("log directory {path} belongs to cluster {cluster_id}, node {node_id}")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its cluster.
+        cluster_id: String,
+        /// Its node.
+        node_id: NodeId,
+    },
+    /// The tombstone is of another topic than the partition's files, or theirs is not known: nothing was deleted.
+    #[error("{0} is not a partition of the deleted topic")]
+    NotThisTopic(PathBuf),
+    /// The disk failed.
+    #[error("log directory: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What a directory says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn once, when the directory is first used.
+    pub directory_id: Uuid,
+    /// The cluster.
+    pub cluster_id: String,
+    /// The node.
+    pub node_id: NodeId,
+    /// The broker epoch under which it was last unfenced; -1 before.
+    pub broker_epoch: i64,
+    /// Whether, since a moment at which all it held was synced, every answer waited for a sync and none failed.
+    pub sync_point: bool,
+    /// The boot of the operating system that wrote this.
+    pub boot_id: String,
+}
+
+/// How a directory was left, for the registration with the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartKind {
+    /// The marker says that everything was flushed.
+    Clean,
+    /// Whatever counted was synced.
+    Durable,
+    /// The operating system has not restarted, so the page cache still had what was written.
+    SameBoot,
+    /// Something that counted may be lost.
+    Lossy,
+}
+
+/// What the kind of a restart is decided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestartFacts {
+    /// The clean-shutdown marker was there.
+    pub clean_marker: bool,
+    /// [`Identity::sync_point`] as it was left.
+    pub sync_point: bool,
+    /// The boot id is the one that the directory was left in, and its mount too.
+    pub same_boot: bool,
+    /// The first sync of this process succeeded.
+    pub first_sync_succeeded: bool,
+    /// Every log reaches the end that was noted outside of the page cache's files.
+    pub reaches_noted_ends: bool,
+    /// A log ends below its recovery point.
+    pub below_recovery_point: bool,
+}
+
+impl RestartFacts {
+    /// The kind of the restart.
+    #[must_use]
+    pub const fn kind(self) -> RestartKind {
+        if self.below_recovery_point {
+            RestartKind::Lossy
+        } else if self.clean_marker {
+            RestartKind::Clean
+        } else if self.sync_point {
+            RestartKind::Durable
+        } else if self.same_boot && self.first_sync_succeeded && self.reaches_noted_ends {
+            RestartKind::SameBoot
+        } else {
+            RestartKind::Lossy
+        }
+    }
+}
+
+/// Who wants to use a directory.
+#[derive(Clone, Debug)]
+pub struct OpenLogDir {
+    /// The cluster.
+    pub cluster_id: String,
+    /// The node.
+    pub node_id: NodeId,
+    /// The id that a directory without one gets.
+    pub new_directory_id: Uuid,
+    /// The running boot of the operating system.
+    pub boot_id: String,
+}
+
+/// A partition's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionDir {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The topic's name, from the directory's name.
+    pub topic: String,
+    /// The partition's index.
+    pub partition: i32,
+    /// The topic's id; none if `partition.metadata` is missing, damaged or of another name. Such a stray is left alone.
+    pub topic_id: Option<TopicId>,
+}
+
+/// A log directory that this process holds.
+#[derive(Debug)]
+pub struct LogDir {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    identity: Identity,
+    facts: RestartFacts,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl LogDir {
+    /// Takes the directory, creating it if there is none, and consumes its clean-shutdown marker.
+    ///
+    /// # Errors
+    /// See [`LogDirError`].
+    pub fn open(disk: Arc<dyn Disk>, path: &Path, who: &OpenLogDir) -> Result<Self, LogDirError> {
+        disk.create_dir(path)?;
+        let lock = disk.lock(&path.join(LOCK_FILE)).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => LogDirError::Locked(path.to_owned()),
+            _ => LogDirError::Io(error),
+        })?;
+        let stored = read_small(disk.as_ref(), &path.join(METADATA_FILE), MAX_SIDE_FILE).ok();
+        let stored = stored.and_then(|bytes| decode(unseal(Kind::Directory, &bytes)?));
+        if let Some(found) = &stored
+            && (found.cluster_id != who.cluster_id || found.node_id != who.node_id)
+        {
+            let (cluster_id, node_id) = (found.cluster_id.clone(), found.node_id);
+            return Err(LogDirError::Foreign { path: path.to_owned(), cluster_id, node_id });
+        }
+        let clean_marker = consume_marker(disk.as_ref(), path)? && stored.is_some();
+        let facts = RestartFacts {
+            clean_marker,
+            sync_point: stored.as_ref().is_some_and(|found| found.sync_point),
+            same_boot: stored.as_ref().is_some_and(|found| found.boot_id == who.boot_id),
+            ..RestartFacts::default()
+        };
+        // Without its own word a directory is a new one, whatever lies in it: it gets a new id, and what it holds is kept.
+        let identity = Identity {
+            directory_id: stored.as_ref().map_or(who.new_directory_id, |found| found.directory_id),
+            cluster_id: who.cluster_id.clone(),
+            node_id: who.node_id,
+            broker_epoch: stored.as_ref().map_or(-1, |found| found.broker_epoch),
+            sync_point: stored.as_ref().is_some_and(|found| found.sync_point),
+            boot_id: who.boot_id.clone(),
+        };
+        let directory = Self { disk, path: path.to_owned(), identity, facts, _lock: lock };
+        directory.write_identity()?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            directory.disk.sync_dir(parent)?;
+        }
+        Ok(directory)
+    }
+
+    fn write_identity(&self) -> io::Result<()> {
+        let bytes = seal(Kind::Directory, &encode(&self.identity));
+        replace_file_durably(self.disk.as_ref(), &self.path.join(METADATA_FILE), &bytes)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What is known at the start of how it was left. The caller adds what the logs and the first sync tell.
+    #[must_use]
+    pub const fn restart_facts(&self) -> RestartFacts {
+        self.facts
+    }
+
+    /// Notes the broker epoch that was unfenced; durable when it returns.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    pub fn set_broker_epoch(&mut self, broker_epoch: i64) -> io::Result<()> {
+        self.identity.broker_epoch = broker_epoch;
+        self.write_identity()
+    }
+
+    /// Notes that all it holds is synced and that from now on nothing counts before it is (`true`), or that this is no longer so: before a
+    /// partition with page-cache durability is written, or after a failed sync (`false`). Durable when it returns.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    pub fn set_sync_point(&mut self, holds: bool) -> io::Result<()> {
+        if self.identity.sync_point == holds {
+            return Ok(());
+        }
+        self.identity.sync_point = holds;
+        self.write_identity()
+    }
+
+    /// All partitions, by name. Those about to be deleted are not among them.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    pub fn partitions(&self) -> io::Result<Vec<PartitionDir>> {
+        let names = self.disk.list(&self.path)?;
+        let parse = |name: &String| {
+            let (topic, partition) = parse_partition(name)?;
+            let path = self.path.join(name);
+            let topic_id = self.topic_id(&path, topic, partition);
+            Some(PartitionDir { path, topic: topic.to_owned(), partition, topic_id })
+        };
+        Ok(names.iter().filter_map(parse).collect())
+    }
+
+    fn topic_id(&self, path: &Path, topic: &str, partition: i32) -> Option<TopicId> {
+        let bytes = read_small(self.disk.as_ref(), &path.join(PARTITION_METADATA_FILE), MAX_SIDE_FILE).ok()?;
+        let mut fields = Fields(unseal(Kind::Partition, &bytes)?);
+        let topic_id = Uuid(fields.take()?);
+        (fields.i32()? == partition && fields.0 == topic.as_bytes()).then_some(topic_id)
+    }
+
+    /// Creates a partition's directory and says in it whose it is; durable when it returns. One that is there already is only checked.
+    ///
+    /// # Errors
+    /// `NotThisTopic` if the files are of another topic of the same name, or of an unknown one; whatever the disk reports.
+    pub fn create_partition(&self, topic: &str, partition: i32, topic_id: TopicId) -> Result<PathBuf, LogDirError> {
+        let path = self.path.join(format!("{topic}-{partition}"));
+        if self.disk.exists(&path)? {
+            match self.topic_id(&path, topic, partition) {
+                Some(found) if found == topic_id => return Ok(path),
+                None if self.disk.list(&path)?.is_empty() => {}
+                _ => return Err(LogDirError::NotThisTopic(path)),
+            }
+        }
+        self.disk.create_dir(&path)?;
+        let mut body = topic_id.0.to_vec();
+        body.extend_from_slice(&partition.to_be_bytes());
+        body.extend_from_slice(topic.as_bytes());
+        replace_file_durably(
+            self.disk.as_ref(),
+            &path.join(PARTITION_METADATA_FILE),
+            &seal(Kind::Partition, &body),
+        )?;
+        self.disk.sync_dir(&self.path)?;
+        Ok(path)
+    }
+
+    /// Takes a partition out of the directory's partitions because a committed tombstone names its topic's id; durable when it returns. Its
+    /// log must be closed. The bytes go with [`LogDir::finish_deletions`].
+    ///
+    /// # Errors
+    /// `NotThisTopic` if the files are not of that topic; whatever the disk reports.
+    pub fn delete_partition(&self, partition: &PartitionDir, tombstone: TopicId) -> Result<(), LogDirError> {
+        let found = self.topic_id(&partition.path, &partition.topic, partition.partition);
+        if found != Some(tombstone) || tombstone.is_zero() {
+            return Err(LogDirError::NotThisTopic(partition.path.clone()));
+        }
+        let name = format!("{}-{}.{tombstone}{DELETE_SUFFIX}", partition.topic, partition.partition);
+        self.disk.rename(&partition.path, &self.path.join(name))?;
+        Ok(self.disk.sync_dir(&self.path)?)
+    }
+
+    /// Removes what [`LogDir::delete_partition`] took out; answers how many. Slow: not for a writer's thread.
+    ///
+    /// # Errors
+    /// Whatever the disk reports; the rest is found again at the next call.
+    pub fn finish_deletions(&self) -> io::Result<usize> {
+        let mut count = 0;
+        for name in self.disk.list(&self.path)? {
+            if is_deleted(&name) {
+                self.disk.remove_dir_all(&self.path.join(name))?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Says that everything was flushed, and lets the directory go. Call it after every log was closed without an error.
+    ///
+    /// # Errors
+    /// Whatever the disk reports; the next start is then unclean.
+    pub fn close_clean(self) -> io::Result<()> {
+        replace_file_durably(self.disk.as_ref(), &self.path.join(CLEAN_FILE), &seal(Kind::CleanShutdown, b""))
+    }
+}
+
+fn consume_marker(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+    let marker = path.join(CLEAN_FILE);
+    if !disk.exists(&marker)? {
+        return Ok(false);
+    }
+    let sound = read_small(disk, &marker, MAX_SIDE_FILE).is_ok_and(|bytes| unseal(Kind::CleanShutdown, &bytes).is_some());
+    disk.remove_file(&marker)?;
+    disk.sync_dir(path)?;
+    Ok(sound)
+}
+
+/// Topic and index of a partition's directory name. Topic names may hold `-` and `.`.
+fn parse_partition(name: &str) -> Option<(&str, i32)> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    let digits = !partition.is_empty() && partition.bytes().all(|byte| byte.is_ascii_digit());
+    let canonical = partition == "0" || !partition.starts_with('0');
+    (digits && canonical && !topic.is_empty()).then(|| partition.parse().ok().map(|partition| (topic, partition))).flatten()
+}
+
+/// Whether the name is one that [`LogDir::delete_partition`] gave.
+fn is_deleted(name: &str) -> bool {
+    let parts = name.strip_suffix(DELETE_SUFFIX).and_then(|rest| rest.rsplit_once('.'));
+    parts.is_some_and(|(partition, id)| parse_partition(partition).is_some() && id.parse::<Uuid>().is_ok())
+}
+
+fn encode(identity: &Identity) -> Vec<u8> {
+    let mut body = identity.directory_id.0.to_vec();
+    body.extend_from_slice(&identity.node_id.0.to_be_bytes());
+    body.extend_from_slice(&identity.broker_epoch.to_be_bytes());
+    body.push(u8::from(identity.sync_point));
+    for text in [&identity.boot_id, &identity.cluster_id] {
+        body.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+        body.extend_from_slice(text.as_bytes());
+    }
+    body
+}
+
+fn decode(body: &[u8]) -> Option<Identity> {
+    let mut fields = Fields(body);
+    let directory_id = Uuid(fields.take()?);
+    let node_id = NodeId(fields.i32()?);
+    let broker_epoch = fields.i64()?;
+    let sync_point = fields.take::<1>()? == [1];
+    let mut text = || {
+        let length = usize::from(fields.u16()?);
+        String::from_utf8(fields.bytes(length)?.to_vec()).ok()
+    };
+    let (boot_id, cluster_id) = (text()?, text()?);
+    Some(Identity { directory_id, cluster_id, node_id, broker_epoch, sync_point, boot_id })
+}
