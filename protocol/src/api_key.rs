@@ -135,6 +135,13 @@ impl ApiKey {
         self.api().served
     }
 
+    /// The versions that ApiVersions names.
+    #[must_use]
+    pub const fn advertised(self) -> Versions {
+        let Api { served, advertised_min, .. } = self.api();
+        Versions { min: advertised_min, max: served.max }
+    }
+
     /// Whether `version` has compact lengths and tagged fields.
     #[must_use]
     pub const fn is_flexible(self, version: i16) -> bool {

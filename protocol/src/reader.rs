@@ -1,8 +1,14 @@
 //! Reading from one frame: every read is checked, strings are borrowed, byte fields are slices of the frame.
-//! Nothing is allocated for a length or a count before it is checked against the bytes that remain.
+//! Nothing is allocated for a length or a count before it is checked against the bytes that remain, and what a frame decodes to has a
+//! bound: a tiny element on the wire can be a large one in memory.
 
 use bytes::Bytes;
 use thiserror::Error;
+
+/// Bytes that the arrays of any frame may take in memory.
+const MEMORY_PER_FRAME: usize = 16 << 20;
+/// Bytes that they may take on top of that for each byte of the frame. Real requests stay near 4; an array of empty strings reaches 24.
+const MEMORY_PER_BYTE: usize = 4;
 
 /// Why bytes are not the message they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -34,6 +40,12 @@ pub enum DecodeError {
         count: usize,
         /// Bytes that are left.
         remaining: usize,
+    },
+    /// Arrays that would take far more memory than the frame has bytes.
+    #[error("the arrays of the frame take more than {limit} bytes of memory")]
+    TooMuchMemory {
+        /// The most they may take, in bytes.
+        limit: usize,
     },
     /// A string longer than 32,767 bytes.
     #[error("a string of {length} bytes")]
@@ -78,6 +90,8 @@ pub struct Reader<'a> {
     frame: &'a Bytes,
     position: usize,
     end: usize,
+    /// Bytes that arrays may still take in memory.
+    memory: usize,
 }
 
 macro_rules! read_number {
@@ -96,7 +110,25 @@ impl<'a> Reader<'a> {
     /// Reads `frame` from its start.
     #[must_use]
     pub fn new(frame: &'a Bytes) -> Self {
-        Self { frame, position: 0, end: frame.len() }
+        Self { frame, position: 0, end: frame.len(), memory: Self::memory_limit(frame) }
+    }
+
+    fn memory_limit(frame: &Bytes) -> usize {
+        frame.len().saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY_PER_FRAME)
+    }
+
+    /// Counts an array of `elements` of `size` bytes each before it is allocated.
+    ///
+    /// # Errors
+    /// [`DecodeError::TooMuchMemory`] if the arrays of this frame then take more than 16 MiB and four times its length.
+    pub fn charge(&mut self, elements: usize, size: usize) -> Result<(), DecodeError> {
+        match elements.checked_mul(size).and_then(|bytes| self.memory.checked_sub(bytes)) {
+            Some(left) => {
+                self.memory = left;
+                Ok(())
+            }
+            None => Err(DecodeError::TooMuchMemory { limit: Self::memory_limit(self.frame) }),
+        }
     }
 
     /// Bytes that are left.
@@ -182,6 +214,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
     pub fn read_unsigned_varint(&mut self) -> Result<u32, DecodeError> {
+        // Nearly every length and tag is below 128.
+        if let Some(&byte @ 0..0x80) = self.frame[self.position..self.end].first() {
+            self.position += 1;
+            return Ok(byte.into());
+        }
         u32::try_from(self.read_base_128(5)?).map_err(|_| DecodeError::VarintTooLong)
     }
 
@@ -204,7 +241,7 @@ impl<'a> Reader<'a> {
     }
 
     fn read_base_128(&mut self, max_bytes: u32) -> Result<u128, DecodeError> {
-        let mut value = 0;
+        let mut value = 0_u128;
         for place in 0..max_bytes {
             let byte = self.read_u8()?;
             value |= u128::from(byte & 0x7f) << (7 * place);
@@ -286,10 +323,11 @@ impl<'a> Reader<'a> {
             let tag = self.read_unsigned_varint()?;
             let size = self.read_unsigned_varint()? as usize;
             self.check(size)?;
-            let mut inside = Self { frame: self.frame, position: self.position, end: self.position + size };
+            let mut inside = Self { end: self.position + size, ..self.clone() };
             if field(&mut inside, tag)? {
                 inside.expect_end()?;
             }
+            self.memory = inside.memory;
             self.position += size;
         }
         Ok(())

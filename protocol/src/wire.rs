@@ -10,9 +10,6 @@ use crate::schema::Kind;
 use crate::types::Uuid;
 use crate::writer::{EncodeError, Writer};
 
-/// Elements for which an array's memory is reserved at once; a longer array grows as its elements are decoded.
-const RESERVE_AT_MOST: usize = 1024;
-
 /// The version in which a field is read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
@@ -220,7 +217,8 @@ impl<'a, T: Wire<'a>> Nullable<'a> for Vec<T> {
 
     fn read_nullable(reader: &mut Reader<'a>, at: At) -> Result<Option<Self>, DecodeError> {
         let Some(count) = reader.read_count(at.flexible, T::min_len(at))? else { return Ok(None) };
-        let mut elements = Self::with_capacity(count.min(RESERVE_AT_MOST));
+        reader.charge(count, size_of::<T>())?;
+        let mut elements = Self::with_capacity(count);
         for _ in 0..count {
             elements.push(T::read(reader, at)?);
         }

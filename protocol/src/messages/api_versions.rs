@@ -26,11 +26,11 @@ impl<'a> Request<'a> for ApiVersionsRequest<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-4", flexible = "3+")]
 pub struct ApiVersionsResponse<'a> {
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// By API.
     pub api_keys: Vec<ApiVersion>,
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "1+", ignorable)]
     pub throttle_time_ms: i32,
     /// What the broker supports.

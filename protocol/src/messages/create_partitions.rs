@@ -11,7 +11,7 @@ use crate::message::{Message, Request};
 pub struct CreatePartitionsRequest<'a> {
     /// By topic.
     pub topics: Vec<CreatePartitionsTopic<'a>>,
-    /// How long the broker may take.
+    /// How long the broker may take, in milliseconds.
     pub timeout_ms: i32,
     /// Whether to check only.
     pub validate_only: bool,
@@ -45,7 +45,7 @@ pub struct CreatePartitionsAssignment {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-3", flexible = "2+")]
 pub struct CreatePartitionsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// The results.
     pub results: Vec<CreatePartitionsTopicResult<'a>>,
@@ -56,7 +56,7 @@ pub struct CreatePartitionsResponse<'a> {
 pub struct CreatePartitionsTopicResult<'a> {
     /// The topic's name.
     pub name: Cow<'a, str>,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(nullable, default = null)]

@@ -12,7 +12,7 @@ use crate::types::Uuid;
 pub struct CreateTopicsRequest<'a> {
     /// By topic.
     pub topics: Vec<CreatableTopic<'a>>,
-    /// How long the broker may take.
+    /// How long the broker may take, in milliseconds.
     #[field(default = 60_000)]
     pub timeout_ms: i32,
     /// Whether to check only.
@@ -62,7 +62,7 @@ pub struct CreatableTopicConfig<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "2-7", flexible = "5+")]
 pub struct CreateTopicsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// By topic.
     pub topics: Vec<CreatableTopicResult<'a>>,
@@ -76,7 +76,7 @@ pub struct CreatableTopicResult<'a> {
     /// The topic's id.
     #[field(versions = "7+", ignorable)]
     pub topic_id: Uuid,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(nullable)]

@@ -22,7 +22,7 @@ impl<'a> Request<'a> for DeleteGroupsRequest<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-2", flexible = "2+")]
 pub struct DeleteGroupsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// The results.
     pub results: Vec<DeletableGroupResult<'a>>,
@@ -33,6 +33,6 @@ pub struct DeleteGroupsResponse<'a> {
 pub struct DeletableGroupResult<'a> {
     /// The group's id.
     pub group_id: Cow<'a, str>,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }

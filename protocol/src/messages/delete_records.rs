@@ -11,7 +11,7 @@ use crate::message::{Message, Request};
 pub struct DeleteRecordsRequest<'a> {
     /// By topic.
     pub topics: Vec<DeleteRecordsTopic<'a>>,
-    /// How long the broker may take.
+    /// How long the broker may take, in milliseconds.
     pub timeout_ms: i32,
 }
 
@@ -42,7 +42,7 @@ pub struct DeleteRecordsPartition {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-2", flexible = "2+")]
 pub struct DeleteRecordsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// By topic.
     pub topics: Vec<DeleteRecordsTopicResult<'a>>,
@@ -64,6 +64,6 @@ pub struct DeleteRecordsPartitionResult {
     pub partition_index: i32,
     /// The first offset left; -1 on error.
     pub low_watermark: i64,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }

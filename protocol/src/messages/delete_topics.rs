@@ -16,7 +16,7 @@ pub struct DeleteTopicsRequest<'a> {
     /// By name, up to version 5.
     #[field(versions = "0-5", ignorable)]
     pub topic_names: Vec<Cow<'a, str>>,
-    /// How long the broker may take.
+    /// How long the broker may take, in milliseconds.
     pub timeout_ms: i32,
 }
 
@@ -39,7 +39,7 @@ pub struct DeleteTopicState<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "1-6", flexible = "4+")]
 pub struct DeleteTopicsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// By topic.
     pub responses: Vec<DeletableTopicResult<'a>>,
@@ -54,7 +54,7 @@ pub struct DeletableTopicResult<'a> {
     /// The topic's id.
     #[field(versions = "6+", ignorable)]
     pub topic_id: Uuid,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(versions = "5+", nullable, default = null, ignorable)]

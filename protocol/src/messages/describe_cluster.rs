@@ -28,9 +28,9 @@ impl Request<'_> for DescribeClusterRequest {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-2", flexible = "0+")]
 pub struct DescribeClusterResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(nullable, default = null)]
@@ -38,7 +38,7 @@ pub struct DescribeClusterResponse<'a> {
     /// 1: brokers, 2: controllers.
     #[field(versions = "1+", default = 1)]
     pub endpoint_type: i8,
-    /// The id of the cluster, or null.
+    /// The id of the cluster.
     pub cluster_id: Cow<'a, str>,
     /// The controller, or -1.
     #[field(default = -1)]

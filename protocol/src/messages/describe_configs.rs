@@ -39,7 +39,7 @@ pub struct DescribeConfigsResource<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "1-4", flexible = "4+")]
 pub struct DescribeConfigsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// By resource.
     pub results: Vec<DescribeConfigsResult<'a>>,
@@ -48,7 +48,7 @@ pub struct DescribeConfigsResponse<'a> {
 /// The configuration of one resource.
 #[derive(Clone, Debug, PartialEq, Message)]
 pub struct DescribeConfigsResult<'a> {
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(nullable)]

@@ -27,7 +27,7 @@ impl<'a> Request<'a> for DescribeGroupsRequest<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-6", flexible = "5+")]
 pub struct DescribeGroupsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "1+", ignorable)]
     pub throttle_time_ms: i32,
     /// By group.
@@ -37,7 +37,7 @@ pub struct DescribeGroupsResponse<'a> {
 /// A group and its members.
 #[derive(Clone, Debug, PartialEq, Message)]
 pub struct DescribedGroup<'a> {
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(versions = "6+", nullable, default = null)]

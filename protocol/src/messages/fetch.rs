@@ -20,7 +20,7 @@ pub struct FetchRequest<'a> {
     /// The follower.
     #[field(versions = "15+", tag = 1)]
     pub replica_state: ReplicaState,
-    /// How long to wait for `min_bytes`.
+    /// How long to wait for `min_bytes`, in milliseconds.
     pub max_wait_ms: i32,
     /// Bytes worth answering before `max_wait_ms` is over.
     pub min_bytes: i32,
@@ -117,9 +117,9 @@ pub struct ForgottenTopic<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "4-18", flexible = "12+")]
 pub struct FetchResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     #[field(versions = "7+", ignorable)]
     pub error_code: i16,
     /// The fetch session; 0 for none.
@@ -150,7 +150,7 @@ pub struct FetchableTopicResponse<'a> {
 pub struct PartitionData {
     /// The partition's index.
     pub partition_index: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The partition's high watermark.
     pub high_watermark: i64,

@@ -29,10 +29,10 @@ impl<'a> Request<'a> for FindCoordinatorRequest<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-6", flexible = "3+")]
 pub struct FindCoordinatorResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "1+", ignorable)]
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     #[field(versions = "0-3")]
     pub error_code: i16,
     /// The error in words, or null.
@@ -63,7 +63,7 @@ pub struct Coordinator<'a> {
     pub host: Cow<'a, str>,
     /// Its port.
     pub port: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(nullable)]

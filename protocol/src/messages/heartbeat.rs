@@ -29,9 +29,9 @@ impl<'a> Request<'a> for HeartbeatRequest<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-4", flexible = "4+")]
 pub struct HeartbeatResponse {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "1+", ignorable)]
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }

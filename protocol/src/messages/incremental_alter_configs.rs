@@ -47,7 +47,7 @@ pub struct AlterableConfig<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-1", flexible = "1+")]
 pub struct IncrementalAlterConfigsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// By topic.
     pub responses: Vec<AlterConfigsResourceResponse<'a>>,
@@ -56,7 +56,7 @@ pub struct IncrementalAlterConfigsResponse<'a> {
 /// The result for one resource.
 #[derive(Clone, Debug, PartialEq, Message)]
 pub struct AlterConfigsResourceResponse<'a> {
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(nullable)]

@@ -12,7 +12,7 @@ pub struct InitProducerIdRequest<'a> {
     /// The transactional id; null if the producer is not transactional.
     #[field(nullable)]
     pub transactional_id: Option<Cow<'a, str>>,
-    /// How long a transaction may stay open.
+    /// How long a transaction may stay open, in milliseconds.
     pub transaction_timeout_ms: i32,
     /// The id the producer has, or -1.
     #[field(versions = "3+", default = -1)]
@@ -37,9 +37,9 @@ impl<'a> Request<'a> for InitProducerIdRequest<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-6", flexible = "2+")]
 pub struct InitProducerIdResponse {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The producer id.
     #[field(default = -1)]

@@ -13,9 +13,9 @@ use crate::message::{Message, Request};
 pub struct JoinGroupRequest<'a> {
     /// The group's id.
     pub group_id: Cow<'a, str>,
-    /// Silence after which the member is dead.
+    /// Silence after which the member is dead, in milliseconds.
     pub session_timeout_ms: i32,
-    /// How long a rebalance waits for the member; -1: the session timeout.
+    /// How long a rebalance waits for the member, in milliseconds; -1: the session timeout.
     #[field(versions = "1+", default = -1, ignorable)]
     pub rebalance_timeout_ms: i32,
     /// The member's id; empty at its first join.
@@ -50,10 +50,10 @@ pub struct JoinGroupRequestProtocol<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-9", flexible = "6+")]
 pub struct JoinGroupResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "2+", ignorable)]
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The generation, or -1.
     #[field(default = -1)]

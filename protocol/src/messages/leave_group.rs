@@ -41,10 +41,10 @@ pub struct MemberIdentity<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-5", flexible = "4+")]
 pub struct LeaveGroupResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "1+", ignorable)]
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The members.
     #[field(versions = "3+")]
@@ -59,6 +59,6 @@ pub struct MemberResponse<'a> {
     /// The name of a static member, or null.
     #[field(nullable)]
     pub group_instance_id: Option<Cow<'a, str>>,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }

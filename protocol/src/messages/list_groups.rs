@@ -26,10 +26,10 @@ impl<'a> Request<'a> for ListGroupsRequest<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-5", flexible = "3+")]
 pub struct ListGroupsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "1+", ignorable)]
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The groups.
     pub groups: Vec<ListedGroup<'a>>,

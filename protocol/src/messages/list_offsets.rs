@@ -16,7 +16,7 @@ pub struct ListOffsetsRequest<'a> {
     pub isolation_level: i8,
     /// By topic.
     pub topics: Vec<ListOffsetsTopic<'a>>,
-    /// How long the broker may take.
+    /// How long the broker may take, in milliseconds.
     #[field(versions = "10+", ignorable)]
     pub timeout_ms: i32,
 }
@@ -43,7 +43,8 @@ pub struct ListOffsetsPartition {
     /// The leader epoch the client knows; -1 if none.
     #[field(versions = "4+", default = -1, ignorable)]
     pub current_leader_epoch: i32,
-    /// The timestamp in milliseconds, or what to find: -1 latest, -2 earliest, -3 largest timestamp.
+    /// The timestamp in milliseconds, or what to find: -1 the end, -2 the start,
+    /// -3 the record of the largest timestamp, -4 the local start, -5 the last tiered offset, -6 the earliest offset not yet tiered.
     pub timestamp: i64,
 }
 
@@ -51,7 +52,7 @@ pub struct ListOffsetsPartition {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "1-11", flexible = "6+")]
 pub struct ListOffsetsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "2+", ignorable)]
     pub throttle_time_ms: i32,
     /// By topic.
@@ -72,9 +73,9 @@ pub struct ListOffsetsTopicResponse<'a> {
 pub struct ListOffsetsPartitionResponse {
     /// The partition's index.
     pub partition_index: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
-    /// The record's timestamp, or -1.
+    /// The record's timestamp in milliseconds, or -1.
     #[field(default = -1)]
     pub timestamp: i64,
     /// The offset, or -1.

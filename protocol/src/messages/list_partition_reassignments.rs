@@ -9,7 +9,7 @@ use crate::message::{Message, Request};
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0", flexible = "0+")]
 pub struct ListPartitionReassignmentsRequest<'a> {
-    /// How long the broker may take.
+    /// How long the broker may take, in milliseconds.
     #[field(default = 60_000)]
     pub timeout_ms: i32,
     /// By topic; null for all.
@@ -35,9 +35,9 @@ pub struct ListPartitionReassignmentsTopics<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0", flexible = "0+")]
 pub struct ListPartitionReassignmentsResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The error in words, or null.
     #[field(nullable)]

@@ -44,7 +44,7 @@ pub struct MetadataRequestTopic<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-13", flexible = "9+")]
 pub struct MetadataResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "3+", ignorable)]
     pub throttle_time_ms: i32,
     /// The brokers.
@@ -60,7 +60,7 @@ pub struct MetadataResponse<'a> {
     /// What the client may do, one bit an operation; `i32::MIN` if not asked for.
     #[field(versions = "8-10", default = i32::MIN)]
     pub cluster_authorized_operations: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     #[field(versions = "13+", ignorable)]
     pub error_code: i16,
 }
@@ -82,7 +82,7 @@ pub struct MetadataResponseBroker<'a> {
 /// A topic and its partitions.
 #[derive(Clone, Debug, PartialEq, Message)]
 pub struct MetadataResponseTopic<'a> {
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// Its name; null if the id is unknown.
     #[field(nullable = "12+")]
@@ -103,7 +103,7 @@ pub struct MetadataResponseTopic<'a> {
 /// A partition and its replicas.
 #[derive(Clone, Debug, PartialEq, Message)]
 pub struct MetadataResponsePartition {
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The partition's index.
     pub partition_index: i32,

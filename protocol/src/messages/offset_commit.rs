@@ -20,7 +20,7 @@ pub struct OffsetCommitRequest<'a> {
     /// The name of a static member, or null.
     #[field(versions = "7+", nullable, default = null)]
     pub group_instance_id: Option<Cow<'a, str>>,
-    /// How long to keep the offset; -1 for the default.
+    /// How long to keep the offset, in milliseconds; -1 for the default.
     #[field(versions = "2-4", default = -1, ignorable)]
     pub retention_time_ms: i64,
     /// By topic.
@@ -64,7 +64,7 @@ pub struct OffsetCommitRequestPartition<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "2-10", flexible = "8+")]
 pub struct OffsetCommitResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "3+", ignorable)]
     pub throttle_time_ms: i32,
     /// By topic.
@@ -89,6 +89,6 @@ pub struct OffsetCommitResponseTopic<'a> {
 pub struct OffsetCommitResponsePartition {
     /// The partition's index.
     pub partition_index: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }

@@ -40,9 +40,9 @@ pub struct OffsetDeleteRequestPartition {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0")]
 pub struct OffsetDeleteResponse<'a> {
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// By topic.
     pub topics: Vec<OffsetDeleteResponseTopic<'a>>,
@@ -62,6 +62,6 @@ pub struct OffsetDeleteResponseTopic<'a> {
 pub struct OffsetDeleteResponsePartition {
     /// The partition's index.
     pub partition_index: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }

@@ -71,13 +71,13 @@ pub struct OffsetFetchRequestTopics<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "1-10", flexible = "6+")]
 pub struct OffsetFetchResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "3+", ignorable)]
     pub throttle_time_ms: i32,
     /// By topic.
     #[field(versions = "0-7")]
     pub topics: Vec<OffsetFetchResponseTopic<'a>>,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     #[field(versions = "2-7", ignorable)]
     pub error_code: i16,
     /// By group.
@@ -107,7 +107,7 @@ pub struct OffsetFetchResponsePartition<'a> {
     /// The client's note, or null.
     #[field(nullable)]
     pub metadata: Option<Cow<'a, str>>,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }
 
@@ -118,7 +118,7 @@ pub struct OffsetFetchResponseGroup<'a> {
     pub group_id: Cow<'a, str>,
     /// By topic.
     pub topics: Vec<OffsetFetchResponseTopics<'a>>,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }
 
@@ -148,6 +148,6 @@ pub struct OffsetFetchResponsePartitions<'a> {
     /// The client's note, or null.
     #[field(nullable)]
     pub metadata: Option<Cow<'a, str>>,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
 }

@@ -46,7 +46,7 @@ pub struct OffsetForLeaderPartition {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "2-4", flexible = "4+")]
 pub struct OffsetForLeaderEpochResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// By topic.
     pub topics: Vec<OffsetForLeaderTopicResult<'a>>,
@@ -64,7 +64,7 @@ pub struct OffsetForLeaderTopicResult<'a> {
 /// A leader epoch and where it ends.
 #[derive(Clone, Debug, PartialEq, Message)]
 pub struct EpochEndOffset {
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The partition's index.
     pub partition: i32,

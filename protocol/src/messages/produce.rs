@@ -16,7 +16,7 @@ pub struct ProduceRequest<'a> {
     pub transactional_id: Option<Cow<'a, str>>,
     /// -1: all in-sync replicas, 1: the leader, 0: no answer.
     pub acks: i16,
-    /// How long the broker may take.
+    /// How long the broker may take, in milliseconds.
     pub timeout_ms: i32,
     /// By topic.
     pub topic_data: Vec<TopicProduceData<'a>>,
@@ -56,7 +56,7 @@ pub struct PartitionProduceData {
 pub struct ProduceResponse<'a> {
     /// By topic.
     pub responses: Vec<TopicProduceResponse<'a>>,
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// Addresses of the leaders named above.
     #[field(versions = "10+", tag = 0)]
@@ -81,11 +81,11 @@ pub struct TopicProduceResponse<'a> {
 pub struct PartitionProduceResponse<'a> {
     /// The partition's index.
     pub index: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The offset of the first record appended.
     pub base_offset: i64,
-    /// The broker's time of append; -1 if the topic keeps the producer's timestamps.
+    /// The broker's time of append, in milliseconds; -1 if the topic keeps the producer's timestamps.
     #[field(default = -1)]
     pub log_append_time_ms: i64,
     /// The first offset that can be read; -1 if unknown.

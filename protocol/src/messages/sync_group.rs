@@ -48,10 +48,10 @@ pub struct SyncGroupRequestAssignment<'a> {
 #[derive(Clone, Debug, PartialEq, Message)]
 #[message(versions = "0-5", flexible = "4+")]
 pub struct SyncGroupResponse<'a> {
-    /// How long the client was throttled.
+    /// How long the client was throttled, in milliseconds.
     #[field(versions = "1+", ignorable)]
     pub throttle_time_ms: i32,
-    /// An error, or 0.
+    /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The kind of group, `consumer` for consumers.
     #[field(versions = "5+", nullable, default = null, ignorable)]

@@ -39,6 +39,24 @@ fn a_count_that_the_frame_cannot_hold_is_refused_before_anything_is_allocated() 
 }
 
 #[test]
+fn a_frame_of_empty_strings_cannot_take_many_times_its_size_in_memory() {
+    let strings = |count: u32| {
+        let mut writer = Writer::new();
+        writer.put_unsigned_varint(count + 1);
+        writer.put_slice(&vec![1; count as usize]);
+        writer.put_unsigned_varint(0);
+        writer.into_bytes().expect("in memory")
+    };
+    assert_eq!(
+        decode(&strings(500_000), 2).map(|request: DeleteGroupsRequest<'_>| request.groups_names.len()),
+        Ok(500_000)
+    );
+    let frame = strings(1_000_000);
+    let limit = (16 << 20) + 4 * frame.len();
+    assert_eq!(decode::<DeleteGroupsRequest>(&frame, 2), Err(DecodeError::TooMuchMemory { limit }));
+}
+
+#[test]
 fn a_compact_count_of_32_bits_is_refused() {
     let lie = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0]);
     let refused = DecodeError::TooManyElements { count: u32::MAX as usize - 1, remaining: 3 };
