@@ -34,8 +34,8 @@ pub trait Service: Clone + 'static {
     /// what follows it until its own is.
     fn overlaps(&self, frame: &Bytes) -> bool;
 
-    /// Admits one frame (without its length prefix). Frames of at least 4 KiB are uniquely owned wherever that costs less than
-    /// copying them; smaller ones always are.
+    /// Admits one frame (without its length prefix). Its bytes are uniquely owned, so `Bytes::try_into_mut` succeeds while no
+    /// slice of it is held. Keeping a slice of a frame above 4 KiB keeps up to four times the frame; of a smaller one, the frame.
     ///
     /// Resolves when the request's effects are enqueued in order; what is left of its work is in the [`Admission`].
     /// If the client goes away, a frame that does not overlap is dropped where it waits, so everything it has registered

@@ -7,9 +7,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use common::{FileRegion, Node, frame, regions, run};
+use common::{FileRegion, Node, context, frame, regions, run};
 use madang_protocol::payload::{Payload, Region};
-use madang_transport::kafka::{AcceptLimits, ConnectionSettings};
+use madang_transport::kafka::{
+    AcceptLimits, ConnectionLimits, ConnectionSettings, Listener, ListenerSettings, Shutdown,
+};
 use madang_transport::{CloseReason, MemoryBudget};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -188,5 +190,36 @@ fn a_client_that_goes_inside_a_frame_or_an_answer_leaves_nothing() {
             assert_eq!(good.ask("e").await, b"e");
         }
         assert_eq!(node.stats.closed_for(CloseReason::ClientClosedInFrame), 1);
+    });
+}
+
+#[test]
+fn connections_go_to_the_thread_that_has_the_fewest() {
+    run(|| async {
+        let shutdown = Shutdown::new();
+        let context = context(ConnectionSettings::default(), MemoryBudget::new(0), &shutdown);
+        let stats = Arc::clone(&context.stats);
+        let settings = ListenerSettings { name: "TEST".into(), address: ([127, 0, 0, 1], 0).into(), workers: 2 };
+        let limits = ConnectionLimits::new(AcceptLimits::default());
+        let (listener, mut workers) = Listener::bind(&settings, limits.clone(), context).expect("a free port");
+        let address = listener.local_addr();
+        let listening = tokio::task::spawn_local(listener.run());
+        let mut clients = Vec::new();
+        let mut held = Vec::new();
+        for number in [0, 1, 0, 1] {
+            clients.push(tokio::net::TcpStream::connect(address).await.expect("a listener"));
+            let accepted = workers[number].next().await.expect("a connection");
+            assert_eq!(&*accepted.peer().listener, "TEST");
+            held.push(accepted);
+        }
+        held.remove(1);
+        clients.push(tokio::net::TcpStream::connect(address).await.expect("a listener"));
+        held.extend(workers[1].next().await);
+        assert_eq!((limits.open(), stats.open_connections(), stats.accepted()), (4, 4, 5));
+        drop(held);
+        assert_eq!((limits.open(), stats.open_connections()), (0, 0));
+        shutdown.begin(Duration::ZERO);
+        listening.await.expect("no panic").expect("a registered socket");
+        assert!(workers[0].next().await.is_none());
     });
 }

@@ -81,10 +81,10 @@ impl<'a> FrameReader<'a> {
         self.started = None;
     }
 
-    /// Takes the first frame. Copies whichever is shorter, the frame or what follows it.
+    /// Takes the first frame. Copies whichever is shorter, the frame or what follows it, and a frame that is lost in a large buffer.
     fn cut(&mut self, total: usize) -> Bytes {
         let following = self.buffer.len() - total;
-        if total <= COPIED || following > total {
+        if total <= COPIED || following > total || total < self.buffer.capacity() / GROWTH {
             let frame = Bytes::copy_from_slice(&self.buffer[PREFIX..total]);
             self.buffer.advance(total);
             return frame;

@@ -173,6 +173,16 @@ pub fn regions(list: Vec<FileRegion>) -> Payload {
     Payload::Regions(list.into_iter().map(|region| Arc::new(region) as Arc<dyn Region>).collect())
 }
 
+pub fn context(settings: ConnectionSettings, budget: MemoryBudget, shutdown: &Shutdown) -> ConnectionContext {
+    ConnectionContext {
+        settings: Arc::new(settings),
+        budget,
+        stats: Arc::default(),
+        cold_reads: ColdReads::start(2, 16).expect("threads"),
+        shutdown: shutdown.signal(),
+    }
+}
+
 /// A node of one listener and one thread.
 pub struct Node {
     pub seen: Rc<Seen>,
@@ -193,13 +203,7 @@ impl Node {
 
     pub fn start_limited(settings: ConnectionSettings, budget: MemoryBudget, limits: AcceptLimits) -> Self {
         let shutdown = Shutdown::new();
-        let context = ConnectionContext {
-            settings: Arc::new(settings),
-            budget,
-            stats: Arc::default(),
-            cold_reads: ColdReads::start(2, 16).expect("threads"),
-            shutdown: shutdown.signal(),
-        };
+        let context = context(settings, budget, &shutdown);
         let stats = Arc::clone(&context.stats);
         let bind = ListenerSettings { name: "TEST".into(), address: ([127, 0, 0, 1], 0).into(), workers: 1 };
         let (listener, workers) = Listener::bind(&bind, ConnectionLimits::new(limits), context).expect("a free port");
