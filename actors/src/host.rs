@@ -15,6 +15,6 @@ pub use arbiter::{Arbiter, Placement, Role};
 pub use child::{Branch, Child, StopSignal, TaskContext};
 pub use panics::{assert_panics_unwind, install_panic_hook};
 pub use shell::{Behavior, ShellContext, StartResult};
-pub use supervise::{AddError, Observer, SupervisorHandle};
+pub use supervise::{ChildError, Observer, SupervisorHandle};
 pub use tree::{Tree, TreeOptions, TreeSnapshot, TreeViewer};
 pub use watchdog::{Revoked, Watchdog, WatchdogLimits};

@@ -125,6 +125,7 @@ mod tests {
     use crate::reply::Reply;
 
     messages! {
+        #[allow(dead_code)]
         enum Sample {
             control { Stop, Fence { epoch: i32 } }
             data { Append { records: Vec<u8>, reply: Reply<i64> } => records.len(), Look(u8) }

@@ -83,7 +83,7 @@ pub enum SupervisorInput {
     AddChild(ChildSpec),
     /// One child fewer (dynamic only).
     RemoveChild(ChildId),
-    /// Start a child again that was set aside.
+    /// Start a child again that was set aside; nothing happens if it was not.
     Release(ChildId),
     /// Time has passed.
     Tick,
@@ -140,7 +140,7 @@ pub enum SupervisorEffect {
         /// Why.
         reason: ExitReason,
     },
-    /// `AddChild` was refused: the id is taken, the supervisor is static, or it is ending.
+    /// `AddChild` or `RemoveChild` was refused: the supervisor is static or ending, or the id to add is taken.
     Refused(ChildId),
     /// Every child has been started once (one_for_one: or has failed once).
     Ready,

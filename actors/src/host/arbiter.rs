@@ -54,9 +54,13 @@ impl Heartbeat {
         self.millis.store(millis, Ordering::Release);
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// How long the loop has not turned by `now`; zero once it has ended.
     pub(crate) fn silence(&self, now: Instant) -> Duration {
-        if self.ended.load(Ordering::Acquire) {
+        if self.has_ended() {
             return Duration::ZERO;
         }
         let last = Duration::from_millis(self.millis.load(Ordering::Acquire));
@@ -135,6 +139,12 @@ impl Arbiter {
     #[must_use]
     pub fn silence(&self) -> Duration {
         self.heartbeat.silence(Instant::now())
+    }
+
+    /// Whether the thread's loop is over.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.heartbeat.has_ended()
     }
 
     /// Runs `work` on the thread; false if the thread has ended.

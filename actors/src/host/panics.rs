@@ -45,10 +45,9 @@ fn message_of(payload: &(dyn Any + Send)) -> String {
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".into())
 }
 
-/// Ends the process's start if panics abort, because no supervisor can catch them then.
-///
-/// # Panics
-/// If the binary was built with `panic = "abort"`.
-pub fn assert_panics_unwind() {
-    assert!(cfg!(panic = "unwind"), "built with panic=abort: one actor's panic would end the node; use panic=unwind");
+/// Refuses a build whose panics abort, because no supervisor can catch them: it does not compile.
+pub const fn assert_panics_unwind() {
+    const {
+        assert!(cfg!(panic = "unwind"), "with panic=abort one actor's panic ends the node: build with panic=unwind");
+    }
 }

@@ -34,10 +34,10 @@ pub trait Observer: Send + Sync + 'static {
 
 impl Observer for () {}
 
-/// Why a child could not be added.
+/// Why a child could not be added or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AddError {
-    /// The id is taken, the supervisor is static, or it is ending.
+pub enum ChildError {
+    /// The supervisor is static or ending, or the id is taken.
     Refused,
     /// The child ended before it had started, or was set aside.
     Failed(ExitReason),
@@ -45,7 +45,7 @@ pub enum AddError {
     NoSupervisor,
 }
 
-impl fmt::Display for AddError {
+impl fmt::Display for ChildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused => f.write_str("the supervisor refused the child"),
@@ -55,14 +55,14 @@ impl fmt::Display for AddError {
     }
 }
 
-impl std::error::Error for AddError {}
+impl std::error::Error for ChildError {}
 
 /// What a supervisor's task hears. The queue is bounded by the number of children and of callers who wait.
 pub(crate) enum Event {
     Started { id: ChildId, incarnation: Incarnation },
     Exited { id: ChildId, incarnation: Incarnation, reason: ExitReason },
-    Add { child: Child, done: oneshot::Sender<Result<(), AddError>> },
-    Remove { id: ChildId, done: oneshot::Sender<()> },
+    Add { child: Child, done: oneshot::Sender<Result<(), ChildError>> },
+    Remove { id: ChildId, done: oneshot::Sender<Result<(), ChildError>> },
     Release { id: ChildId },
     Snapshot { done: oneshot::Sender<Vec<ChildSnapshot>> },
 }
@@ -103,21 +103,26 @@ impl SupervisorHandle {
     /// this keeps waiting for; dropping the future leaves the child.
     ///
     /// # Errors
-    /// [`AddError`].
-    pub async fn add(&self, child: Child) -> Result<(), AddError> {
+    /// [`ChildError`].
+    pub async fn add(&self, child: Child) -> Result<(), ChildError> {
         let (done, answer) = oneshot::channel();
         if !self.tell(Event::Add { child, done }) {
-            return Err(AddError::NoSupervisor);
+            return Err(ChildError::NoSupervisor);
         }
-        answer.await.unwrap_or(Err(AddError::NoSupervisor))
+        answer.await.unwrap_or(Err(ChildError::NoSupervisor))
     }
 
-    /// Stops and forgets a child of a dynamic supervisor and waits until it has ended. A child that is not there has.
-    pub async fn remove(&self, id: impl Into<ChildId>) {
+    /// Stops and forgets a child of a dynamic supervisor and waits until it has ended or been abandoned. A child that is
+    /// not there has.
+    ///
+    /// # Errors
+    /// [`ChildError::Refused`] by a static supervisor, [`ChildError::NoSupervisor`].
+    pub async fn remove(&self, id: impl Into<ChildId>) -> Result<(), ChildError> {
         let (done, answer) = oneshot::channel();
-        if self.tell(Event::Remove { id: id.into(), done }) {
-            let _ = answer.await; // A supervisor that ended meanwhile has stopped its children.
+        if !self.tell(Event::Remove { id: id.into(), done }) {
+            return Err(ChildError::NoSupervisor);
         }
+        answer.await.unwrap_or(Err(ChildError::NoSupervisor))
     }
 
     /// Starts a child again that was set aside; false if the supervisor does not run.
@@ -153,8 +158,8 @@ struct Host {
     events: mpsc::UnboundedSender<Event>,
     handle: SupervisorHandle,
     observer: Arc<dyn Observer>,
-    adding: BTreeMap<ChildId, oneshot::Sender<Result<(), AddError>>>,
-    removing: BTreeMap<ChildId, Vec<oneshot::Sender<()>>>,
+    adding: BTreeMap<ChildId, oneshot::Sender<Result<(), ChildError>>>,
+    removing: BTreeMap<ChildId, Vec<oneshot::Sender<Result<(), ChildError>>>>,
     /// Whom to tell that all children have started.
     parent: Option<(mpsc::UnboundedSender<Event>, ChildId, Incarnation)>,
     effects: Vec<SupervisorEffect>,
@@ -272,7 +277,7 @@ impl Host {
             Event::Add { child, done } => {
                 let (id, spec) = (child.spec.id.clone(), child.spec.clone());
                 if self.held.contains_key(&id) {
-                    drop(done.send(Err(AddError::Refused)));
+                    drop(done.send(Err(ChildError::Refused)));
                     return None;
                 }
                 self.held.insert(id.clone(), Held { child, leash: None });
@@ -373,7 +378,7 @@ impl Host {
             held.child.launcher.closed(ActorState::Quarantined);
         }
         if let Some(done) = self.adding.remove(id) {
-            drop(done.send(Err(AddError::Failed(reason))));
+            drop(done.send(Err(ChildError::Failed(reason))));
         }
     }
 
@@ -386,20 +391,20 @@ impl Host {
             self.held.remove(id); // A dynamic child is forgotten; a static one keeps its place.
         }
         if let Some(done) = self.adding.remove(id) {
-            drop(done.send(Err(AddError::Failed(reason))));
+            drop(done.send(Err(ChildError::Failed(reason))));
         }
         for done in self.removing.remove(id).unwrap_or_default() {
-            let _ = done.send(());
+            drop(done.send(Ok(())));
         }
     }
 
     fn refused(&mut self, id: &ChildId) {
         if let Some(done) = self.adding.remove(id) {
             self.held.remove(id);
-            drop(done.send(Err(AddError::Refused)));
+            drop(done.send(Err(ChildError::Refused)));
         }
         for done in self.removing.remove(id).unwrap_or_default() {
-            let _ = done.send(());
+            drop(done.send(Err(ChildError::Refused)));
         }
     }
 }

@@ -47,9 +47,6 @@ pub struct Tree {
 
 impl Tree {
     /// Starts the tree on this thread, which must run an actix system (or a tokio `LocalSet`).
-    ///
-    /// # Panics
-    /// If the binary was built with `panic = "abort"`.
     #[must_use]
     pub fn start(branch: Branch, options: TreeOptions) -> Self {
         assert_panics_unwind();

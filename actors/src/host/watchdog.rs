@@ -118,7 +118,9 @@ impl std::fmt::Debug for Watchdog {
 
 fn look(shared: &Shared, limits: WatchdogLimits, on_stuck: &impl Fn(&str, &Role)) {
     let mut stuck = Vec::new();
-    for watched in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+    let mut all = shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|watched| !watched.arbiter.has_ended());
+    for watched in all.iter_mut() {
         let silence = watched.arbiter.silence();
         let verdict = judge(silence, limits);
         let (name, role) = (watched.arbiter.name(), watched.arbiter.role());
@@ -137,6 +139,7 @@ fn look(shared: &Shared, limits: WatchdogLimits, on_stuck: &impl Fn(&str, &Role)
         }
         watched.verdict = verdict;
     }
+    drop(all); // The callback may watch another arbiter.
     for arbiter in stuck {
         on_stuck(arbiter.name(), arbiter.role());
     }

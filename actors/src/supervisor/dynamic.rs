@@ -121,7 +121,7 @@ impl Dynamic {
                 }
             }
             SupervisorInput::RemoveChild(id) => self.remove(&id, now, effects),
-            SupervisorInput::Release(id) => self.release(&id, now, effects),
+            SupervisorInput::Release(id) => self.release(&id, now),
             SupervisorInput::Shutdown => self.close(None, now, effects),
         }
         self.expire(now, rng, effects);
@@ -188,13 +188,12 @@ impl Dynamic {
         effects.push(SupervisorEffect::Ended { id: id.clone(), reason });
     }
 
-    fn release(&mut self, id: &ChildId, now: Mono, effects: &mut Vec<SupervisorEffect>) {
-        match self.items.get_mut(id) {
-            Some(item) if item.child.phase == Phase::Quarantined && self.mode == Mode::Up => {
-                item.child.released(now);
-                self.due.push_back(id.clone());
-            }
-            _ => effects.push(SupervisorEffect::Refused(id.clone())),
+    fn release(&mut self, id: &ChildId, now: Mono) {
+        if let Some(item) = self.items.get_mut(id)
+            && item.child.phase == Phase::Quarantined
+        {
+            item.child.released(now);
+            self.due.push_back(id.clone());
         }
     }
 

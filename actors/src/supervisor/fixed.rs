@@ -76,9 +76,8 @@ impl Fixed {
                 }
             }
             SupervisorInput::AddChild(spec) => effects.push(SupervisorEffect::Refused(spec.id)),
-            SupervisorInput::RemoveChild(id) | SupervisorInput::Release(id) => {
-                effects.push(SupervisorEffect::Refused(id));
-            }
+            SupervisorInput::RemoveChild(id) => effects.push(SupervisorEffect::Refused(id)),
+            SupervisorInput::Release(_) => {} // None is ever set aside.
             SupervisorInput::Shutdown => {
                 if matches!(self.mode, Mode::New | Mode::Up) {
                     self.mode = Mode::Closing(None);
