@@ -1,7 +1,7 @@
 //! Checking all records of a batch without keeping them: what a leader does to produced records.
 //! Invariant: memory does not grow with the records; a compressed batch passes through one small window.
 
-use super::{read_varint, read_varlong};
+use super::{Records, read_varint, read_varlong};
 use crate::compression::{Codec, Decoder, Limits};
 use crate::record_batch::{BatchError, BatchView};
 
@@ -22,11 +22,10 @@ pub struct Walk {
     pub has_value: bool,
 }
 
-/// Where bytes come from: the batch itself, or a decoder.
+/// What a decoder has produced and nobody has used yet.
 struct Input<'a, 'w> {
     decoder: Option<Decoder<'a>>,
     buffer: &'w mut [u8],
-    plain: &'a [u8],
     start: usize,
     end: usize,
     /// Bytes used so far.
@@ -35,13 +34,8 @@ struct Input<'a, 'w> {
 }
 
 impl<'a, 'w> Input<'a, 'w> {
-    fn new(codec: Codec, body: &'a [u8], limits: &Limits, buffer: &'w mut [u8]) -> Result<Self, BatchError> {
-        let decoder = match codec {
-            Codec::None => None,
-            _ => Some(Decoder::new(codec, body, limits)?),
-        };
-        let plain: &[u8] = if decoder.is_none() { body } else { &[] };
-        Ok(Self { decoder, buffer, plain, start: 0, end: plain.len(), position: 0, failed: None })
+    fn new(decoder: Decoder<'a>, buffer: &'w mut [u8]) -> Self {
+        Self { decoder: Some(decoder), buffer, start: 0, end: 0, position: 0, failed: None }
     }
 
     /// Makes at least one byte ready; `false` at the end or after a failure of the decoder.
@@ -71,7 +65,7 @@ impl<'a, 'w> Input<'a, 'w> {
         if !self.fill() {
             return Err("ends inside a number");
         }
-        let byte = if self.plain.is_empty() { self.buffer[self.start] } else { self.plain[self.start] };
+        let byte = self.buffer[self.start];
         self.start += 1;
         self.position += 1;
         Ok(byte)
@@ -151,8 +145,21 @@ impl<'a, 'w> Input<'a, 'w> {
 /// `Codec`, those of [`Decoder`], `Record` for the first record that is not well formed, `TrailingBytes`.
 pub fn walk(batch: &BatchView<'_>, limits: &Limits, mut each: impl FnMut(Walk)) -> Result<(), BatchError> {
     let codec = batch.header.codec()?;
-    let mut window = if codec == Codec::None { Vec::new() } else { vec![0; WINDOW] };
-    let mut input = Input::new(codec, batch.body(), limits, &mut window)?;
+    if codec == Codec::None {
+        for (index, record) in (0..).zip(Records::new(batch.body(), batch.header.record_count)) {
+            let record = record?;
+            each(Walk {
+                index,
+                offset_delta: record.offset_delta,
+                timestamp_delta: record.timestamp_delta,
+                has_key: record.key.is_some(),
+                has_value: record.value.is_some(),
+            });
+        }
+        return Ok(());
+    }
+    let mut window = [0; WINDOW];
+    let mut input = Input::new(Decoder::new(codec, batch.body(), limits)?, &mut window);
     for index in 0..batch.header.record_count {
         match input.record(index) {
             Ok(found) => each(found),
