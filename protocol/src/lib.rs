@@ -20,6 +20,6 @@ pub mod writer;
 
 pub use api_key::ApiKey;
 pub use error_code::ErrorCode;
-pub use message::{Message, Request};
+pub use message::{IntoStatic, Message, Request};
 pub use reader::{DecodeError, Reader};
 pub use writer::{EncodeError, Writer};

@@ -2,11 +2,15 @@
 
 pub use madang_protocol_derive::Message;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::api_key::ApiKey;
+use crate::payload::Payload;
 use crate::reader::{DecodeError, Reader};
 use crate::schema::{Kind, StructSchema, Versions};
+use crate::types::Uuid;
 use crate::wire::{At, Wire};
 use crate::writer::{EncodeError, Writer};
 
@@ -55,7 +59,55 @@ pub trait Request<'a>: Message<'a> {
     /// The API it calls.
     const KEY: ApiKey;
     /// What answers it.
-    type Response<'r>: Message<'r>;
+    type Response<'r>: Message<'r> + IntoStatic<Static = Self::Response<'static>>;
+}
+
+/// A message that can outlive the frame it was read from. Strings are copied; bytes and records go on sharing the frame's memory.
+pub trait IntoStatic {
+    /// The same type, borrowing nothing.
+    type Static: 'static;
+
+    /// Copies what is borrowed.
+    #[must_use]
+    fn into_static(self) -> Self::Static;
+}
+
+macro_rules! borrows_nothing {
+    ($($type:ty),*) => {$(
+        impl IntoStatic for $type {
+            type Static = Self;
+
+            fn into_static(self) -> Self {
+                self
+            }
+        }
+    )*};
+}
+
+borrows_nothing!(bool, i8, i16, u16, i32, i64, f64, Uuid, Bytes, Payload);
+
+impl IntoStatic for Cow<'_, str> {
+    type Static = Cow<'static, str>;
+
+    fn into_static(self) -> Self::Static {
+        Cow::Owned(self.into_owned())
+    }
+}
+
+impl<T: IntoStatic> IntoStatic for Vec<T> {
+    type Static = Vec<T::Static>;
+
+    fn into_static(self) -> Self::Static {
+        self.into_iter().map(T::into_static).collect()
+    }
+}
+
+impl<T: IntoStatic> IntoStatic for Option<T> {
+    type Static = Option<T::Static>;
+
+    fn into_static(self) -> Self::Static {
+        self.map(T::into_static)
+    }
 }
 
 /// Encodes `message` behind its version as a 16-bit number: how values of internal records and the metadata of group members are stored.

@@ -150,7 +150,7 @@ pub(crate) fn message(input: &DeriveInput) -> Result<TokenStream> {
     let name = &input.ident;
     let implementing =
         |what: TokenStream| quote!(#[automatically_derived] impl<#lifetime> #what for #name #ty_generics);
-    let default = default_impl(input, &fields);
+    let (default, into_static) = (default_impl(input, &fields), into_static_impl(input, &fields));
     let wire = implementing(quote!(::madang_protocol::wire::Wire<#lifetime>));
     let nullable = implementing(quote!(::madang_protocol::wire::Nullable<#lifetime>));
     let (schema, min_len) = (schema_const(input, &fields), fields.iter().map(FieldPlan::min_len));
@@ -166,6 +166,7 @@ pub(crate) fn message(input: &DeriveInput) -> Result<TokenStream> {
     });
     Ok(quote! {
         #default
+        #into_static
         #wire {
             #schema
             fn min_len(at: ::madang_protocol::wire::At) -> usize {
@@ -227,6 +228,27 @@ fn default_impl(input: &DeriveInput, fields: &[FieldPlan<'_>]) -> TokenStream {
         impl #impl_generics ::core::default::Default for #name #ty_generics {
             fn default() -> Self {
                 Self { #(#values),* }
+            }
+        }
+    }
+}
+
+fn into_static_impl(input: &DeriveInput, fields: &[FieldPlan<'_>]) -> TokenStream {
+    let (impl_generics, ty_generics, _) = input.generics.split_for_impl();
+    let name = &input.ident;
+    let (static_type, body) = if input.generics.lifetimes().next().is_some() {
+        let idents: Vec<_> = fields.iter().map(|field| field.ident).collect();
+        let body = quote!(#name { #(#idents: ::madang_protocol::message::IntoStatic::into_static(self.#idents)),* });
+        (quote!(#name<'static>), body)
+    } else {
+        (quote!(Self), quote!(self))
+    };
+    quote! {
+        #[automatically_derived]
+        impl #impl_generics ::madang_protocol::message::IntoStatic for #name #ty_generics {
+            type Static = #static_type;
+            fn into_static(self) -> Self::Static {
+                #body
             }
         }
     }

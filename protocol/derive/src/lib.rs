@@ -7,7 +7,7 @@ mod expand;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
-/// Derives `Default`, `Wire`, `Nullable` and, where the struct has a `#[message(..)]` attribute, `Message`.
+/// Derives `Default`, `IntoStatic`, `Wire`, `Nullable` and, where the struct has a `#[message(..)]` attribute, `Message`.
 ///
 /// On the struct, for what is encoded by itself (a request, a response, the key of a record):
 /// * `#[message(versions = "4-18", flexible = "12+")]`: the versions that exist, and those with compact lengths and tagged fields (none if left out).

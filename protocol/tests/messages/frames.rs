@@ -13,7 +13,7 @@ use madang_protocol::messages::api_versions::{ApiVersionsRequest, ApiVersionsRes
 use madang_protocol::messages::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use madang_protocol::messages::heartbeat::HeartbeatRequest;
 use madang_protocol::payload::{Payload, Region};
-use madang_protocol::{ApiKey, DecodeError, Reader};
+use madang_protocol::{ApiKey, DecodeError, IntoStatic, Reader, Request};
 
 #[derive(Debug)]
 struct Stored(Vec<u8>);
@@ -90,6 +90,20 @@ fn decoded_records_share_the_frame() {
     let Some(Payload::Bytes(records)) = &body.responses[0].partitions[0].records else { panic!("no records") };
     assert!(frame.as_ptr_range().contains(&records.as_ptr()));
     assert!(matches!(body.responses[0].topic, Cow::Borrowed("t")));
+}
+
+/// Calls a broker in the way a client does: the answer outlives its frame.
+fn answer<'q, R: Request<'q>>(frame: &Bytes, version: i16) -> Result<R::Response<'static>, DecodeError> {
+    decode_response::<R>(frame, version).map(|(_, body)| body.into_static())
+}
+
+#[test]
+fn a_response_can_outlive_its_frame() {
+    let response = fetched(vec![Bytes::from_static(b"records").into()]);
+    let frame = joined(&encode_response(1, ApiKey::Fetch, 12, &response).unwrap());
+    let outliving = answer::<FetchRequest>(&frame, 12);
+    drop(frame);
+    assert_eq!(outliving, Ok(response));
 }
 
 #[test]
