@@ -1,0 +1,127 @@
+//! Describing, listing and deleting groups, rule by rule, and the bytes of the stored records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use madang_cluster::coordinator::records::{self, Key, Value};
+use madang_cluster::coordinator::request::{DeleteGroups, DescribeGroup, JoinGroup, ListGroups, OffsetCommit};
+use madang_cluster::coordinator::response::DescribedGroup;
+use madang_cluster::coordinator::{ErrorCode, Request, Response};
+use madang_protocol::types::Uuid;
+
+use crate::world::{World, simple, v3};
+
+fn describe(world: &mut World, group: &str, version: i16) -> DescribedGroup {
+    let request = world.ask(Request::DescribeGroup(DescribeGroup { version, group: group.into() }));
+    match world.answer(request) {
+        Response::DescribeGroup(group) => group.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn list(world: &mut World, states: &[&str], types: &[&str]) -> Vec<Arc<str>> {
+    let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
+    let request = world.ask(Request::ListGroups(ListGroups { states: names(states), types: names(types) }));
+    match world.answer(request) {
+        Response::ListGroups(list) => list.groups.iter().map(|group| group.group.clone()).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn delete(world: &mut World, group: &str) -> ErrorCode {
+    let request = world.ask(Request::DeleteGroups(DeleteGroups { groups: vec![group.into()] }));
+    match world.answer(request) {
+        Response::DeleteGroups(groups) => groups[0].1,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_unknown_group_is_dead_and_from_version_6_not_found() {
+    let mut world = World::new();
+    let old = describe(&mut world, "g", 5);
+    assert_eq!((old.error, old.state), (ErrorCode::None, "Dead"));
+    let new = describe(&mut world, "g", 6);
+    assert_eq!((new.error, new.state), (ErrorCode::GroupIdNotFound, "Dead"));
+    assert!(new.error_message.is_some());
+}
+
+#[test]
+fn metadata_and_assignments_are_shown_only_while_the_group_is_stable() {
+    let mut world = World::new();
+    let (leader, _) = world.stable_pair();
+    let stable = describe(&mut world, "g", 6);
+    assert_eq!((stable.state, &*stable.protocol_type, &*stable.protocol_data), ("Stable", "consumer", "range"));
+    assert!(stable.members.iter().all(|member| !member.metadata.is_empty() && !member.assignment.is_empty()));
+    world.join(JoinGroup { member: leader, ..v3("l") });
+    let preparing = describe(&mut world, "g", 6);
+    assert_eq!((preparing.state, &*preparing.protocol_data), ("PreparingRebalance", ""));
+    assert!(preparing.members.iter().all(|member| member.metadata.is_empty() && member.assignment.is_empty()));
+}
+
+#[test]
+fn a_list_is_filtered_by_state_and_type_whatever_their_case() {
+    let mut world = World::new();
+    world.stable_pair();
+    world.commit(simple("simple", "t", 1));
+    assert_eq!(list(&mut world, &[], &[]).len(), 2);
+    assert_eq!(list(&mut world, &["stable"], &["Classic"]), [Arc::from("g")]);
+    assert_eq!(list(&mut world, &["Empty"], &[]), [Arc::from("simple")]);
+    assert!(list(&mut world, &[], &["consumer"]).is_empty());
+}
+
+#[test]
+fn only_an_empty_group_is_deleted_and_nothing_of_it_stays() {
+    let mut world = World::new();
+    assert_eq!(delete(&mut world, "g"), ErrorCode::GroupIdNotFound);
+    let (leader, follower) = world.stable_pair();
+    let generation = world.generation(&leader);
+    world.commit(OffsetCommit { member: leader.clone(), generation_id: generation, ..simple("g", "t", 5) });
+    assert_eq!(delete(&mut world, "g"), ErrorCode::NonEmptyGroup);
+    world.leave(&leader, None);
+    world.leave(&follower, None);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(delete(&mut world, "g"), ErrorCode::None);
+    assert_eq!(world.fetch("g", "t").offset, -1);
+    assert_eq!((world.shard.group_count(), world.reload().group_count()), (0, 0));
+}
+
+#[test]
+fn records_have_the_bytes_that_kafka_writes() {
+    let mut world = World::new();
+    let mut commit = simple("g", "t", 5);
+    commit.topics[0].id = Uuid([9; 16]);
+    world.commit(commit);
+    let record = world.log[0].clone();
+    assert_eq!(&record.key[..], b"\0\x01\0\x01g\0\x01t\0\0\0\0");
+    let value = record.value.unwrap();
+    assert_eq!(&value[..19], b"\0\x04\0\0\0\0\0\0\0\x05\0\0\0\x03\x05note");
+    assert_eq!(&value[27..30], &[1, 0, 16]);
+    assert_eq!((value.len(), &value[30..]), (46, &[9; 16][..]));
+    world.stable_pair();
+    let group = world.log.iter().rfind(|record| record.key[..2] == [0, 2]).unwrap();
+    assert_eq!(&group.key[..], b"\0\x02\0\x01g");
+    assert_eq!(&group.value.as_ref().unwrap()[..12], b"\0\x03\0\x08consumer");
+}
+
+#[test]
+fn every_older_version_of_a_stored_offset_is_read_and_cut_values_are_errors() {
+    let key = Key::Offset { group: "g".into(), topic: "t".into(), partition: 0 };
+    let old: &[&[u8]] = &[
+        b"\0\0\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x07",
+        b"\0\x01\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x09",
+        b"\0\x02\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x07",
+        b"\0\x03\0\0\0\0\0\0\0\x05\0\0\0\x02\0\x01m\0\0\0\0\0\0\0\x07",
+        b"\0\x04\0\0\0\0\0\0\0\x05\0\0\0\x02\x02m\0\0\0\0\0\0\0\x07\0",
+    ];
+    for (version, bytes) in old.iter().enumerate() {
+        let Ok(Value::Offset(offset)) = records::decode_value(&key, bytes) else { panic!("version {version}") };
+        assert_eq!((offset.offset, &*offset.metadata, offset.commit_timestamp), (5, "m", 7));
+        assert_eq!(
+            (offset.expire_timestamp, offset.leader_epoch),
+            ((version == 1).then_some(9), if version > 2 { 2 } else { -1 })
+        );
+        assert!((0..bytes.len()).all(|cut| records::decode_value(&key, &bytes[..cut]).is_err()));
+    }
+    assert!(records::decode_value(&key, b"\0\x05\0\0\0\0\0\0\0\x05").is_err());
+}
