@@ -61,6 +61,11 @@ impl Pool {
         Arc::clone(&self.units).acquire_many_owned(self.units_of(bytes)).await.ok()
     }
 
+    /// What `bytes` are charged as: whole units, at most the pool.
+    pub(crate) fn rounded(&self, bytes: usize) -> usize {
+        self.units_of(bytes) as usize * UNIT
+    }
+
     fn units_of(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total)
     }

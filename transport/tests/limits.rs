@@ -223,3 +223,17 @@ fn connections_go_to_the_thread_that_has_the_fewest() {
         assert!(workers[0].next().await.is_none());
     });
 }
+
+#[test]
+fn a_frame_above_the_node_s_budget_is_served_alone() {
+    run(|| async {
+        let node = Node::start_with(ConnectionSettings::default(), MemoryBudget::new(2 << 20));
+        let body = vec![b'e'; (5 << 20) + 1];
+        let mut clients = [node.connect().await, node.connect().await];
+        for client in &mut clients {
+            assert!(client.ask(&body).await == body);
+            assert!(client.ask(&body[..100_001]).await == body[..100_001]);
+            assert!(client.ask(&body).await == body);
+        }
+    });
+}

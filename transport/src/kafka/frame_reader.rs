@@ -170,9 +170,10 @@ impl<'a> FrameReader<'a> {
     }
 
     fn reserve_expected(&mut self) {
-        let expected = self.last_frame.min(MAX_EXPECTED);
+        let pool = self.context.budget.arriving();
+        let expected = pool.rounded(self.last_frame.min(MAX_EXPECTED));
         if expected > BASE {
-            self.charge = self.context.budget.arriving().try_take(expected);
+            self.charge = pool.try_take(expected);
         }
         self.charged = if self.charge.is_some() { expected } else { 0 };
         self.buffer = BytesMut::with_capacity(self.charged.max(BASE) + SLACK);
@@ -185,13 +186,16 @@ impl<'a> FrameReader<'a> {
             return Ok(());
         }
         let capacity = needed.min(received.saturating_mul(GROWTH)).max(BASE);
-        if capacity > BASE && capacity > self.charged {
-            let taken = self.context.budget.arriving().take(capacity - self.charged).await;
+        let pool = self.context.budget.arriving();
+        // A frame above the pool takes all of it.
+        let target = pool.rounded(capacity);
+        if capacity > BASE && target > self.charged {
+            let taken = pool.take(target - self.charged).await;
             match (&mut self.charge, taken) {
                 (Some(charge), Some(more)) => charge.merge(more),
                 (charge, taken) => *charge = taken,
             }
-            self.charged = capacity;
+            self.charged = target;
         }
         let mut larger = BytesMut::with_capacity(capacity);
         larger.extend_from_slice(&self.buffer);
