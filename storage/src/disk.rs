@@ -53,7 +53,7 @@ pub trait DiskFile: Send + Sync + Debug {
     fn truncate(&self, length: u64) -> io::Result<()>;
 
     /// Returns when all that was written before the call is on the device (fdatasync). After an error the written bytes are lost
-    /// or not, and a second call proves nothing: the caller gives the directory up.
+    /// or not, and a second call proves nothing: the caller gives the directory up. A file that was unlinked has nothing to lose: no error.
     ///
     /// # Errors
     /// Whatever the disk reports.

@@ -206,6 +206,13 @@ impl Log {
         Ok(())
     }
 
+    /// As [`Log::write_epochs`], and on the device when it returns.
+    pub(crate) fn write_epochs_durably(&self) -> Result<(), LogError> {
+        let path = self.directory.join(LEADER_EPOCHS_FILE);
+        replace_file_durably(self.disk.as_ref(), &path, &self.epochs.to_bytes())
+            .map_err(doing("write the leader epochs"))
+    }
+
     pub(crate) fn write_epochs(&mut self) -> Result<(), LogError> {
         let path = self.directory.join(LEADER_EPOCHS_FILE);
         let file = replace_file(self.disk.as_ref(), &path, &self.epochs.to_bytes())
@@ -377,7 +384,6 @@ impl Log {
             return Ok(());
         }
         self.broken = true;
-        self.sync.truncated(offset);
         let keep = self.sealed.iter().take_while(|segment| segment.base_offset < offset).count();
         if offset <= self.active.segment.base_offset && self.active.segment.base_offset > Offset::ZERO {
             self.drop_segments_from(keep, offset)?;
@@ -436,6 +442,7 @@ impl Log {
     /// Brings everything beside the batches to the new end, and all of it to the device: a snapshot from a cut future must not come back.
     fn truncate_state(&mut self) -> Result<(), LogError> {
         let end = self.log_end_offset();
+        self.sync.truncated(end);
         if end < self.log_start_offset {
             let bytes = seal(Kind::LogStart, &end.0.to_be_bytes());
             replace_file_durably(self.disk.as_ref(), &self.directory.join(LOG_START_FILE), &bytes)
@@ -447,7 +454,7 @@ impl Log {
             self.remove_if_there(&offset_path(&self.directory, self.active.segment.base_offset, suffix))?;
         }
         Arc::make_mut(&mut self.epochs).truncate_from_end(end);
-        self.write_epochs()?;
+        self.write_epochs_durably()?;
         crate::recovery::remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
             .map_err(doing("remove producer snapshots"))?;
         self.producers = crate::recovery::rebuild_producers(self)?;

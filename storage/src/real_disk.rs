@@ -182,7 +182,11 @@ impl DiskFile for RealFile {
         if self.state.sync_failed.load(Ordering::Acquire) {
             return Err(io::Error::other("an earlier sync of this file failed"));
         }
-        let descriptor = self.descriptor()?;
+        let descriptor = match self.descriptor() {
+            // Closed, and so synced, before it was unlinked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
         // Cleared first: a write that comes during the call stays marked.
         self.state.written.store(false, Ordering::Release);
         rustix::fs::fdatasync(descriptor).map_err(|error| {

@@ -205,7 +205,12 @@ impl Log {
         if missing {
             report.rebuilt.push(LEADER_EPOCHS_FILE.to_owned());
         }
-        if changed && !self.epochs.entries().is_empty() { self.write_epochs() } else { Ok(()) }
+        // What was written before a kill may be on no device yet, and what recovery answers has to stay true.
+        let wanted = if open.start == Start::Unclean { stored.is_some() || changed } else { changed };
+        if wanted && (stored.is_some() || !self.epochs.entries().is_empty()) {
+            self.write_epochs_durably()?;
+        }
+        Ok(())
     }
 
     /// Files, lengths and base offsets of the segments with batches at or after `from`.
@@ -311,7 +316,7 @@ impl Opening<'_> {
         let length = file.len().map_err(doing("measure a segment"))?;
         if !self.is_suspect(next) {
             let found = index_file::open(self.disk.as_ref(), self.directory, base, length);
-            if let Some((index, header)) = found.filter(|(_, header)| header.next_offset <= next) {
+            if let Some((index, header)) = found.filter(|(_, header)| header.next_offset == next) {
                 let usable = self.open.start == Start::Clean || index.is_sound();
                 if usable {
                     return Ok((self.sealed_segment(base, file, header.into(), index), false));
@@ -324,8 +329,10 @@ impl Opening<'_> {
         } else {
             replay_headers(&mut active, length, next).map_err(|error| damaged(base, &error))?;
         }
-        let cut = active.summary.next_offset < next && self.is_suspect(next);
-        if active.summary.next_offset > next || (!cut && active.summary.size != length) {
+        let end = active.summary.next_offset;
+        // Only what is known to lie above the recovery point may be cut.
+        let cut = end < next && self.is_suspect(next) && self.open.recovery_point.is_some_and(|point| end >= point);
+        if !cut && (end != next || active.summary.size != length) {
             return Err(LogError::Quarantine { reason: format!("segment {base} does not end where {next} begins") });
         }
         if !cut {

@@ -45,7 +45,12 @@ impl SyncRequest {
     /// Syncs the files, then the directories; stops at the first failure. Blocks.
     pub fn perform(self) -> SyncOutcome {
         let files = self.files.iter().try_for_each(|file| file.sync());
-        let result = files.and_then(|()| self.directories.iter().try_for_each(|path| self.disk.sync_dir(path)));
+        // A partition that was deleted meanwhile has no names to keep.
+        let sync_dir = |path: &PathBuf| match self.disk.sync_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        let result = files.and_then(|()| self.directories.iter().try_for_each(sync_dir));
         self.completed(result)
     }
 

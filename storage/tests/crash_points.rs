@@ -49,7 +49,7 @@ impl Model {
             12..=15 => self.sync(log),
             16 => self.truncate(log, prng),
             17 => self.delete(log, prng),
-            18 => log.roll(Wall(0)).map_err(|e| eprintln!("{e}")).is_ok(),
+            18 => log.roll(Wall(0)).is_ok(),
             _ => {
                 self.epoch += 1;
                 log.begin_epoch(LeaderEpoch(self.epoch)).is_ok()
@@ -72,10 +72,7 @@ impl Model {
         }
         let (outcomes, ok) = match log.append_as_leader(&batches, LeaderEpoch(self.epoch), Wall(0)) {
             Ok(outcomes) => (outcomes, true),
-            Err(error) => {
-                eprintln!("append {error}");
-                (error.outcomes, false)
-            }
+            Err(error) => (error.outcomes, false),
         };
         for outcome in outcomes {
             let AppendOutcome::Appended(appended) = outcome else { panic!("not appended: {outcome:?}") };
@@ -96,24 +93,19 @@ impl Model {
                 self.confirmed = confirmed.0;
                 true
             }
-            Err(e) => {
-                eprintln!("sync {e}");
-                false
-            }
+            Err(_) => false,
         }
     }
 
     fn truncate(&mut self, log: &mut Log, prng: &mut Prng) -> bool {
         let low = self.log_start.max(self.end - 20);
         let target = low + prng.below((self.end - low).max(1) as u64) as i64;
-        let end = self.current.range(..=target).next_back().map_or(target, |(offset, _)| *offset).max(self.log_start);
-        if self.end <= self.log_start {
+        let Some(end) = self.current.range(self.log_start..=target).next_back().map(|(offset, _)| *offset) else {
             return true;
-        }
+        };
         self.cut = Some(end);
         self.confirmed = self.confirmed.min(end);
-        if let Err(e) = log.truncate_to(Offset(end)) {
-            eprintln!("truncate {e}");
+        if log.truncate_to(Offset(end)).is_err() {
             return false;
         }
         self.current.split_off(&end);

@@ -100,6 +100,7 @@ fn no_flipped_bit_is_served() {
         assert_eq!(log.log_end_offset(), Offset((position / size) as i64 * 2), "position {position}");
         let file = disk.open(&log_file, OpenMode::Existing).expect("there");
         file.write_at(0, &[std::io::IoSlice::new(&whole)]).expect("writes");
+        disk.settle();
     }
 }
 
