@@ -1,5 +1,7 @@
 // Kafka's own codec as an oracle: exchanges random messages with protocol/examples/codec_oracle.rs.
 //   Oracle check                             reads NAME VERSION HEX JSON, fails unless Kafka makes HEX of HEX and HEX of JSON
+//   Oracle accept                            reads NAME VERSION HEX HEX, fails unless Kafka makes the second HEX of the first
+//   Oracle errors                            prints NUMBER NAME RETRIABLE of every error code
 //   Oracle generate DEFINITIONS SEED COUNT   reads NAME VERSION ..., prints NAME VERSION HEX, COUNT a version, from Kafka's definitions
 
 import com.fasterxml.jackson.core.json.JsonReadFeature;
@@ -11,19 +13,24 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.lang.reflect.Field;
 import java.lang.reflect.Method;
+import java.lang.reflect.Modifier;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Base64;
+import java.util.Collection;
 import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.LinkedHashSet;
 import java.util.Map;
 import java.util.Random;
 import java.util.Set;
+import org.apache.kafka.common.errors.RetriableException;
 import org.apache.kafka.common.protocol.ByteBufferAccessor;
+import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.protocol.Message;
 import org.apache.kafka.common.protocol.ObjectSerializationCache;
 
@@ -100,6 +107,53 @@ public final class Oracle {
         }
         out.printf("%d messages compared, %d differences%n", compared, differences);
         return differences == 0 && compared > 0 ? 0 : 1;
+    }
+
+    /** Forgets tagged fields of unknown tags, which Kafka keeps and our codec skips. */
+    private static void forgetUnknownTags(Object value) throws IllegalAccessException {
+        if (value instanceof Iterable<?> elements) {
+            for (Object element : elements) forgetUnknownTags(element);
+        }
+        if (!(value instanceof Message message)) return;
+        message.unknownTaggedFields().clear();
+        for (Field field : message.getClass().getDeclaredFields()) {
+            if (Modifier.isStatic(field.getModifiers())) continue;
+            field.setAccessible(true);
+            if (field.get(message) instanceof Message || field.get(message) instanceof Collection) {
+                forgetUnknownTags(field.get(message));
+            }
+        }
+    }
+
+    private static int accept(BufferedReader in, PrintStream out) throws Exception {
+        int compared = 0;
+        int differences = 0;
+        for (String line = in.readLine(); line != null; line = in.readLine()) {
+            String[] parts = line.split(" ", -1);
+            short version = Short.parseShort(parts[1]);
+            String kafkas;
+            try {
+                Message message = decode(parts[0], HexFormat.of().parseHex(parts[2]), version);
+                forgetUnknownTags(message);
+                kafkas = HexFormat.of().formatHex(encode(message, version));
+            } catch (Exception error) {
+                kafkas = error.toString();
+            }
+            compared++;
+            if (!kafkas.equals(parts[3])) {
+                differences++;
+                if (differences <= 20) out.printf("%s%n  Kafka %s%n", line, kafkas);
+            }
+        }
+        out.printf("%d messages compared, %d differences%n", compared, differences);
+        return differences == 0 && compared > 0 ? 0 : 1;
+    }
+
+    private static int errors(PrintStream out) {
+        for (Errors error : Errors.values()) {
+            out.println(error.code() + " " + error.name() + " " + (error.exception() instanceof RetriableException));
+        }
+        return 0;
     }
 
     private static int generate(BufferedReader in, PrintStream out, Path definitions, long seed, int count) throws Exception {
@@ -196,8 +250,10 @@ public final class Oracle {
         PrintStream out = new PrintStream(System.out, false, StandardCharsets.UTF_8);
         int status = switch (args.length == 0 ? "" : args[0]) {
             case "check" -> check(in, out);
+            case "accept" -> accept(in, out);
+            case "errors" -> errors(out);
             case "generate" -> generate(in, out, Path.of(args[1]), Long.parseLong(args[2]), Integer.parseInt(args[3]));
-            default -> throw new IllegalArgumentException("Oracle check | Oracle generate DEFINITIONS SEED COUNT");
+            default -> throw new IllegalArgumentException("Oracle check | Oracle accept | Oracle errors | Oracle generate DEFINITIONS SEED COUNT");
         };
         out.flush();
         System.exit(status);

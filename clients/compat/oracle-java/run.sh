@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Holds our message codec against Kafka's own: the definitions in its jars, then random messages in both directions, byte for byte.
+# Holds our message codec against Kafka's own: the definitions in its jars, then random messages in both directions, byte for byte,
+# and damaged ones: what we take, Kafka takes, and reads the same.
 # usage: run.sh [SEED [COUNT]]   COUNT messages of every version of every message, each way. Needs a JDK, 17 or newer, with its `jar` tool.
 set -euo pipefail
 
@@ -35,3 +36,12 @@ oracle check <"$work/ours"
 echo "Kafka's, read by us (seed $seed):"
 oracle generate "$definitions" "$seed" "$count" <"$work/ours" >"$work/kafkas"
 "$examples/codec_oracle" check <"$work/kafkas"
+
+echo "damaged, taken by us (seed $seed):"
+"$examples/codec_oracle" damage "$seed" "$((count * 4))" >"$work/damaged"
+oracle accept <"$work/damaged"
+
+echo "error codes:"
+oracle errors >"$work/errors"
+"$examples/codec_oracle" errors | diff - "$work/errors"
+echo "$(wc -l <"$work/errors") compared, 0 differences"
