@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use super::ErrorCode;
 
+/// A topic's partitions, each with its error.
+pub type TopicErrors = (Arc<str>, Vec<(i32, ErrorCode)>);
+
 /// The answer to the request of the same name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response {
@@ -18,7 +21,7 @@ pub enum Response {
     /// To LeaveGroup.
     LeaveGroup(LeaveGroupResponse),
     /// To OffsetCommit: for each topic of the request, in order, each partition with its error.
-    OffsetCommit(Vec<(Arc<str>, Vec<(i32, ErrorCode)>)>),
+    OffsetCommit(Vec<TopicErrors>),
     /// To OffsetFetch.
     OffsetFetch(OffsetFetchResponse),
     /// To OffsetDelete.
@@ -126,7 +129,7 @@ pub struct OffsetDeleteResponse {
     /// The error of the whole request.
     pub error: ErrorCode,
     /// As asked, each partition with its error; empty with an error above.
-    pub topics: Vec<(Arc<str>, Vec<(i32, ErrorCode)>)>,
+    pub topics: Vec<TopicErrors>,
 }
 
 /// The answer to DescribeGroup.
@@ -241,7 +244,7 @@ impl Response {
     #[must_use]
     pub fn failed(&self, error: ErrorCode) -> Self {
         let over = |was: ErrorCode| if was == ErrorCode::None { error } else { was };
-        let partitions = |topics: &[(Arc<str>, Vec<(i32, ErrorCode)>)]| {
+        let partitions = |topics: &[TopicErrors]| {
             topics.iter().map(|(name, all)| (name.clone(), all.iter().map(|&(p, e)| (p, over(e))).collect())).collect()
         };
         match self {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::ErrorCode;
-use super::group::{Group, fetch};
-use super::request::{DeleteGroups, DescribeGroup, JoinGroup, ListGroups, OffsetCommit, OffsetDelete, Request};
+use super::group::{Group, fetch, left};
+use super::request::{
+    DeleteGroups, DescribeGroup, JoinGroup, LeaveGroup, ListGroups, OffsetCommit, OffsetDelete, Request,
+};
 use super::response::{
-    DescribedGroup, FetchedOffset, JoinGroupResponse, LeaveGroupResponse, LeftMember, ListGroupsResponse,
-    OffsetDeleteResponse, OffsetFetchResponse, Response, SyncGroupResponse,
+    DescribedGroup, FetchedOffset, JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse, OffsetDeleteResponse,
+    OffsetFetchResponse, Response, SyncGroupResponse,
 };
 use super::shard::{Shard, Step};
 use crate::request::RequestId;
@@ -81,13 +83,7 @@ impl Shard {
                 let error = answer.unwrap_or(ErrorCode::UnknownMemberId);
                 self.reply(step, request, Response::Heartbeat(error));
             }
-            Request::LeaveGroup(leave) => {
-                let id = leave.group.clone();
-                let unknown = leave.clone();
-                let answer = self.with_group(step, &id, |group, ctx| group.leave(ctx, leave));
-                let answer = answer.unwrap_or_else(|| left_nowhere(unknown));
-                self.reply(step, request, Response::LeaveGroup(answer));
-            }
+            Request::LeaveGroup(leave) => self.serve_leave(step, request, leave),
             Request::OffsetCommit(commit) => self.serve_commit(step, request, &commit),
             Request::OffsetFetch(body) => {
                 let answer = fetch(&self.store, &body);
@@ -159,6 +155,20 @@ impl Shard {
         self.with_group(step, &id, |group, ctx| group.join(ctx, request, join));
     }
 
+    fn serve_leave(&mut self, step: &mut Step<'_>, request: RequestId, leave: LeaveGroup) {
+        let id = leave.group.clone();
+        if !self.groups.contains_key(&id) {
+            // Nobody is a member of what does not exist.
+            let answer = left(leave, |_| ErrorCode::UnknownMemberId);
+            return self.reply(step, request, Response::LeaveGroup(answer));
+        }
+        self.with_group(step, &id, |group, ctx| {
+            let answer = group.leave(ctx, leave);
+            let after = group.append_in_flight(ctx);
+            ctx.reply(request, Response::LeaveGroup(answer), after);
+        });
+    }
+
     fn serve_commit(&mut self, step: &mut Step<'_>, request: RequestId, commit: &OffsetCommit) {
         let id = &commit.group;
         if !self.groups.contains_key(id) {
@@ -226,15 +236,4 @@ impl Shard {
         }
         self.context(step).reply(request, Response::DeleteGroups(answer), last);
     }
-}
-
-/// The answer where there is no group: nobody is a member of it.
-fn left_nowhere(leave: super::request::LeaveGroup) -> LeaveGroupResponse {
-    let member = |member: super::request::LeavingMember| LeftMember {
-        member: member.member,
-        group_instance_id: member.group_instance_id,
-        error: ErrorCode::UnknownMemberId,
-    };
-    let error = if leave.version < 3 { ErrorCode::UnknownMemberId } else { ErrorCode::None };
-    LeaveGroupResponse { error, members: leave.members.into_iter().map(member).collect() }
 }

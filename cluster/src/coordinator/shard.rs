@@ -104,7 +104,7 @@ impl Shard {
     #[must_use]
     pub fn persisted_digest(&self) -> u64 {
         let mut hasher = Fnv::default();
-        self.store.log_view().hash(&mut hasher);
+        self.store.hash_log_view(&mut hasher);
         hasher.finish()
     }
 

@@ -2,6 +2,7 @@
 //! Invariant: it changes only in `replay`, at append and at load alike; what readers of offsets see changes only when an append commits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::message::{Effect, Record, Ticket};
@@ -161,12 +162,12 @@ impl Store {
 
     /// The only place where persisted state changes. Without a ticket the record is committed already.
     fn replay(&mut self, key: Key, value: Option<Value>, ticket: Option<Ticket>) {
-        if let Some(group) = key.group() {
-            if let Some(keys) = self.corrupt.get_mut(group) {
-                keys.remove(&key);
-                if keys.is_empty() {
-                    self.corrupt.remove(group);
-                }
+        if let Some(group) = key.group()
+            && let Some(keys) = self.corrupt.get_mut(group)
+        {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.corrupt.remove(group);
             }
         }
         match (&key, value) {
@@ -209,10 +210,10 @@ impl Store {
             let Some((_, key)) = self.in_flight.pop_front() else { return };
             let Key::Offset { group, topic, partition } = &key else { continue };
             let slot = self.offsets.get_mut(group).and_then(|topics| topics.get_mut(topic)?.get_mut(partition));
-            if let Some(slot) = slot {
-                if let Some((_, value)) = slot.in_flight.pop_front() {
-                    slot.committed = value;
-                }
+            if let Some(slot) = slot
+                && let Some((_, value)) = slot.in_flight.pop_front()
+            {
+                slot.committed = value;
             }
             self.sweep(&key);
         }
@@ -235,18 +236,14 @@ impl Store {
         }
     }
 
-    /// What a replay of the log must give again: groups and the latest offsets.
-    pub(crate) fn log_view(
-        &self,
-    ) -> (&BTreeMap<Arc<str>, GroupRecord>, Vec<(&Arc<str>, &Arc<str>, i32, &OffsetRecord)>) {
-        let offsets = self
-            .offsets
-            .keys()
-            .flat_map(|group| {
-                self.latest_offsets(group).map(move |(topic, partition, value)| (group, topic, partition, value))
-            })
-            .collect();
-        (&self.groups, offsets)
+    /// Hashes what a replay of the log must give again: groups and the latest offsets.
+    pub(crate) fn hash_log_view(&self, hasher: &mut impl Hasher) {
+        self.groups.hash(hasher);
+        for group in self.offsets.keys() {
+            for offset in self.latest_offsets(group) {
+                (group, offset).hash(hasher);
+            }
+        }
     }
 
     pub(crate) fn check(&self) {

@@ -4,4 +4,5 @@ mod random;
 mod rules_admin;
 mod rules_membership;
 mod rules_offsets;
+mod transcripts;
 mod world;

@@ -29,6 +29,7 @@ struct Client {
     leads: Vec<Arc<str>>,
     waiting: Option<RequestId>,
     synced: bool,
+    rejoins: bool,
 }
 
 struct Run {
@@ -72,7 +73,7 @@ impl Run {
             0..60 => self.client_turn(),
             60..75 => self.commit_some(),
             75..95 => {
-                let wait = Duration::from_millis(self.dice.below(3000));
+                let wait = Duration::from_millis(self.dice.below(600));
                 self.world.advance(wait);
             }
             95..97 => self.flap(),
@@ -103,9 +104,9 @@ impl Run {
             0..8 if joined && !self.clients[index].synced => self.sync(index),
             0..4 if joined => self.heartbeat(index),
             4..8 if joined => self.commit(index),
-            8 => return self.crash(index),
-            9 => self.leave(index),
-            10..16 => self.join(index),
+            8 if self.dice.chance(1, 3) => return self.crash(index),
+            9 if self.dice.chance(1, 3) => self.leave(index),
+            10..16 if !joined || self.clients[index].rejoins || self.dice.chance(1, 20) => self.join(index),
             _ => return,
         };
         self.world.asked += 1;
@@ -207,7 +208,7 @@ impl Run {
         }
         let client = &mut self.clients[index];
         assert!(join.generation_id >= client.generation, "a member's generation fell");
-        client.synced = false;
+        (client.synced, client.rejoins) = (false, false);
         client.generation = join.generation_id;
         client.leads = join.members.iter().map(|member| member.member.clone()).collect();
         client.member = join.member;
@@ -220,7 +221,7 @@ impl Run {
             ErrorCode::UnknownMemberId | ErrorCode::FencedInstanceId | ErrorCode::IllegalGeneration => {
                 self.crash(index)
             }
-            ErrorCode::RebalanceInProgress => self.clients[index].synced = false,
+            ErrorCode::RebalanceInProgress => self.clients[index].rejoins = true,
             ErrorCode::None
             | ErrorCode::GroupMaxSizeReached
             | ErrorCode::NotCoordinator

@@ -118,7 +118,7 @@ impl World {
         self.feed(Input::Committed { through });
         let ready = self.held.iter().filter(|(_, (ticket, _))| *ticket <= through).map(|(request, _)| *request);
         for request in ready.collect::<Vec<_>>() {
-            let (_, response) = self.held.remove(&request).unwrap();
+            let (_, response) = self.held.remove(&request).expect("a held answer");
             self.deliver(request, response);
         }
     }
@@ -128,11 +128,11 @@ impl World {
         let until = self.now + by;
         while let Some(deadline) = self.shard.deadline().filter(|deadline| *deadline <= until) {
             let to = deadline.max(self.now);
-            self.wall = Wall(self.wall.0 + i64::try_from((to - self.now).as_millis()).unwrap());
+            self.wall = Wall(self.wall.0 + i64::try_from((to - self.now).as_millis()).expect("a time that fits"));
             self.now = to;
             self.step(Input::Tick);
         }
-        self.wall = Wall(self.wall.0 + i64::try_from((until - self.now).as_millis()).unwrap());
+        self.wall = Wall(self.wall.0 + i64::try_from((until - self.now).as_millis()).expect("a time that fits"));
         self.now = until;
         self.step(Input::Tick);
     }
@@ -249,7 +249,9 @@ impl World {
     }
 
     pub(crate) fn generation(&mut self, member: &str) -> i32 {
-        (0..100).find(|generation| self.heartbeat(member, *generation) != ErrorCode::IllegalGeneration).unwrap()
+        (0..100)
+            .find(|generation| self.heartbeat(member, *generation) != ErrorCode::IllegalGeneration)
+            .expect("a low generation")
     }
 }
 
@@ -280,9 +282,9 @@ pub(crate) fn fixed(instance: &str) -> JoinGroup {
 /// The consumer protocol's metadata for a subscription.
 pub(crate) fn subscription(topics: &[&str]) -> Bytes {
     let mut out = vec![0, 0];
-    out.extend(i32::try_from(topics.len()).unwrap().to_be_bytes());
+    out.extend(i32::try_from(topics.len()).expect("a short list").to_be_bytes());
     for topic in topics {
-        out.extend(i16::try_from(topic.len()).unwrap().to_be_bytes());
+        out.extend(i16::try_from(topic.len()).expect("a short list").to_be_bytes());
         out.extend(topic.as_bytes());
     }
     out.extend((-1i32).to_be_bytes());

@@ -257,10 +257,10 @@ impl Group {
                 }
             }
         }
-        if let Some(instance) = &member.group_instance_id {
-            if self.static_members.get(instance).is_some_and(|owner| **owner == *id) {
-                self.static_members.remove(instance);
-            }
+        if let Some(instance) = &member.group_instance_id
+            && self.static_members.get(instance).is_some_and(|owner| **owner == *id)
+        {
+            self.static_members.remove(instance);
         }
         self.awaiting_join -= usize::from(member.awaiting_join.is_some());
         if self.is_leader(id) {

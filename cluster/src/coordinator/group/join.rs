@@ -135,10 +135,10 @@ impl Group {
         before: &Arc<str>,
         id: Arc<str>,
     ) {
-        if self.state == State::Stable {
-            if let Err(error) = ctx.may_append() {
-                return refuse(ctx, request, error, Arc::default());
-            }
+        if self.state == State::Stable
+            && let Err(error) = ctx.may_append()
+        {
+            return refuse(ctx, request, error, Arc::default());
         }
         let version = join.version;
         let old_leader = self.leader.clone();

@@ -26,6 +26,7 @@ use super::timers::{Timer, Timers};
 use crate::request::RequestId;
 
 pub(crate) use classic::Group;
+pub(crate) use leave::left;
 pub(crate) use offsets::{fetch, topic_deleted};
 
 /// What a group's step may use of its shard.

@@ -54,14 +54,15 @@ impl Group {
         if self.state != State::PreparingRebalance {
             return;
         }
-        if let Some(delay) = &mut self.initial_delay {
-            if delay.new_member && !delay.remaining.is_zero() {
-                let next = ctx.config.initial_rebalance_delay.min(delay.remaining);
-                delay.new_member = false;
-                delay.remaining = delay.remaining.saturating_sub(ctx.config.initial_rebalance_delay);
-                let timer = self.join_timer();
-                return ctx.arm(timer, next);
-            }
+        if let Some(delay) = &mut self.initial_delay
+            && delay.new_member
+            && !delay.remaining.is_zero()
+        {
+            let next = ctx.config.initial_rebalance_delay.min(delay.remaining);
+            delay.new_member = false;
+            delay.remaining = delay.remaining.saturating_sub(ctx.config.initial_rebalance_delay);
+            let timer = self.join_timer();
+            return ctx.arm(timer, next);
         }
         self.complete_join(ctx);
     }

@@ -47,11 +47,9 @@ impl Group {
 
     fn sync_completing(&mut self, ctx: &mut Context<'_>, request: RequestId, sync: SyncGroup) {
         let leads = self.is_leader(&sync.member);
-        if leads {
-            if let Err(error) = ctx.may_append() {
-                // The leader joins again, is told the same, and syncs again.
-                return refuse(ctx, request, error);
-            }
+        if leads && let Err(error) = ctx.may_append() {
+            // The leader joins again, is told the same, and syncs again.
+            return refuse(ctx, request, error);
         }
         ctx.requests.park(request, &self.id);
         let parked = self.members.get_mut(&sync.member).and_then(|member| member.awaiting_sync.replace(request));
