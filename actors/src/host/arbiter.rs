@@ -80,7 +80,12 @@ impl Drop for EndOfBeats {
 /// A handle to an arbiter. Cheap to clone; the thread runs until [`Arbiter::stop`] or the end of its actix system.
 #[derive(Clone, Debug)]
 pub struct Arbiter {
-    name: Arc<str>,
+    shared: Arc<Shared>, // One pointer: every child's declaration holds a handle.
+}
+
+#[derive(Debug)]
+struct Shared {
+    name: String,
     role: Role,
     handle: actix_rt::ArbiterHandle,
     heartbeat: Arc<Heartbeat>,
@@ -114,47 +119,48 @@ impl Arbiter {
                 }
             });
         });
-        Ok(Self { name: Arc::from(name), role, handle, heartbeat, revoked: Revoked::default() })
+        let shared = Shared { name: name.into(), role, handle, heartbeat, revoked: Revoked::default() };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.shared.name
     }
 
     /// What it is for.
     #[must_use]
-    pub const fn role(&self) -> &Role {
-        &self.role
+    pub fn role(&self) -> &Role {
+        &self.shared.role
     }
 
     /// The flag that its thread checks before each system call: set once it has been written off.
     #[must_use]
-    pub const fn revoked(&self) -> &Revoked {
-        &self.revoked
+    pub fn revoked(&self) -> &Revoked {
+        &self.shared.revoked
     }
 
     /// How long its loop has not turned.
     #[must_use]
     pub fn silence(&self) -> Duration {
-        self.heartbeat.silence(Instant::now())
+        self.shared.heartbeat.silence(Instant::now())
     }
 
     /// Whether the thread's loop is over.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.heartbeat.has_ended()
+        self.shared.heartbeat.has_ended()
     }
 
     /// Runs `work` on the thread; false if the thread has ended.
     pub fn run(&self, work: impl FnOnce() + Send + 'static) -> bool {
-        self.handle.spawn_fn(work)
+        self.shared.handle.spawn_fn(work)
     }
 
     /// Asks the thread to end; what runs on it is dropped.
     pub fn stop(&self) {
-        self.handle.stop();
+        self.shared.handle.stop();
     }
 }
 

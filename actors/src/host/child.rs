@@ -145,7 +145,7 @@ where
             };
             actor.mailbox().open(incarnation);
             guard.started();
-            actix_rt::spawn(run(guard, Guarded::new(life, killed)));
+            actix_rt::spawn(Guarded::new(guard, life, killed));
         });
         leash
     }
@@ -170,11 +170,6 @@ fn build<B>(factory: impl FnOnce() -> StartResult<B>) -> Result<B, ExitReason> {
         Ok(Err(error)) => Err(ExitReason::StartFailed { message: error.to_string(), site: None }),
         Err(caught) => Err(ExitReason::StartFailed { message: caught.message, site: Some(caught.site) }),
     }
-}
-
-async fn run<F: Future<Output = ExitReason>>(guard: ExitGuard, life: Guarded<F>) {
-    let reason = life.await;
-    guard.end(reason);
 }
 
 /// Ready once the supervisor asks for an orderly stop. For ever pending otherwise.
@@ -238,7 +233,7 @@ where
                 task.await;
                 ExitReason::Normal
             };
-            actix_rt::spawn(run(guard, Guarded::new(life, killed)));
+            actix_rt::spawn(Guarded::new(guard, life, killed));
         });
         leash
     }
@@ -350,7 +345,7 @@ impl Launcher for BranchLauncher {
         self.branch.placement.run(move || {
             let started = guard.addressee();
             let life = supervise::supervise(branch, path, observer, stop, started);
-            actix_rt::spawn(run(guard, Guarded::new(life, killed)));
+            actix_rt::spawn(Guarded::new(guard, life, killed));
         });
         leash
     }

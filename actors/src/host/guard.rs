@@ -79,42 +79,48 @@ impl Leash {
     }
 }
 
-/// Polls a life inside a catch until it ends, panics, or is killed.
+/// Polls a life inside a catch until it ends, panics, or is killed, and reports it.
 pub(crate) struct Guarded<F: Future<Output = ExitReason>> {
+    guard: Option<ExitGuard>,
     life: Option<Pin<Box<F>>>,
     killed: oneshot::Receiver<()>,
 }
 
 impl<F: Future<Output = ExitReason>> Guarded<F> {
-    pub(crate) fn new(life: F, killed: oneshot::Receiver<()>) -> Self {
-        Self { life: Some(Box::pin(life)), killed }
+    pub(crate) fn new(guard: ExitGuard, life: F, killed: oneshot::Receiver<()>) -> Self {
+        Self { guard: Some(guard), life: Some(Box::pin(life)), killed }
     }
 
-    /// Drops the life; a panic in doing so is the life's end unless it already had a bad one.
-    fn drop_life(&mut self, reason: ExitReason) -> ExitReason {
+    /// Drops the life and reports its end; a panic in dropping it is its end, unless it already had a bad one.
+    fn drop_life(&mut self, reason: ExitReason) {
         let life = self.life.take();
-        match catch(move || drop(life)) {
+        let reason = match catch(move || drop(life)) {
             Err(caught) if !reason.is_abnormal() => ExitReason::Panic { message: caught.message, site: caught.site },
             _ => reason,
+        };
+        if let Some(guard) = self.guard.take() {
+            guard.end(reason);
         }
     }
 }
 
 impl<F: Future<Output = ExitReason>> Future for Guarded<F> {
-    type Output = ExitReason;
+    type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<ExitReason> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         if Pin::new(&mut this.killed).poll(context).is_ready() {
-            return Poll::Ready(this.drop_life(ExitReason::Killed));
+            this.drop_life(ExitReason::Killed);
+            return Poll::Ready(());
         }
-        let Some(life) = this.life.as_mut() else { return Poll::Ready(ExitReason::Killed) };
+        let Some(life) = this.life.as_mut() else { return Poll::Ready(()) };
         let reason = match catch(|| life.as_mut().poll(context)) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(reason)) => reason,
             Err(caught) => ExitReason::Panic { message: caught.message, site: caught.site },
         };
-        Poll::Ready(this.drop_life(reason))
+        this.drop_life(reason);
+        Poll::Ready(())
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt;
 
-use super::child::{Branch, Child, Launch};
+use super::child::{Branch, Child, Launch, Launcher};
 use super::clock;
 use super::guard::Leash;
 use crate::child_spec::{ChildId, ExitReason, Incarnation};
@@ -146,7 +146,7 @@ impl fmt::Debug for SupervisorHandle {
 }
 
 struct Held {
-    child: Child,
+    launcher: Arc<dyn Launcher>,
     leash: Option<Leash>,
 }
 
@@ -250,7 +250,10 @@ impl Host {
             path,
             machine: Supervisor::new(branch.policy, specs, after),
             rng: Prng::new(hasher.finish()),
-            held: children.into_iter().map(|child| (child.spec.id.clone(), Held { child, leash: None })).collect(),
+            held: children
+                .into_iter()
+                .map(|child| (child.spec.id, Held { launcher: child.launcher, leash: None }))
+                .collect(),
             events,
             handle: branch.handle,
             observer,
@@ -280,7 +283,7 @@ impl Host {
                     drop(done.send(Err(ChildError::Refused)));
                     return None;
                 }
-                self.held.insert(id.clone(), Held { child, leash: None });
+                self.held.insert(id.clone(), Held { launcher: child.launcher, leash: None });
                 self.adding.insert(id, done);
                 Some(SupervisorInput::AddChild(spec))
             }
@@ -298,7 +301,7 @@ impl Host {
 
     fn snapshot(&self) -> Vec<ChildSnapshot> {
         let with_launcher = |status: ChildStatus| {
-            let launcher = &self.held.get(&status.id)?.child.launcher;
+            let launcher = &self.held.get(&status.id)?.launcher;
             let branch = launcher.branch().cloned();
             Some(ChildSnapshot { status, kind: launcher.kind(), depth: launcher.depth(), branch })
         };
@@ -366,7 +369,7 @@ impl Host {
         let Some(held) = self.held.get_mut(id) else { return };
         let (events, observer) = (self.events.clone(), Arc::clone(&self.observer));
         let launch = Launch { path, id: id.clone(), incarnation, events, observer };
-        held.leash = Some(held.child.launcher.launch(launch));
+        held.leash = Some(held.launcher.launch(launch));
     }
 
     fn quarantined(&mut self, id: &ChildId, reason: ExitReason) {
@@ -375,7 +378,7 @@ impl Host {
         self.observer.quarantined(&path, &reason);
         if let Some(held) = self.held.get_mut(id) {
             held.leash = None;
-            held.child.launcher.closed(ActorState::Quarantined);
+            held.launcher.closed(ActorState::Quarantined);
         }
         if let Some(done) = self.adding.remove(id) {
             drop(done.send(Err(ChildError::Failed(reason))));
@@ -385,7 +388,7 @@ impl Host {
     fn ended(&mut self, id: &ChildId, reason: ExitReason) {
         if let Some(held) = self.held.get_mut(id) {
             held.leash = None;
-            held.child.launcher.closed(ActorState::Stopped);
+            held.launcher.closed(ActorState::Stopped);
         }
         if self.machine.child(id).is_none_or(|child| child.state != ChildState::Ended) {
             self.held.remove(id); // A dynamic child is forgotten; a static one keeps its place.

@@ -32,7 +32,8 @@ pub(super) struct Dynamic {
     max_concurrent_starts: usize,
     distinct_failures: Intensity,
     panics_to_quarantine: u32,
-    items: BTreeMap<ChildId, Item>,
+    /// Boxed: a tree's nodes are half empty when ids arrive in order.
+    items: BTreeMap<ChildId, Box<Item>>,
     /// Whose start is due, first come first served. May name children that have gone.
     due: VecDeque<ChildId>,
     timers: BTreeSet<(Mono, ChildId)>,
@@ -89,7 +90,8 @@ impl Dynamic {
             return false;
         }
         let id = spec.id.clone();
-        self.items.insert(id.clone(), Item { child: Child::new(spec, now), timer: None, removing: false });
+        let item = Item { child: Child::new(spec, now), timer: None, removing: false };
+        self.items.insert(id.clone(), Box::new(item));
         self.due.push_back(id);
         true
     }
