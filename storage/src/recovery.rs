@@ -183,21 +183,21 @@ impl Log {
             (None, _) => self.log_start_offset,
         };
         let missing = stored.is_none() && self.log_end_offset() > self.log_start_offset;
+        let end = self.log_end_offset();
         let mut epochs = stored.clone().unwrap_or_default();
-        epochs.truncate_from_end(self.log_end_offset() + 1);
-        let files: Vec<(Arc<dyn DiskFile>, u64, Offset)> = self.files_after(from);
-        for (file, size, _) in files {
+        // An epoch that has begun and written nothing is in no batch.
+        let begun = epochs.latest().filter(|last| last.start_offset == end);
+        epochs.truncate_from_end(from);
+        for (file, size, _) in self.files_after(from) {
             let mut walk = HeaderWalk::new(file.as_ref(), 0, size, LONG_WALK_BUFFER);
             while let Some((_, header)) = walk.next().map_err(doing("walk a segment"))? {
-                let at = header.base_offset.max(self.log_start_offset);
-                if header.next_offset() > from
-                    && epochs
-                        .latest()
-                        .is_none_or(|last| last.epoch != header.partition_leader_epoch || last.start_offset > at)
-                {
-                    epochs.assign(header.partition_leader_epoch, at);
+                if header.next_offset() > from {
+                    epochs.assign(header.partition_leader_epoch, header.base_offset.max(self.log_start_offset));
                 }
             }
+        }
+        if let Some(begun) = begun.filter(|begun| epochs.latest().is_none_or(|last| last.epoch < begun.epoch)) {
+            epochs.assign(begun.epoch, begun.start_offset);
         }
         epochs.truncate_from_start(self.log_start_offset);
         let changed = stored.as_ref() != Some(&epochs);

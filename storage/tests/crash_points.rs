@@ -16,7 +16,7 @@ use madang_protocol::types::{LeaderEpoch, Offset};
 use madang_storage::{AppendOutcome, BatchToAppend, Crash, Disk, Fault, FaultDisk, Log, OpenLog, RealDisk, Start};
 
 const DIRECTORY: &str = "/data/topic-0";
-const STEPS: usize = 120;
+const STEPS: usize = 50;
 
 /// What the run has done so far, as the disk never sees it.
 #[derive(Default)]
@@ -200,13 +200,13 @@ fn sweep(seed: u64, kind: Crash, every: usize) -> u64 {
 
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_confirmed() {
-    let operations: u64 = (0..8).map(|seed| sweep(seed, Crash::Power, 1)).sum();
+    let operations: u64 = (0..20).map(|seed| sweep(seed, Crash::Power, 1)).sum();
     assert!(operations >= 2000, "{operations} operations");
 }
 
 #[test]
 fn a_kill_at_any_operation_loses_nothing_confirmed() {
-    for seed in 100..103 {
+    for seed in 100..105 {
         sweep(seed, Crash::Kill, 1);
     }
 }
