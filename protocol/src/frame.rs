@@ -152,14 +152,12 @@ fn encode_frame(write: impl FnOnce(&mut Writer) -> Result<(), EncodeError>) -> R
     Ok(writer.finish())
 }
 
-/// Reads the body of a request, which must fill the rest of its frame.
+/// Reads the body of a request. Bytes behind it are passed over, as Kafka's broker does; [`Reader::expect_end`] tells whether there are any.
 ///
 /// # Errors
 /// [`DecodeError`] if the bytes are no such body.
 pub fn decode_request_body<'a, R: Request<'a>>(reader: &mut Reader<'a>, version: i16) -> Result<R, DecodeError> {
-    let body = R::decode(reader, version)?;
-    reader.expect_end()?;
-    Ok(body)
+    R::decode(reader, version)
 }
 
 /// Reads a response frame (without its length prefix) to a request `R<'_>` of `version`.

@@ -12,6 +12,7 @@ use madang_protocol::frame::{
 use madang_protocol::messages::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 use madang_protocol::messages::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use madang_protocol::messages::heartbeat::HeartbeatRequest;
+use madang_protocol::messages::metadata::MetadataRequest;
 use madang_protocol::payload::{Payload, Region};
 use madang_protocol::{ApiKey, DecodeError, IntoStatic, Reader, Request};
 
@@ -130,6 +131,14 @@ fn a_flexible_request_header_keeps_its_plain_client_id() {
     let mut reader = Reader::new(&frame);
     assert_eq!(RequestHeader::decode(&mut reader), Ok(header));
     assert_eq!(decode_request_body(&mut reader, 3), Ok(ApiVersionsRequest::default()));
+}
+
+#[test]
+fn bytes_behind_a_request_are_passed_over() {
+    let frame = Bytes::from_static(&[0, 0, 0, 0, 1, 2, 3]);
+    let mut reader = Reader::new(&frame);
+    assert_eq!(decode_request_body::<MetadataRequest<'_>>(&mut reader, 0), Ok(MetadataRequest::default()));
+    assert_eq!(reader.expect_end(), Err(DecodeError::TrailingBytes { remaining: 3 }));
 }
 
 #[test]
