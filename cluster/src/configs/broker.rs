@@ -270,9 +270,13 @@ impl BrokerConfig {
             transactional_id_expiration: values.millis("transactional.id.expiration.ms"),
             producer_id_expiration: values.millis("producer.id.expiration.ms"),
             max_connections: values.size("madang.max.connections").min(values.size("max.connections")),
-            max_connections_per_ip: values.size("madang.max.connections.per.ip").min(values.size("max.connections.per.ip")),
+            max_connections_per_ip: values
+                .size("madang.max.connections.per.ip")
+                .min(values.size("max.connections.per.ip")),
             reserved_connections: values.size("madang.reserved.connections"),
-            connection_creation_rate: values.size("madang.connection.creation.rate").min(values.size("max.connection.creation.rate")),
+            connection_creation_rate: values
+                .size("madang.connection.creation.rate")
+                .min(values.size("max.connection.creation.rate")),
             connection_creation_rate_per_ip: values.size("madang.connection.creation.rate.per.ip"),
             max_in_flight_requests: values.size("madang.max.in.flight.requests.per.connection"),
             max_in_flight_bytes: values.size("madang.max.in.flight.bytes.per.connection"),
@@ -356,9 +360,8 @@ impl<'a> Values<'a> {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = name.to_uppercase();
         let port = port.parse().map_err(|_| unreadable())?;
-        let security_protocol = self
-            .protocol(&name)
-            .ok_or_else(|| BrokerConfigError::UnknownProtocol { key, listener: name.clone() })?;
+        let security_protocol =
+            self.protocol(&name).ok_or_else(|| BrokerConfigError::UnknownProtocol { key, listener: name.clone() })?;
         Ok(ListenerConfig { name, host: host.to_owned(), port, security_protocol })
     }
 
@@ -386,7 +389,10 @@ mod tests {
     fn nothing_set_is_a_broker_of_defaults() {
         let config = BrokerConfig::default();
         assert_eq!((config.node_id, config.num_partitions, config.default_replication_factor), (NodeId(1), 1, 1));
-        assert_eq!((config.max_connections, config.max_connections_per_ip, config.group_max_size), (50_000, 5_000, 10_000));
+        assert_eq!(
+            (config.max_connections, config.max_connections_per_ip, config.group_max_size),
+            (50_000, 5_000, 10_000)
+        );
         assert_eq!(config.offsets_retention, Duration::from_hours(168));
         assert_eq!((config.listeners[0].name.as_str(), config.listeners[0].port), ("PLAINTEXT", 9092));
         assert_eq!(config.advertised_listeners, config.listeners);
@@ -400,7 +406,10 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(config.listeners[0].host, "::1");
-        assert_eq!((config.listeners[1].port, config.listeners[1].security_protocol), (9093, SecurityProtocol::SaslSsl));
+        assert_eq!(
+            (config.listeners[1].port, config.listeners[1].security_protocol),
+            (9093, SecurityProtocol::SaslSsl)
+        );
     }
 
     #[test]

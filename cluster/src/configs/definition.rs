@@ -169,9 +169,8 @@ impl ConfigDefinition {
 
     fn check_one_of(&self, value: &str, allowed: &[&str], ignore_case: bool) -> Result<(), InvalidConfig> {
         let one = |value: &str| {
-            let found = allowed
-                .iter()
-                .any(|allowed| *allowed == value || (ignore_case && allowed.eq_ignore_ascii_case(value)));
+            let found =
+                allowed.iter().any(|allowed| *allowed == value || (ignore_case && allowed.eq_ignore_ascii_case(value)));
             let case = if ignore_case { " (case insensitive)" } else { "" };
             let why = format!("String must be one of{case}: {}", allowed.join(", "));
             if found { Ok(()) } else { Err(self.invalid(value, &why)) }
@@ -185,7 +184,9 @@ impl ConfigDefinition {
     fn check_throttled(&self, value: &str) -> Result<(), InvalidConfig> {
         let numbers = |item: &str| {
             item.split_once(':').is_some_and(|(partition, broker)| {
-                [partition, broker].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+                [partition, broker]
+                    .iter()
+                    .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
             })
         };
         if value == "*" || list_items(value).all(numbers) {
@@ -201,7 +202,7 @@ impl ConfigDefinition {
 }
 
 /// The texts between a list's commas, trimmed; none of an empty list.
-pub(crate) fn list_items(value: &str) -> impl Iterator<Item = &str> {
+pub fn list_items(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
@@ -319,7 +320,11 @@ mod tests {
         for (key, value, expected) in [
             ("segment.bytes", "1", "Invalid value 1 for configuration segment.bytes: Value must be at least 1048576"),
             ("segment.bytes", "abc", "Invalid value abc for configuration segment.bytes: Not a number of type INT"),
-            ("cleanup.policy", "x", "Invalid value x for configuration cleanup.policy: String must be one of: compact, delete"),
+            (
+                "cleanup.policy",
+                "x",
+                "Invalid value x for configuration cleanup.policy: String must be one of: compact, delete",
+            ),
             (
                 "compression.gzip.level",
                 "0",
@@ -330,7 +335,11 @@ mod tests {
                 "2",
                 "Invalid value 2.0 for configuration min.cleanable.dirty.ratio: Value must be no more than 1",
             ),
-            ("preallocate", "x", "Invalid value x for configuration preallocate: Expected value to be either true or false"),
+            (
+                "preallocate",
+                "x",
+                "Invalid value x for configuration preallocate: Expected value to be either true or false",
+            ),
         ] {
             assert_eq!(message(key, value), expected);
         }

@@ -4,7 +4,9 @@
 use madang_protocol::types::NodeId;
 
 use super::broker::BrokerConfig;
-use super::definition::{ConfigDefinition, ConfigKind, UpdateMode, broker_definition, broker_definitions, topic_definitions};
+use super::definition::{
+    ConfigDefinition, ConfigKind, UpdateMode, broker_definition, broker_definitions, topic_definitions,
+};
 use super::topic::resolve_topic_value;
 use crate::metadata::{ConfigMap, ConfigResource, MetadataImage};
 
@@ -66,7 +68,12 @@ pub struct DescribedConfig {
 
 /// Every key of a topic, sorted by name.
 #[must_use]
-pub fn describe_topic(image: &MetadataImage, broker: &BrokerConfig, node_id: NodeId, topic: &str) -> Vec<DescribedConfig> {
+pub fn describe_topic(
+    image: &MetadataImage,
+    broker: &BrokerConfig,
+    node_id: NodeId,
+    topic: &str,
+) -> Vec<DescribedConfig> {
     let own = image.topic_config(topic).map(AsRef::as_ref);
     let places = Places::new(image, broker, node_id);
     let describe = |key: &'static ConfigDefinition| {

@@ -202,7 +202,10 @@ impl<'a> Layers<'a> {
     fn text(&self, key: &str) -> String {
         let own = self.topic.and_then(|config| config.get(key)).map(|value| value.trim());
         let default = || topic_definition(key).and_then(|definition| definition.default);
-        own.map(str::to_owned).or_else(|| self.inherited(key)).or_else(|| default().map(str::to_owned)).unwrap_or_default()
+        own.map(str::to_owned)
+            .or_else(|| self.inherited(key))
+            .or_else(|| default().map(str::to_owned))
+            .unwrap_or_default()
     }
 
     fn long(&self, key: &str) -> i64 {
@@ -217,7 +220,11 @@ impl<'a> Layers<'a> {
     /// The brokers' value of the key that stands behind a topic key.
     fn inherited(&self, key: &str) -> Option<String> {
         match key {
-            "retention.ms" => self.first_of(&[("log.retention.ms", 1), ("log.retention.minutes", 60_000), ("log.retention.hours", 3_600_000)]),
+            "retention.ms" => self.first_of(&[
+                ("log.retention.ms", 1),
+                ("log.retention.minutes", 60_000),
+                ("log.retention.hours", 3_600_000),
+            ]),
             "segment.ms" => self.first_of(&[("log.roll.ms", 1), ("log.roll.hours", 3_600_000)]),
             "segment.jitter.ms" => self.first_of(&[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 3_600_000)]),
             "flush.ms" => self.first_of(&[("log.flush.interval.ms", 1), ("log.flush.scheduler.interval.ms", 1)]),
@@ -287,7 +294,10 @@ mod tests {
         };
         let hours = ("log.retention.hours", "1");
         assert_eq!(retention(&[hours, ("log.retention.minutes", "7")]), Some(Duration::from_mins(7)));
-        assert_eq!(retention(&[hours, ("log.retention.minutes", "7"), ("log.retention.ms", "9")]), Some(Duration::from_millis(9)));
+        assert_eq!(
+            retention(&[hours, ("log.retention.minutes", "7"), ("log.retention.ms", "9")]),
+            Some(Duration::from_millis(9))
+        );
         assert_eq!(retention(&[("log.retention.hours", "-1")]), None);
     }
 

@@ -1,4 +1,381 @@
-//! The controller.
+//! The controller: the one that changes the metadata, on top of a Raft log among the voters.
+//! Invariant: the metadata changes only by `replay` of committed entries; a proposal is answered only after its entry, and every entry
+//! that its answer depends on, is committed and durable.
+
+mod api;
+mod brokers;
+mod configs;
+mod draft;
+mod partitions;
+mod quorum;
+mod raft_log;
 pub mod records;
 mod replay;
-pub use replay::{dump, replay};
+mod tail;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use madang_actors::clock::{Mono, Wall};
+use madang_actors::machine::Machine;
+use madang_actors::prng::Prng;
+use madang_protocol::ErrorCode;
+use madang_protocol::types::{NodeId, Uuid};
+use madang_storage::{Disk, DiskFile};
+use raft::eraftpb::{Entry, EntryType, Message};
+use thiserror::Error;
+
+pub use self::api::{
+    AlterOp, ApiError, ApiResult, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic, MAX_PARTITIONS_PER_REQUEST,
+    MorePartitions, NewTopic, Outcome, PRODUCER_ID_BLOCK, Proposal, RegisterBroker, ResourceAlteration, ResourceReplacement,
+    TopicRef,
+};
+use self::draft::Draft;
+use self::quorum::{Decided, Quorum};
+pub use self::raft_log::{Loaded, RaftLog, RaftLogError, SnapshotMeta, StoredSnapshot};
+use self::records::{ClusterRecord, MetadataRecord, RecordError, decode_records, encode_records};
+pub use self::replay::{dump, replay};
+pub use self::topics::check_name as check_topic_name;
+use crate::configs::BrokerConfig;
+use crate::metadata::{Fnv, MetadataDelta, MetadataImage};
+use crate::request::RequestId;
+
+/// Number of a sync of the metadata log. They are asked for and complete in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SyncTicket(pub u64);
+
+/// What a controller needs to know to start.
+#[derive(Clone, Debug)]
+pub struct ControllerConfig {
+    /// The node it runs on.
+    pub node_id: NodeId,
+    /// All voters, this one included; counts only at the very first start.
+    pub voters: Vec<NodeId>,
+    /// The node's settings: defaults of new topics.
+    pub broker: BrokerConfig,
+    /// Where the metadata log lives; nothing else does.
+    pub directory: PathBuf,
+}
+
+/// Why a controller cannot start.
+#[derive(Debug, Error)]
+pub enum ControllerError {
+    /// The log cannot be read or written.
+    #[error(transparent)]
+    Log(#[from] RaftLogError),
+    /// A record cannot be read or written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Raft refuses what it was given.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// What can happen to a controller.
+#[derive(Debug)]
+pub enum ControllerInput {
+    /// The first input of its life: a lone voter elects itself at once.
+    Start,
+    /// Time alone has passed.
+    Tick,
+    /// Something to change.
+    Propose {
+        /// Who asks.
+        request: RequestId,
+        /// What.
+        proposal: Proposal,
+    },
+    /// A sync has ended. One ticket's success stands for all before it.
+    Synced {
+        /// Which.
+        ticket: SyncTicket,
+        /// How; an error's text.
+        result: Result<(), String>,
+    },
+    /// Another voter's message.
+    Message(Box<Message>),
+}
+
+/// What a controller asks of its shell. Effects are performed in order.
+#[derive(Debug)]
+pub enum ControllerEffect {
+    /// Sync the file on the metadata log's own thread and return [`ControllerInput::Synced`]. Syncs are done in order; if several
+    /// wait for one file, one sync for the last ticket is enough.
+    Sync {
+        /// Which.
+        ticket: SyncTicket,
+        /// What.
+        file: Arc<dyn DiskFile>,
+    },
+    /// Committed metadata changed: make it visible. Comes before every reply that follows from it. The first one, after
+    /// [`ControllerInput::Start`], is the snapshot that the log starts from.
+    Publish {
+        /// The metadata now.
+        image: Arc<MetadataImage>,
+        /// What changed since the one published before.
+        delta: Arc<MetadataDelta>,
+    },
+    /// Answer a proposal: committed and durable already.
+    Reply {
+        /// Who asked.
+        request: RequestId,
+        /// How it ended. `NOT_CONTROLLER` says nothing about whether the change will be made.
+        result: ApiResult<Outcome>,
+    },
+    /// Send to the voter of this Raft number (node id + 1). May be lost.
+    Send {
+        /// To whom.
+        to: u64,
+        /// What.
+        message: Box<Message>,
+    },
+    /// The controller cannot go on: its log failed. It takes no further input; the process has to open it anew.
+    Fatal(String),
+}
+
+/// An answer that waits until the entry at `index` is applied.
+#[derive(Debug)]
+struct Waiting {
+    index: u64,
+    request: RequestId,
+    result: ApiResult<Outcome>,
+}
+
+/// A voter of the metadata quorum; the elected one takes proposals.
+pub struct Controller {
+    defaults: BrokerConfig,
+    quorum: Quorum,
+    /// What is committed.
+    image: MetadataImage,
+    /// What will be, once all that was proposed is committed; only on the leader.
+    pending: Option<MetadataImage>,
+    waiting: VecDeque<Waiting>,
+    failed: bool,
+}
+
+impl Controller {
+    /// Opens the metadata log, or starts one. What is in the log is published when it is known to be committed: on a lone voter after
+    /// the first sync.
+    ///
+    /// # Errors
+    /// A log that the disk does not give, or that is damaged. Nothing was deleted then.
+    pub fn open(config: ControllerConfig, disk: Arc<dyn Disk>) -> Result<Self, ControllerError> {
+        let quorum = Quorum::open(&config, disk)?;
+        let mut image = MetadataImage::default();
+        load_snapshot(&mut image, &quorum.node.store().snapshot)?;
+        let (waiting, pending) = (VecDeque::new(), None);
+        Ok(Self { defaults: config.broker, quorum, image, pending, waiting, failed: false })
+    }
+
+    /// The committed metadata.
+    #[must_use]
+    pub const fn image(&self) -> &MetadataImage {
+        &self.image
+    }
+
+    /// Whether this voter takes proposals.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.quorum.is_leader()
+    }
+
+    fn handle(
+        &mut self,
+        now: Mono,
+        input: ControllerInput,
+        rng: &mut Prng,
+        effects: &mut Vec<ControllerEffect>,
+    ) -> Result<(), String> {
+        self.quorum.tick(now);
+        match input {
+            ControllerInput::Start => {
+                let delta = MetadataDelta::full(&self.image);
+                effects.push(ControllerEffect::Publish { image: Arc::new(self.image.clone()), delta: Arc::new(delta) });
+                self.quorum.start(now)?;
+            }
+            ControllerInput::Tick => {}
+            ControllerInput::Propose { request, proposal } => self.propose(request, proposal, rng, effects)?,
+            ControllerInput::Synced { ticket, result: Ok(()) } => self.quorum.synced(ticket, effects),
+            ControllerInput::Synced { result: Err(why), .. } => return Err(format!("sync of the metadata log: {why}")),
+            // A message that Raft refuses is one of a node that is not, or no longer, a voter.
+            ControllerInput::Message(message) => drop(self.quorum.node.step(*message)),
+        }
+        self.settle(rng, effects)?;
+        self.name_cluster(rng, effects)
+    }
+
+    /// Lets Raft run until it has nothing more to do by itself.
+    fn settle(&mut self, rng: &mut Prng, effects: &mut Vec<ControllerEffect>) -> Result<(), String> {
+        while let Some(decided) = self.quorum.advance(&self.image, rng, effects)? {
+            self.apply(decided, effects)?;
+            self.quorum.applied();
+            if !self.quorum.is_leader() {
+                self.pending = None;
+                for waiting in self.waiting.drain(..) {
+                    let result = Err(ErrorCode::NotController.into());
+                    effects.push(ControllerEffect::Reply { request: waiting.request, result });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, decided: Decided, effects: &mut Vec<ControllerEffect>) -> Result<(), String> {
+        let from_version = self.image.version();
+        let mut delta = MetadataDelta::default();
+        match decided {
+            Decided::Entries(entries) if entries.is_empty() => return Ok(()),
+            Decided::Entries(entries) => {
+                for entry in &entries {
+                    replay_entry(&mut self.image, &mut delta, entry).map_err(|error| error.to_string())?;
+                }
+            }
+            Decided::Snapshot(snapshot) => {
+                self.image = MetadataImage::default();
+                load_snapshot(&mut self.image, &snapshot).map_err(|error| error.to_string())?;
+                delta = MetadataDelta::full(&self.image);
+            }
+        }
+        (delta.from_version, delta.to_version) = (from_version, self.image.version());
+        effects.push(ControllerEffect::Publish { image: Arc::new(self.image.clone()), delta: Arc::new(delta) });
+        self.answer(effects);
+        Ok(())
+    }
+
+    fn answer(&mut self, effects: &mut Vec<ControllerEffect>) {
+        let applied = self.image.version();
+        while let Some(Waiting { request, result, .. }) = self.waiting.pop_front_if(|oldest| oldest.index <= applied) {
+            effects.push(ControllerEffect::Reply { request, result });
+        }
+    }
+
+    fn propose(
+        &mut self,
+        request: RequestId,
+        proposal: Proposal,
+        rng: &mut Prng,
+        effects: &mut Vec<ControllerEffect>,
+    ) -> Result<(), String> {
+        if !self.quorum.is_leader() {
+            let result = Err(ErrorCode::NotController.into());
+            effects.push(ControllerEffect::Reply { request, result });
+            return Ok(());
+        }
+        let pending = self.pending_image()?;
+        let mut draft = Draft::new(&pending, &self.defaults, rng);
+        let result = draft.propose(proposal);
+        let (records, image) = (draft.records, draft.image);
+        let result = match self.append(&records, image) {
+            Ok(()) => result,
+            Err(error) => Err(error),
+        };
+        // Even a refusal may rest on what is not committed yet.
+        self.waiting.push_back(Waiting { index: self.quorum.last_index(), request, result });
+        self.answer(effects);
+        Ok(())
+    }
+
+    /// The metadata as it will be once the whole log is committed.
+    fn pending_image(&mut self) -> Result<MetadataImage, String> {
+        if let Some(pending) = &self.pending {
+            return Ok(pending.clone());
+        }
+        let mut pending = self.image.clone();
+        for entry in self.quorum.node.store().after(self.image.version()) {
+            replay_entry(&mut pending, &mut MetadataDelta::default(), entry).map_err(|error| error.to_string())?;
+        }
+        Ok(pending)
+    }
+
+    fn append(&mut self, records: &[MetadataRecord], image: MetadataImage) -> ApiResult<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut data = Vec::new();
+        encode_records(records, &mut data)
+            .map_err(|error| ApiError::new(ErrorCode::UnknownServerError, error.to_string()))?;
+        self.quorum.node.propose(Vec::new(), data).map_err(|_| ErrorCode::NotController)?;
+        self.pending = Some(image);
+        Ok(())
+    }
+
+    /// The first leader of a new cluster gives it its id.
+    fn name_cluster(&mut self, rng: &mut Prng, effects: &mut Vec<ControllerEffect>) -> Result<(), String> {
+        if !self.quorum.is_leader() || !self.image.cluster_id().is_zero() {
+            return Ok(());
+        }
+        let mut image = self.pending_image()?;
+        if !image.cluster_id().is_zero() {
+            return Ok(());
+        }
+        let cluster_id = Uuid::from_random(rng.next_u64(), rng.next_u64());
+        let record = MetadataRecord::Cluster(ClusterRecord { cluster_id: cluster_id.0 });
+        replay(&mut image, &mut MetadataDelta::default(), record.clone());
+        // Refused only when the leadership has just ended; the next leader does it then.
+        drop(self.append(&[record], image));
+        self.settle(rng, effects)
+    }
+}
+
+fn replay_entry(image: &mut MetadataImage, delta: &mut MetadataDelta, entry: &Entry) -> Result<(), RecordError> {
+    if entry.entry_type == EntryType::EntryNormal {
+        decode_records(&entry.data)?.into_iter().for_each(|record| replay(image, delta, record));
+    }
+    image.version = entry.index;
+    Ok(())
+}
+
+fn load_snapshot(image: &mut MetadataImage, snapshot: &StoredSnapshot) -> Result<(), RecordError> {
+    let records = decode_records(&snapshot.records)?;
+    records.into_iter().for_each(|record| replay(image, &mut MetadataDelta::default(), record));
+    image.version = snapshot.meta.index;
+    Ok(())
+}
+
+impl Machine for Controller {
+    type Input = ControllerInput;
+    type Effect = ControllerEffect;
+
+    fn step(&mut self, now: Mono, _: Wall, input: ControllerInput, rng: &mut Prng, effects: &mut Vec<ControllerEffect>) {
+        if self.failed {
+            if let ControllerInput::Propose { request, .. } = input {
+                let result = Err(ErrorCode::NotController.into());
+                effects.push(ControllerEffect::Reply { request, result });
+            }
+            return;
+        }
+        if let Err(why) = self.handle(now, input, rng, effects) {
+            self.failed = true;
+            for waiting in self.waiting.drain(..) {
+                let result = Err(ErrorCode::NotController.into());
+                effects.push(ControllerEffect::Reply { request: waiting.request, result });
+            }
+            effects.push(ControllerEffect::Fatal(why));
+        }
+    }
+
+    fn deadline(&self) -> Option<Mono> {
+        self.quorum.deadline().filter(|_| !self.failed)
+    }
+
+    fn check(&self) {
+        assert!(self.image.version() <= self.quorum.last_index(), "what is applied is in the log");
+        assert!(self.waiting.iter().all(|waiting| waiting.index > self.image.version()), "every due answer has left");
+        assert!(self.pending.is_none() || self.quorum.is_leader() || self.failed, "only a leader looks ahead");
+    }
+
+    fn digest(&self) -> u64 {
+        let mut hasher = Fnv::default();
+        let raft = &self.quorum.node.raft;
+        (self.image.digest(), raft.term, raft.vote, raft.state as u8, self.quorum.last_index()).hash(&mut hasher);
+        for waiting in &self.waiting {
+            (waiting.index, waiting.request).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}

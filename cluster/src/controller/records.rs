@@ -232,7 +232,8 @@ pub fn decode_records(mut bytes: &[u8]) -> Result<Vec<MetadataRecord>, RecordErr
             return Err(RecordError::CutShort);
         }
         let length = u32_at(bytes, 0) as usize;
-        let end = length.checked_add(8).filter(|end| length >= 4 && *end <= bytes.len()).ok_or(RecordError::CutShort)?;
+        let end =
+            length.checked_add(8).filter(|end| length >= 4 && *end <= bytes.len()).ok_or(RecordError::CutShort)?;
         let checked = &bytes[8..end];
         if crc32c::crc32c(checked) != u32_at(bytes, 4) {
             return Err(RecordError::Corrupt);
@@ -293,10 +294,7 @@ mod tests {
     fn samples() -> Vec<(MetadataRecord, &'static str)> {
         let id = [7; 16];
         vec![
-            (
-                MetadataRecord::Topic(TopicRecord { topic_id: id, name: "ab".into() }),
-                "TOPIC",
-            ),
+            (MetadataRecord::Topic(TopicRecord { topic_id: id, name: "ab".into() }), "TOPIC"),
             (
                 MetadataRecord::Config(ConfigRecord {
                     resource_type: 2,

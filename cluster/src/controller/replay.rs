@@ -11,7 +11,7 @@ use super::records::{
 };
 use crate::metadata::{
     BrokerRegistration, ConfigResource, ConfigResourceType, Endpoint, MAX_TOMBSTONES, MetadataDelta, MetadataImage,
-    SecurityProtocol, TopicImage,
+    SecurityProtocol, TopicImage, metric_name,
 };
 
 /// Applies one record to the image and notes in `delta` what changed.
@@ -43,6 +43,7 @@ fn replay_topic(image: &mut MetadataImage, delta: &mut MetadataDelta, record: To
     let taken = image.topic_ids.contains_key(&name) || image.topics.contains_key(&topic_id);
     assert!(!taken, "topic {name} is created twice");
     image.topic_ids.insert(Arc::clone(&name), topic_id);
+    image.metric_names.insert(metric_name(&name).into(), Arc::clone(&name));
     let topic = TopicImage { name, topic_id, partitions: imbl::OrdMap::new() };
     image.topics.insert(topic_id, Arc::new(topic));
     delta.topic_created(topic_id);
@@ -62,6 +63,7 @@ fn replay_remove_topic(image: &mut MetadataImage, delta: &mut MetadataDelta, top
         name = Arc::clone(&topic.name);
         image.partition_count -= topic.partitions.len();
         image.topic_ids.remove(&name);
+        image.metric_names.remove(metric_name(&name).as_str());
         let resource = ConfigResource::topic(&name);
         if image.configs.remove(&resource).is_some() {
             delta.configs.insert(resource);
@@ -135,12 +137,10 @@ fn replay_fence_broker(image: &mut MetadataImage, delta: &mut MetadataDelta, rec
 /// The records that build an image equal to `image` from an empty one: the body of a snapshot.
 #[must_use]
 pub fn dump(image: &MetadataImage) -> Vec<MetadataRecord> {
-    let mut records = vec![
-        MetadataRecord::Counters(CountersRecord {
-            next_broker_epoch: image.next_broker_epoch,
-            next_producer_id: image.next_producer_id,
-        }),
-    ];
+    let mut records = vec![MetadataRecord::Counters(CountersRecord {
+        next_broker_epoch: image.next_broker_epoch,
+        next_producer_id: image.next_producer_id,
+    })];
     if !image.cluster_id.is_zero() {
         records.push(MetadataRecord::Cluster(ClusterRecord { cluster_id: image.cluster_id.0 }));
     }
@@ -150,7 +150,9 @@ pub fn dump(image: &MetadataImage) -> Vec<MetadataRecord> {
     for (topic_id, topic) in &image.topics {
         records.push(MetadataRecord::Topic(TopicRecord { topic_id: topic_id.0, name: topic.name.to_string() }));
         let partitions = topic.partitions.iter();
-        records.extend(partitions.map(|(index, state)| MetadataRecord::Partition(PartitionRecord::of(*topic_id, *index, state))));
+        records.extend(
+            partitions.map(|(index, state)| MetadataRecord::Partition(PartitionRecord::of(*topic_id, *index, state))),
+        );
     }
     for (resource, config) in &image.configs {
         for (key, value) in &**config {

@@ -222,6 +222,10 @@ pub fn is_internal(name: &str) -> bool {
     matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
 }
 
+pub(crate) fn metric_name(name: &str) -> String {
+    name.replace('.', "_")
+}
+
 /// All that the cluster agrees on, at one point of the metadata log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetadataImage {
@@ -232,6 +236,8 @@ pub struct MetadataImage {
     pub(crate) tombstones: OrdMap<TopicId, u64>,
     pub(crate) tombstone_order: OrdMap<u64, TopicId>,
     pub(crate) next_tombstone: u64,
+    /// Names by what metrics make of them, where `.` and `_` are one.
+    pub(crate) metric_names: OrdMap<Arc<str>, Arc<str>>,
     pub(crate) partition_count: usize,
     pub(crate) configs: OrdMap<ConfigResource, Arc<ConfigMap>>,
     pub(crate) brokers: OrdMap<NodeId, Arc<BrokerRegistration>>,
@@ -274,6 +280,12 @@ impl MetadataImage {
     #[must_use]
     pub fn topic_name(&self, topic_id: TopicId) -> Option<&Arc<str>> {
         self.topics.get(&topic_id).map(|topic| &topic.name)
+    }
+
+    /// The topic that differs from `name` only in `.` against `_`: metrics could not tell the two apart.
+    #[must_use]
+    pub fn colliding_topic(&self, name: &str) -> Option<&Arc<str>> {
+        self.metric_names.get(metric_name(name).as_str()).filter(|other| &***other != name)
     }
 
     /// A partition by topic name and index.
@@ -378,6 +390,7 @@ impl MetadataImage {
                 self.check_partition(partition);
             }
         }
+        assert_eq!(self.topics.len(), self.metric_names.len(), "no two topics collide in metrics");
         assert_eq!(partitions, self.partition_count, "partitions are counted");
         assert_eq!(self.tombstones.len(), self.tombstone_order.len(), "every tombstone has its place");
     }

@@ -4,9 +4,10 @@ mod delta;
 mod digest;
 mod image;
 
-pub(crate) use digest::Fnv;
 pub use delta::{MetadataDelta, TopicChange};
+pub(crate) use digest::Fnv;
+pub(crate) use image::metric_name;
 pub use image::{
-    BrokerRegistration, ConfigMap, ConfigResource, ConfigResourceType, Endpoint, MAX_TOMBSTONES, MetadataImage, NO_LEADER, PartitionImage,
-    SecurityProtocol, TopicImage, is_internal,
+    BrokerRegistration, ConfigMap, ConfigResource, ConfigResourceType, Endpoint, MAX_TOMBSTONES, MetadataImage,
+    NO_LEADER, PartitionImage, SecurityProtocol, TopicImage, is_internal,
 };

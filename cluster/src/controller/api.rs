@@ -1,0 +1,282 @@
+//! What the controller can be asked, and what it answers. Errors are Kafka's codes with the texts that clients show.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use madang_protocol::ErrorCode;
+use madang_protocol::types::{NodeId, TopicId, Uuid};
+
+use crate::metadata::{ConfigResourceType, Endpoint};
+
+/// Producer ids in one block.
+pub const PRODUCER_ID_BLOCK: i64 = 1000;
+
+/// Most partitions that one request may create.
+pub const MAX_PARTITIONS_PER_REQUEST: usize = 100_000;
+
+/// Why something was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// Kafka's code.
+    pub error: ErrorCode,
+    /// What to show; none for the code's own text.
+    pub message: Option<Arc<str>>,
+}
+
+impl ApiError {
+    /// An error with a text of its own.
+    #[must_use]
+    pub fn new(error: ErrorCode, message: impl Into<Arc<str>>) -> Self {
+        Self { error, message: Some(message.into()) }
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, message: None }
+    }
+}
+
+/// How one part of a request ended.
+pub type ApiResult<T> = Result<T, ApiError>;
+
+/// A topic to create.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions; -1 for `num.partitions`, or if `assignments` says.
+    pub partitions: i32,
+    /// How many replicas; -1 for `default.replication.factor`, or if `assignments` says.
+    pub replication_factor: i16,
+    /// Pairs of partition and its replicas, preferred leader first; empty to let the controller place them.
+    pub assignments: Vec<(i32, Vec<NodeId>)>,
+    /// Keys to set; a key without a value is refused.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+/// A topic that was created, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedTopic {
+    /// Its id; zero if it was only validated.
+    pub topic_id: TopicId,
+    /// Its partitions.
+    pub partitions: i32,
+    /// Its replicas.
+    pub replication_factor: i16,
+    /// The keys that were set on it. All others hold what `configs::describe_topic` says.
+    pub configs: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// Which topic is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicRef {
+    /// The one that has the name now.
+    Name(String),
+    /// The one that has the id.
+    Id(TopicId),
+}
+
+/// A topic that was deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedTopic {
+    /// The name it had.
+    pub name: Arc<str>,
+    /// The id it had.
+    pub topic_id: TopicId,
+}
+
+/// A topic that shall have more partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MorePartitions {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it shall have in all.
+    pub count: i32,
+    /// Replicas of each new partition, in order; none to let the controller place them.
+    pub assignments: Option<Vec<Vec<NodeId>>>,
+}
+
+/// What to do to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlterOp {
+    /// Give it the value.
+    Set,
+    /// Take its value back.
+    Delete,
+    /// Add items to a list.
+    Append,
+    /// Take items from a list.
+    Subtract,
+}
+
+impl AlterOp {
+    /// The operation of Kafka's number; none if there is no such operation.
+    #[must_use]
+    pub const fn from_code(code: i8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Set),
+            1 => Some(Self::Delete),
+            2 => Some(Self::Append),
+            3 => Some(Self::Subtract),
+            _ => None,
+        }
+    }
+
+    /// Kafka's name of the operation.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Set => "SET",
+            Self::Delete => "DELETE",
+            Self::Append => "APPEND",
+            Self::Subtract => "SUBTRACT",
+        }
+    }
+}
+
+/// One change to one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigAlteration {
+    /// The key.
+    pub key: String,
+    /// What to do.
+    pub op: AlterOp,
+    /// With what.
+    pub value: Option<String>,
+}
+
+/// Changes to one resource. The type is Kafka's number as it came, so that an unknown one gets its own error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceAlteration {
+    /// Kafka's number of the resource type.
+    pub resource_type: i8,
+    /// The resource.
+    pub name: String,
+    /// The changes.
+    pub alterations: Vec<ConfigAlteration>,
+}
+
+impl ResourceAlteration {
+    /// The type; none if its number is unknown.
+    #[must_use]
+    pub const fn kind(&self) -> Option<ConfigResourceType> {
+        ConfigResourceType::from_code(self.resource_type)
+    }
+}
+
+/// All keys of one resource, replacing what was set before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceReplacement {
+    /// Kafka's number of the resource type.
+    pub resource_type: i8,
+    /// The resource.
+    pub name: String,
+    /// The keys.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+/// A broker that starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterBroker {
+    /// Its node.
+    pub node_id: NodeId,
+    /// Names this run of the process.
+    pub incarnation_id: Uuid,
+    /// Its listeners.
+    pub endpoints: Vec<Endpoint>,
+    /// Where it stands.
+    pub rack: Option<String>,
+    /// Ids of its log directories.
+    pub log_dirs: Vec<Uuid>,
+}
+
+/// A topic that brokers need for themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InternalTopic {
+    /// `__consumer_offsets`.
+    ConsumerOffsets,
+    /// `__transaction_state`.
+    TransactionState,
+}
+
+impl InternalTopic {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ConsumerOffsets => "__consumer_offsets",
+            Self::TransactionState => "__transaction_state",
+        }
+    }
+}
+
+/// Something to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    /// Create topics, each on its own.
+    CreateTopics {
+        /// The topics.
+        topics: Vec<NewTopic>,
+        /// Only say what would happen.
+        validate_only: bool,
+    },
+    /// Delete topics, each on its own.
+    DeleteTopics(Vec<TopicRef>),
+    /// Add partitions, each topic on its own.
+    CreatePartitions {
+        /// The topics.
+        topics: Vec<MorePartitions>,
+        /// Only say what would happen.
+        validate_only: bool,
+    },
+    /// Change keys, each resource on its own.
+    IncrementalAlterConfigs {
+        /// The resources.
+        resources: Vec<ResourceAlteration>,
+        /// Only say what would happen.
+        validate_only: bool,
+    },
+    /// Replace all keys, each resource on its own.
+    AlterConfigs {
+        /// The resources.
+        resources: Vec<ResourceReplacement>,
+        /// Only say what would happen.
+        validate_only: bool,
+    },
+    /// Create an internal topic if it does not exist.
+    CreateInternalTopic(InternalTopic),
+    /// Register a broker: its old registration is fenced first, and the leader epoch of all that it led is raised.
+    RegisterBroker(RegisterBroker),
+    /// Take a block of producer ids.
+    AllocateProducerIds {
+        /// Who asks.
+        node_id: NodeId,
+        /// The registration it has.
+        broker_epoch: i64,
+    },
+}
+
+/// The answer to a proposal; lists have one result for each part asked, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Topics created.
+    CreateTopics(Vec<ApiResult<CreatedTopic>>),
+    /// Topics deleted.
+    DeleteTopics(Vec<ApiResult<DeletedTopic>>),
+    /// Partitions added.
+    CreatePartitions(Vec<ApiResult<()>>),
+    /// Configurations changed, by either call.
+    AlterConfigs(Vec<ApiResult<()>>),
+    /// The internal topic's id.
+    InternalTopic(TopicId),
+    /// The new registration's broker epoch.
+    Registered(i64),
+    /// A block of [`PRODUCER_ID_BLOCK`] producer ids.
+    ProducerIds {
+        /// The first of them.
+        first: i64,
+        /// How many.
+        count: i64,
+    },
+}

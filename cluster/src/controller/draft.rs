@@ -1,0 +1,79 @@
+//! A proposal in the making: the metadata as it would be, and the records that make it so.
+//! Invariant: the image is the one the draft began with after `replay` of the records.
+
+use madang_actors::prng::Prng;
+use madang_protocol::ErrorCode;
+use madang_protocol::types::NodeId;
+
+use super::api::{ApiError, ApiResult, Outcome, Proposal};
+use super::records::MetadataRecord;
+use super::{brokers, configs, partitions, replay, topics};
+use crate::configs::BrokerConfig;
+use crate::metadata::{MetadataDelta, MetadataImage};
+
+/// The metadata as it would be after `records`.
+pub(super) struct Draft<'a> {
+    pub(super) image: MetadataImage,
+    pub(super) records: Vec<MetadataRecord>,
+    pub(super) defaults: &'a BrokerConfig,
+    pub(super) rng: &'a mut Prng,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(image: &MetadataImage, defaults: &'a BrokerConfig, rng: &'a mut Prng) -> Self {
+        Self { image: image.clone(), records: Vec::new(), defaults, rng }
+    }
+
+    pub(super) fn push(&mut self, record: MetadataRecord) {
+        replay(&mut self.image, &mut MetadataDelta::default(), record.clone());
+        self.records.push(record);
+    }
+
+    /// Nodes that may hold new replicas, sorted.
+    pub(super) fn live_nodes(&self) -> Vec<NodeId> {
+        self.image.live_brokers().map(|broker| broker.node_id).collect()
+    }
+
+    /// Works a proposal out. The records are those to commit: none for a mere validation.
+    pub(super) fn propose(&mut self, proposal: Proposal) -> ApiResult<Outcome> {
+        match proposal {
+            Proposal::CreateTopics { topics, validate_only } => {
+                let results = topics::create(self, topics, validate_only);
+                self.finish(validate_only);
+                Ok(Outcome::CreateTopics(results))
+            }
+            Proposal::DeleteTopics(topics) => Ok(Outcome::DeleteTopics(topics::delete(self, topics))),
+            Proposal::CreatePartitions { topics, validate_only } => {
+                let results = partitions::create(self, topics);
+                self.finish(validate_only);
+                Ok(Outcome::CreatePartitions(results))
+            }
+            Proposal::IncrementalAlterConfigs { resources, validate_only } => {
+                let results = configs::alter(self, resources);
+                self.finish(validate_only);
+                Ok(Outcome::AlterConfigs(results))
+            }
+            Proposal::AlterConfigs { resources, validate_only } => {
+                let results = configs::replace(self, resources);
+                self.finish(validate_only);
+                Ok(Outcome::AlterConfigs(results))
+            }
+            Proposal::CreateInternalTopic(topic) => topics::create_internal(self, topic).map(Outcome::InternalTopic),
+            Proposal::RegisterBroker(broker) => Ok(Outcome::Registered(brokers::register(self, broker))),
+            Proposal::AllocateProducerIds { node_id, broker_epoch } => {
+                brokers::allocate_producer_ids(self, node_id, broker_epoch)
+            }
+        }
+    }
+
+    fn finish(&mut self, validate_only: bool) {
+        if validate_only {
+            self.records.clear();
+        }
+    }
+}
+
+/// The error of the second and later mention of one thing in one request.
+pub(super) fn duplicate(message: &'static str) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, message)
+}

@@ -1,0 +1,206 @@
+//! Placing partitions on brokers, and adding partitions to a topic.
+//! Invariant: a partition's replicas are distinct; its first leader is its first replica that is not fenced.
+
+use std::collections::BTreeSet;
+
+use madang_protocol::ErrorCode;
+use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, Uuid};
+
+use super::api::{ApiError, ApiResult, MAX_PARTITIONS_PER_REQUEST, MorePartitions};
+use super::draft::{Draft, duplicate};
+use super::records::{MetadataRecord, PartitionRecord};
+use super::topics::mentioned_twice;
+use crate::metadata::{NO_LEADER, PartitionImage};
+
+/// Replicas of `partitions` new partitions, spread evenly from a random start, so that leaders are too.
+pub(super) fn place(draft: &mut Draft<'_>, partitions: usize, factor: usize) -> ApiResult<Vec<Vec<NodeId>>> {
+    let live = draft.live_nodes();
+    let refuse = |why: &str| {
+        let message = format!("Unable to replicate the partition {factor} time(s): {why}");
+        Err(ApiError::new(ErrorCode::InvalidReplicationFactor, message))
+    };
+    if live.is_empty() {
+        return refuse("All brokers are currently fenced, or have all their log directories cordoned.");
+    }
+    if factor > live.len() {
+        return refuse(&format!(
+            "The target replication factor of {factor} cannot be reached because only {} broker(s) are registered or \
+             some brokers have all their log directories cordoned.",
+            live.len()
+        ));
+    }
+    let start = draft.rng.below(live.len() as u64) as usize;
+    let replicas = |partition: usize| {
+        // Followers shift by one each round over the brokers, so that a lost leader's load does not fall on one other.
+        let (first, round) = (start + partition, partition / live.len());
+        let mut nodes = vec![live[first % live.len()]];
+        nodes.extend((0..factor - 1).map(|n| live[(first + 1 + (n + round) % (live.len() - 1)) % live.len()]));
+        nodes
+    };
+    Ok((0..partitions).map(replicas).collect())
+}
+
+/// Checks replicas that the client chose and sorts them by partition.
+pub(super) fn manual(draft: &Draft<'_>, assignments: Vec<(i32, Vec<NodeId>)>) -> ApiResult<Vec<Vec<NodeId>>> {
+    let mut sorted = std::collections::BTreeMap::new();
+    for (partition, replicas) in assignments {
+        if sorted.insert(partition, replicas).is_some() {
+            let message = format!("Found multiple manual partition assignments for partition {partition}");
+            return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+        }
+    }
+    if !sorted.keys().copied().eq((0..).take(sorted.len())) {
+        let message = "partitions should be a consecutive 0-based integer sequence";
+        return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    let factor = sorted.get(&0).map_or(0, Vec::len);
+    for (partition, replicas) in &sorted {
+        check_assignment(draft, *partition, replicas, factor)?;
+    }
+    Ok(sorted.into_values().collect())
+}
+
+fn check_assignment(draft: &Draft<'_>, partition: i32, replicas: &[NodeId], factor: usize) -> ApiResult<()> {
+    let refuse = |message: String| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+    if replicas.is_empty() {
+        return refuse("The manual partition assignment includes an empty replica list.".to_owned());
+    }
+    let mut sorted = replicas.to_vec();
+    sorted.sort_unstable();
+    for pair in sorted.windows(2).filter(|pair| pair[0] == pair[1]) {
+        return refuse(format!("The manual partition assignment includes the broker {} more than once.", pair[0]));
+    }
+    if let Some(node) = sorted.iter().find(|node| draft.image.broker(**node).is_none()) {
+        return refuse(format!(
+            "The manual partition assignment includes broker {node}, but no such broker is registered."
+        ));
+    }
+    if replicas.len() != factor {
+        return refuse(format!(
+            "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with \
+             previous partitions, which have {factor} replica(s).",
+            replicas.len()
+        ));
+    }
+    if !replicas.iter().any(|node| is_live(draft, *node)) {
+        return refuse(format!(
+            "All brokers specified in the manual partition assignment for partition {partition} are fenced or in controlled shutdown."
+        ));
+    }
+    Ok(())
+}
+
+fn is_live(draft: &Draft<'_>, node: NodeId) -> bool {
+    draft.image.broker(node).is_some_and(|broker| !broker.fenced)
+}
+
+/// Adds a new partition with these replicas.
+pub(super) fn push_partition(draft: &mut Draft<'_>, topic_id: TopicId, index: i32, replicas: Vec<NodeId>) {
+    let in_sync_replicas: Vec<NodeId> = replicas.iter().copied().filter(|node| is_live(draft, *node)).collect();
+    let state = PartitionImage {
+        leader: in_sync_replicas.first().copied().unwrap_or(NO_LEADER),
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: 0,
+        directories: vec![Uuid::ZERO; replicas.len()],
+        eligible_leader_replicas: Vec::new(),
+        in_sync_replicas,
+        assigned_replicas: replicas,
+    };
+    draft.push(MetadataRecord::Partition(PartitionRecord::of(topic_id, index, &state)));
+}
+
+pub(super) fn create(draft: &mut Draft<'_>, topics: Vec<MorePartitions>) -> Vec<ApiResult<()>> {
+    let twice = mentioned_twice(topics.iter().map(|topic| topic.name.as_str()));
+    let mut budget = MAX_PARTITIONS_PER_REQUEST;
+    let one = |topic: MorePartitions| {
+        if twice.contains(&topic.name) {
+            return Err(duplicate("Duplicate topic name."));
+        }
+        create_one(draft, topic, &mut budget)
+    };
+    topics.into_iter().map(one).collect()
+}
+
+fn create_one(draft: &mut Draft<'_>, more: MorePartitions, budget: &mut usize) -> ApiResult<()> {
+    let topic = draft.image.topic(&more.name).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let present = topic.partitions.len();
+    let wanted = usize::try_from(more.count).unwrap_or(0);
+    if wanted == present {
+        let message = format!("Topic already has {present} partition(s).");
+        return Err(ApiError::new(ErrorCode::InvalidPartitions, message));
+    }
+    if wanted < present {
+        let message = format!(
+            "The topic {} currently has {present} partition(s); {} would not be an increase.",
+            more.name, more.count
+        );
+        return Err(ApiError::new(ErrorCode::InvalidPartitions, message));
+    }
+    let added = wanted - present;
+    if added > *budget {
+        return Err(ApiError::new(ErrorCode::PolicyViolation, "Excessively large number of partitions per request."));
+    }
+    let factor = topic.replication_factor();
+    let assignments = match more.assignments {
+        None => place(draft, added, factor)?,
+        Some(assignments) => chosen(draft, assignments, added, present, factor)?,
+    };
+    *budget -= added;
+    for (offset, replicas) in assignments.into_iter().enumerate() {
+        push_partition(draft, topic.topic_id, i32::try_from(present + offset).unwrap_or(i32::MAX), replicas);
+    }
+    Ok(())
+}
+
+fn chosen(
+    draft: &Draft<'_>,
+    assignments: Vec<Vec<NodeId>>,
+    added: usize,
+    present: usize,
+    factor: usize,
+) -> ApiResult<Vec<Vec<NodeId>>> {
+    if assignments.len() != added {
+        let message = format!(
+            "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+            assignments.len()
+        );
+        return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    for (offset, replicas) in assignments.iter().enumerate() {
+        check_assignment(draft, i32::try_from(present + offset).unwrap_or(i32::MAX), replicas, factor)?;
+    }
+    Ok(assignments)
+}
+
+/// What a partition becomes when `node` has restarted: every leadership of before is over. Another live replica in sync leads if
+/// there is one, else the node itself if its copy counts. None if nothing changes.
+pub(super) fn after_restart(draft: &Draft<'_>, state: &PartitionImage, node: NodeId) -> Option<PartitionImage> {
+    let counts = state.in_sync_replicas.contains(&node) || state.eligible_leader_replicas.contains(&node);
+    let leaderless = state.leader == NO_LEADER && counts;
+    if state.leader != node && !leaderless {
+        return None;
+    }
+    let in_sync: BTreeSet<NodeId> = state.in_sync_replicas.iter().copied().collect();
+    let other = state
+        .assigned_replicas
+        .iter()
+        .copied()
+        .find(|other| *other != node && in_sync.contains(other) && is_live(draft, *other));
+    let mut next = state.clone();
+    match other {
+        Some(other) => {
+            next.in_sync_replicas.retain(|member| *member != node);
+            next.leader = other;
+        }
+        None => {
+            next.leader = node;
+            if !in_sync.contains(&node) {
+                next.in_sync_replicas = vec![node];
+                next.eligible_leader_replicas.retain(|member| *member != node);
+            }
+        }
+    }
+    next.leader_epoch = LeaderEpoch(next.leader_epoch.0 + 1);
+    next.partition_epoch += 1;
+    Some(next)
+}

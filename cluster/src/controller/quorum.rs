@@ -1,0 +1,228 @@
+//! Raft among the controllers: one `RawNode`, its log on disk, and the syncs under way.
+//! Invariant: a message or a commit that promises durability leaves only after the sync that it stands for.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use madang_actors::clock::Mono;
+use madang_actors::prng::Prng;
+use madang_storage::Disk;
+use raft::eraftpb::{Entry, Message};
+use raft::{RawNode, StateRole};
+
+use super::raft_log::{RaftLog, SnapshotMeta, StoredSnapshot};
+use super::records::encode_records;
+use super::tail::Tail;
+use super::{ControllerConfig, ControllerEffect, ControllerError, SyncTicket, dump};
+use crate::metadata::MetadataImage;
+
+/// Time between two ticks of Raft's clock.
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks without a leader after which a voter may campaign, before the seeded extra.
+const ELECTION_TICKS: usize = 10;
+const HEARTBEAT_TICKS: usize = 3;
+
+/// A batch of writes whose sync is under way.
+#[derive(Debug)]
+struct Persisting {
+    ticket: SyncTicket,
+    ready: u64,
+    generation: u64,
+    position: u64,
+    messages: Vec<Message>,
+}
+
+/// What Raft has decided, in order.
+#[derive(Debug)]
+pub(super) enum Decided {
+    Entries(Vec<Entry>),
+    Snapshot(StoredSnapshot),
+}
+
+pub(super) struct Quorum {
+    pub(super) node: RawNode<Tail>,
+    log: RaftLog,
+    persisting: VecDeque<Persisting>,
+    next_ticket: u64,
+    next_tick: Option<Mono>,
+    seeded: (u64, StateRole, usize),
+    lone: bool,
+}
+
+/// Raft's number of a node: never 0.
+pub(super) fn raft_id(node: madang_protocol::types::NodeId) -> u64 {
+    u64::from(node.0.unsigned_abs()) + 1
+}
+
+impl Quorum {
+    pub(super) fn open(config: &ControllerConfig, disk: Arc<dyn Disk>) -> Result<Self, ControllerError> {
+        let mut voters: Vec<u64> = config.voters.iter().copied().map(raft_id).collect();
+        voters.sort_unstable();
+        let mut records = Vec::new();
+        encode_records(&dump(&MetadataImage::default()), &mut records)?;
+        // Every voter starts from the same snapshot of nothing, so that none of them has an empty log to elect from.
+        let first = StoredSnapshot { meta: SnapshotMeta { index: 1, term: 1, voters }, records };
+        let (log, loaded) = RaftLog::open(disk, &config.directory, &first)?;
+        let tail = Tail::new(loaded);
+        let lone = tail.snapshot.meta.voters == [raft_id(config.node_id)];
+        let settings = raft::Config {
+            id: raft_id(config.node_id),
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied: tail.snapshot.meta.index,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 64,
+            check_quorum: true,
+            pre_vote: true,
+            ..raft::Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&settings, tail, &logger).map_err(|error| ControllerError::Raft(error.to_string()))?;
+        let seeded = (u64::MAX, StateRole::Follower, 0);
+        Ok(Self { node, log, persisting: VecDeque::new(), next_ticket: 1, next_tick: None, seeded, lone })
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    pub(super) fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// A lone voter needs no clock: it leads from its first step on.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.next_tick.filter(|_| !(self.lone && self.is_leader()))
+    }
+
+    pub(super) fn start(&mut self, now: Mono) -> Result<(), String> {
+        self.next_tick = Some(now + TICK);
+        if self.lone { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
+    }
+
+    pub(super) fn tick(&mut self, now: Mono) {
+        while let Some(due) = self.deadline().filter(|due| *due <= now) {
+            // A node that slept does not run through every tick it missed.
+            let late = now.saturating_since(due) > TICK * ELECTION_TICKS as u32;
+            self.next_tick = Some(if late { now + TICK } else { due + TICK });
+            self.node.tick();
+        }
+    }
+
+    /// Raft draws its election timeout from the thread's generator; this replaces each draw by a seeded one.
+    fn seed_election_timeout(&mut self, rng: &mut Prng) {
+        let raft = &mut self.node.raft;
+        if (raft.term, raft.state, raft.randomized_election_timeout()) != self.seeded {
+            raft.set_randomized_election_timeout(ELECTION_TICKS + rng.below(ELECTION_TICKS as u64) as usize);
+            self.seeded = (raft.term, raft.state, raft.randomized_election_timeout());
+        }
+    }
+
+    /// Takes all that Raft has ready: writes it, asks for syncs, sends what may go. The answer is what was decided. `image` is the
+    /// metadata up to the last decided entry before.
+    pub(super) fn advance(
+        &mut self,
+        image: &MetadataImage,
+        rng: &mut Prng,
+        effects: &mut Vec<ControllerEffect>,
+    ) -> Result<Option<Decided>, String> {
+        self.seed_election_timeout(rng);
+        if !self.node.has_ready() {
+            return Ok(None);
+        }
+        let mut ready = self.node.ready();
+        effects.extend(ready.take_messages().into_iter().map(send));
+        let snapshot = (ready.snapshot().get_metadata().index > 0).then(|| ready.snapshot().clone());
+        let entries = ready.take_entries();
+        let hard_state = ready.hs().cloned();
+        if let Some(state) = &hard_state {
+            self.node.mut_store().hard_state = state.clone();
+        }
+        let installed = snapshot.map(|snapshot| stored(&snapshot));
+        if let Some(snapshot) = &installed {
+            self.node.mut_store().entries.clear();
+            self.node.mut_store().compact(snapshot.clone());
+        }
+        self.node.mut_store().append(&entries);
+        self.write(image, installed.as_ref(), &entries, hard_state.as_ref()).map_err(|error| error.to_string())?;
+        let (number, must_sync) = (ready.number(), ready.must_sync());
+        let messages = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        self.node.advance_append_async(ready);
+        self.persist(number, must_sync, messages, effects);
+        Ok(Some(installed.map_or(Decided::Entries(committed), Decided::Snapshot)))
+    }
+
+    /// All that was decided is applied.
+    pub(super) fn applied(&mut self) {
+        self.node.advance_apply();
+    }
+
+    fn write(
+        &mut self,
+        image: &MetadataImage,
+        installed: Option<&StoredSnapshot>,
+        entries: &[Entry],
+        hard_state: Option<&raft::eraftpb::HardState>,
+    ) -> Result<(), ControllerError> {
+        if installed.is_none() && self.log.fits(entries, hard_state) {
+            return Ok(self.log.append(entries, hard_state)?);
+        }
+        let snapshot = match installed {
+            Some(snapshot) => snapshot.clone(),
+            None => self.snapshot_of(image)?,
+        };
+        let tail = self.node.mut_store();
+        tail.compact(snapshot);
+        Ok(self.log.roll(&tail.snapshot, &tail.entries, &tail.hard_state)?)
+    }
+
+    fn snapshot_of(&self, image: &MetadataImage) -> Result<StoredSnapshot, ControllerError> {
+        let mut records = Vec::new();
+        encode_records(&dump(image), &mut records)?;
+        let tail = self.node.store();
+        let index = image.version().max(tail.snapshot.meta.index);
+        let term = raft::Storage::term(tail, index).map_err(|error| ControllerError::Raft(error.to_string()))?;
+        Ok(StoredSnapshot { meta: SnapshotMeta { index, term, voters: tail.snapshot.meta.voters.clone() }, records })
+    }
+
+    fn persist(&mut self, ready: u64, must_sync: bool, messages: Vec<Message>, effects: &mut Vec<ControllerEffect>) {
+        let (file, generation, position) = self.log.sync_target();
+        if must_sync {
+            let ticket = SyncTicket(self.next_ticket);
+            self.next_ticket += 1;
+            self.persisting.push_back(Persisting { ticket, ready, generation, position, messages });
+            effects.push(ControllerEffect::Sync { ticket, file });
+        } else if let Some(last) = self.persisting.back_mut() {
+            last.ready = ready;
+            last.messages.extend(messages);
+        } else {
+            effects.extend(messages.into_iter().map(send));
+            self.node.on_persist_ready(ready);
+        }
+    }
+
+    /// A sync has succeeded, and with it every one asked for before.
+    pub(super) fn synced(&mut self, ticket: SyncTicket, effects: &mut Vec<ControllerEffect>) {
+        let mut persisted = None;
+        while let Some(done) = self.persisting.pop_front_if(|oldest| oldest.ticket <= ticket) {
+            self.log.synced(done.generation, done.position);
+            effects.extend(done.messages.into_iter().map(send));
+            persisted = Some(done.ready);
+        }
+        if let Some(number) = persisted {
+            self.node.on_persist_ready(number);
+        }
+    }
+}
+
+fn send(message: Message) -> ControllerEffect {
+    ControllerEffect::Send { to: message.to, message: Box::new(message) }
+}
+
+fn stored(snapshot: &raft::eraftpb::Snapshot) -> StoredSnapshot {
+    let metadata = snapshot.get_metadata();
+    let voters = metadata.get_conf_state().voters.clone();
+    StoredSnapshot { meta: SnapshotMeta { index: metadata.index, term: metadata.term, voters }, records: snapshot.data.to_vec() }
+}
