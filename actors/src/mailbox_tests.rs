@@ -92,6 +92,31 @@ fn waiting_senders_are_let_in_by_order_of_arrival() {
     assert_eq!(number(mailbox.pop()), Some(2));
 }
 
+#[test]
+fn a_light_newcomer_does_not_overtake_a_heavy_waiter() {
+    let mailbox = mailbox(100, 1000);
+    mailbox.try_push(Sample::Append { number: 0, size: 600 }).unwrap();
+    let mut heavy = mailbox.admit(Sample::Append { number: 1, size: 600 });
+    assert!(poll(&mut heavy).is_pending());
+    assert!(matches!(mailbox.try_push(append(2)), Err(SendError::Full(_))), "it would fit, but it came later");
+    let mut light = mailbox.admit(append(2));
+    assert!(poll(&mut light).is_pending());
+    assert!(heavy.withdraw().is_some());
+    assert_eq!(poll(&mut light), Poll::Ready(Ok(())), "the way is free again");
+}
+
+#[test]
+fn a_sender_that_waited_through_a_restart_reaches_the_next_life() {
+    let mailbox = mailbox(1, 10_000);
+    mailbox.try_push(append(0)).unwrap();
+    let mut waiting = mailbox.admit(append(1));
+    assert!(poll(&mut waiting).is_pending());
+    mailbox.close(Incarnation(1), ActorState::Restarting);
+    mailbox.open(Incarnation(2));
+    assert_eq!(poll(&mut waiting), Poll::Ready(Ok(())));
+    assert_eq!(number(mailbox.pop()), Some(1));
+}
+
 impl PartialEq for Sample {
     fn eq(&self, _: &Self) -> bool {
         false

@@ -174,7 +174,9 @@ impl Fixed {
                 Phase::Starting { .. } | Phase::Running | Phase::Stopping { .. } => {
                     entry.stop_until = Some(not_before);
                 }
-                Phase::Down { .. } => entry.child.phase = Phase::Down { not_before },
+                Phase::Down { not_before: own } => {
+                    entry.child.phase = Phase::Down { not_before: own.max(not_before) };
+                }
                 Phase::Done if entry.child.spec.restart != Restart::Temporary => {
                     entry.child.phase = Phase::Down { not_before };
                 }

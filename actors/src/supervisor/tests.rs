@@ -309,6 +309,23 @@ fn a_pause_delays_the_whole_group_and_doubles() {
     assert_eq!(actions_by_name(&world.advance(Duration::from_millis(51))), ["start a"]);
 }
 
+#[test]
+fn a_child_keeps_its_own_longer_pause_and_those_behind_it_wait() {
+    let backoff = Backoff { initial: Duration::from_millis(100), ..Backoff::default() };
+    let specs = ["a", "b", "c"].map(|id| ChildSpec { backoff, ..spec(id, Restart::Permanent) }).to_vec();
+    let mut world = World::new(Policy::fixed(Strategy::RestForOne), specs);
+    world.settle(SupervisorInput::Begin);
+    world.settle_exit("b", ExitReason::Killed);
+    world.now = world.now + Duration::from_millis(100);
+    world.settle(SupervisorInput::Tick);
+    world.settle_exit("b", ExitReason::Killed); // Pauses for at least 150 ms.
+    world.settle_exit("a", ExitReason::Killed); // Pauses for at most 100 ms.
+    world.now = world.now + Duration::from_millis(100);
+    assert_eq!(actions_by_name(&world.settle(SupervisorInput::Tick)), ["start a"]);
+    world.now = world.now + Duration::from_millis(100);
+    assert_eq!(actions_by_name(&world.settle(SupervisorInput::Tick)), ["start b", "start c"]);
+}
+
 fn actions_by_name(effects: &[SupervisorEffect]) -> Vec<String> {
     let name = |effect: &SupervisorEffect| match effect {
         SupervisorEffect::Start { id, .. } => Some(format!("start {id}")),
