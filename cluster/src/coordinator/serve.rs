@@ -14,6 +14,9 @@ use super::response::{
 use super::shard::{Shard, Step};
 use crate::request::RequestId;
 
+/// Bytes of a string that the stored records can hold.
+const LONGEST_STRING: usize = i16::MAX as usize;
+
 impl Request {
     /// The group asked for; none for a request to several.
     #[must_use]
@@ -103,7 +106,7 @@ impl Shard {
             body,
             Request::JoinGroup(_) | Request::SyncGroup(_) | Request::Heartbeat(_) | Request::LeaveGroup(_)
         );
-        if member_api && group.is_empty() {
+        if member_api && group.is_empty() || group.len() > LONGEST_STRING {
             return Some(ErrorCode::InvalidGroupId);
         }
         if self.quarantined.contains(group) || self.store.corrupt_keys(group).is_some() {
@@ -119,6 +122,13 @@ impl Shard {
         let config = &self.config;
         if !(config.min_session_timeout..=config.max_session_timeout).contains(&join.session_timeout) {
             return Some(ErrorCode::InvalidSessionTimeout);
+        }
+        let instance = join.group_instance_id.as_ref().map_or(0, |instance| instance.len());
+        // Room for the hyphen and the UUID of a member id that begins with either.
+        let longest = join.protocols.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let longest = longest.max(join.protocol_type.len()).max(join.client_host.len());
+        if longest.max(instance + 37).max(join.client_id.len() + 37) > LONGEST_STRING {
+            return Some(ErrorCode::InvalidRequest);
         }
         let bytes: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
         if bytes > config.max_member_metadata_bytes || join.protocols.len() > config.max_member_protocols {
@@ -151,6 +161,11 @@ impl Shard {
                 return self.reply(step, request, Response::JoinGroup(JoinGroupResponse::refuse(error, join.member)));
             }
             self.with_group(step, &id, |group, ctx| group.create(ctx));
+            if !self.groups.contains_key(&id) {
+                // Its record could not be stored.
+                let refusal = JoinGroupResponse::refuse(ErrorCode::UnknownServerError, join.member);
+                return self.reply(step, request, Response::JoinGroup(refusal));
+            }
         }
         self.with_group(step, &id, |group, ctx| group.join(ctx, request, join));
     }

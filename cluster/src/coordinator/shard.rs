@@ -47,6 +47,8 @@ pub struct Shard {
     current: Option<Arc<str>>,
     last: Option<Arc<str>>,
     retention_cursor: Option<Arc<str>>,
+    /// Deleted topics whose offsets wait to be removed: the load runs, or the partition takes no appends.
+    deleted_topics: BTreeSet<(Arc<str>, Uuid)>,
 }
 
 /// What one step was given.
@@ -73,6 +75,7 @@ impl Shard {
             current: None,
             last: None,
             retention_cursor: None,
+            deleted_topics: BTreeSet::new(),
         }
     }
 
@@ -204,6 +207,7 @@ impl Shard {
             self.revive(step, id);
         }
         self.timers.arm(Timer::Retention, step.now + self.config.offsets_retention_check_interval);
+        self.remove_deleted_topics(step);
     }
 
     /// Builds a group's live half from what is persisted of it.
@@ -226,6 +230,7 @@ impl Shard {
         }
         self.phase = Phase::Stopped(append_error(error));
         self.groups.clear();
+        self.deleted_topics.clear();
         self.timers.cancel_all();
         step.effects.push(Effect::Stop { why });
     }
@@ -238,11 +243,16 @@ impl Shard {
         }
     }
 
-    fn topic_deleted(&mut self, step: &mut Step<'_>, name: &str, id: Uuid) {
-        let name: Arc<str> = Arc::from(name);
+    /// Removes the offsets of deleted topics, if that can be stored now.
+    fn remove_deleted_topics(&mut self, step: &mut Step<'_>) {
+        if self.phase != Phase::Serving || self.writable.is_err() {
+            return;
+        }
         let ids: Vec<Arc<str>> = self.groups.keys().cloned().collect();
-        for group in ids {
-            self.with_group(step, &group, |group, context| topic_deleted(context, group.id(), &name, id));
+        for (name, id) in std::mem::take(&mut self.deleted_topics) {
+            for group in &ids {
+                self.with_group(step, group, |group, context| topic_deleted(context, group.id(), &name, id));
+            }
         }
     }
 
@@ -285,6 +295,7 @@ impl Shard {
         if writable.is_err() || self.phase != Phase::Serving {
             return;
         }
+        self.remove_deleted_topics(step);
         let late = self.groups.values().filter(|group| group.is_unpersisted()).map(|group| group.id().clone());
         for id in late.collect::<Vec<_>>() {
             self.with_group(step, &id, |group, context| group.persist_empty(context));
@@ -311,9 +322,12 @@ impl Machine for Shard {
                 self.kill_group(step, &group);
             }
             Input::KillGroup { group } => self.kill_group(step, &group),
-            Input::TopicDeleted { name, id } if self.is_serving() => self.topic_deleted(step, &name, id),
+            Input::TopicDeleted { name, id } => {
+                self.deleted_topics.insert((name.into(), id));
+                self.remove_deleted_topics(step);
+            }
             Input::Tick if self.is_serving() => self.tick(step),
-            Input::TopicDeleted { .. } | Input::Tick => {}
+            Input::Tick => {}
         }
     }
 
@@ -342,6 +356,7 @@ impl Machine for Shard {
         self.writable.hash(&mut hasher);
         self.quarantined.hash(&mut hasher);
         self.retention_cursor.hash(&mut hasher);
+        self.deleted_topics.hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use madang_cluster::coordinator::records::{self, Key, Value};
+use madang_cluster::coordinator::records::{self, GroupRecord, Key, MemberRecord, OffsetRecord, Value};
 use madang_cluster::coordinator::request::{DeleteGroups, DescribeGroup, JoinGroup, ListGroups, OffsetCommit};
 use madang_cluster::coordinator::response::DescribedGroup;
 use madang_cluster::coordinator::{ErrorCode, Request, Response};
@@ -124,4 +124,76 @@ fn every_older_version_of_a_stored_offset_is_read_and_cut_values_are_errors() {
         assert!((0..bytes.len()).all(|cut| records::decode_value(&key, &bytes[..cut]).is_err()));
     }
     assert!(records::decode_value(&key, b"\0\x05\0\0\0\0\0\0\0\x05").is_err());
+}
+
+/// What Kafka 4.3.1's own generated classes write for the values of the test below.
+const KAFKA: [(&str, &str); 7] = [
+    ("offset key", "000100016700017400000002"),
+    ("group key", "0002000167"),
+    ("offset", "0004000000000000000500000003056e6f74650000018bcfe5680001001009090909090909090909090909090909"),
+    ("offset without topic id", "0004000000000000000500000003056e6f74650000018bcfe5680000"),
+    ("offset that expires", "0001000000000000000500046e6f74650000018bcfe568000000018bcfe65260"),
+    (
+        "group",
+        "00030008636f6e73756d657200000007000572616e676500016d0000018bcfe568000000000100016d00016900016300022f68\
+         0000ea60000027100000000201020000000103",
+    ),
+    (
+        "group, flexible",
+        "000409636f6e73756d6572000000070672616e6765026d0000018bcfe5680002026d02690263032f680000ea60000027100301\
+         0202030000",
+    ),
+];
+
+fn kafka(name: &str) -> Vec<u8> {
+    let hex = KAFKA.iter().find(|(known, _)| *known == name).expect("a known value").1;
+    let digits: Vec<u32> = hex.chars().map(|digit| digit.to_digit(16).expect("a hex digit")).collect();
+    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).expect("a byte")).collect()
+}
+
+#[test]
+fn keys_and_values_are_byte_for_byte_those_of_kafkas_own_classes() {
+    let offset_key = Key::Offset { group: "g".into(), topic: "t".into(), partition: 2 };
+    let group_key = Key::Group { group: "g".into() };
+    assert_eq!(records::decode_key(&kafka("offset key")), Ok(offset_key.clone()));
+    assert_eq!(records::decode_key(&kafka("group key")), Ok(group_key.clone()));
+    let same = |key: &Key, name: &str, value: Value| {
+        let record = records::encode(key, Some(&value)).unwrap();
+        assert_eq!((name, &record.value.unwrap()[..]), (name, &kafka(name)[..]));
+        assert_eq!(records::decode_value(key, &kafka(name)), Ok(value));
+        record.key
+    };
+    let offset = OffsetRecord {
+        offset: 5,
+        leader_epoch: 3,
+        metadata: "note".into(),
+        commit_timestamp: 1_700_000_000_000,
+        expire_timestamp: None,
+        topic_id: Uuid([9; 16]),
+    };
+    let nameless = OffsetRecord { topic_id: Uuid::default(), ..offset.clone() };
+    let expiring = OffsetRecord { leader_epoch: -1, expire_timestamp: Some(1_700_000_060_000), ..nameless.clone() };
+    assert_eq!(same(&offset_key, "offset", Value::Offset(offset)), kafka("offset key"));
+    same(&offset_key, "offset without topic id", Value::Offset(nameless));
+    same(&offset_key, "offset that expires", Value::Offset(expiring));
+    let member = MemberRecord {
+        member: "m".into(),
+        group_instance_id: Some("i".into()),
+        client_id: "c".into(),
+        client_host: "/h".into(),
+        rebalance_timeout_ms: 60_000,
+        session_timeout_ms: 10_000,
+        subscription: vec![1, 2].into(),
+        assignment: vec![3].into(),
+    };
+    let group = Value::Group(GroupRecord {
+        protocol_type: "consumer".into(),
+        generation: 7,
+        protocol: Some("range".into()),
+        leader: Some("m".into()),
+        state_timestamp: 1_700_000_000_000,
+        members: vec![member],
+    });
+    assert_eq!(same(&group_key, "group", group.clone()), kafka("group key"));
+    assert_eq!(records::decode_value(&group_key, &kafka("group, flexible")), Ok(group));
 }

@@ -16,6 +16,8 @@ fn a_join_is_refused_for_its_session_its_group_id_its_protocols_and_an_unknown_g
         (JoinGroup { session_timeout: 5 * SECOND, ..v3("c") }, ErrorCode::InvalidSessionTimeout),
         (JoinGroup { session_timeout: 1801 * SECOND, ..v3("c") }, ErrorCode::InvalidSessionTimeout),
         (JoinGroup { group: "".into(), ..v3("c") }, ErrorCode::InvalidGroupId),
+        (JoinGroup { group: "g".repeat(1 << 16).into(), ..v3("c") }, ErrorCode::InvalidGroupId),
+        (JoinGroup { client_id: "c".repeat(32_740).into(), ..v3("c") }, ErrorCode::InvalidRequest),
         (JoinGroup { protocols: vec![], ..v3("c") }, ErrorCode::InconsistentGroupProtocol),
         (JoinGroup { protocol_type: "".into(), ..v3("c") }, ErrorCode::InconsistentGroupProtocol),
         (JoinGroup { member: "me".into(), ..v3("c") }, ErrorCode::UnknownMemberId),

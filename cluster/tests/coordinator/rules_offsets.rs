@@ -134,7 +134,10 @@ fn a_deleted_topic_takes_its_offsets_along_but_not_those_of_another_topic_of_its
     let topics = vec![FetchTopic { name: "t".into(), id: id(2), partitions: vec![0] }];
     let request = world.ask(Request::OffsetFetch(OffsetFetch { group: "g".into(), topics: Some(topics) }));
     assert_eq!(world.fetched(request).topics[0].1[0].offset, -1, "stored for another topic of this name");
+    world.step(Input::Writable(Err(ErrorCode::NotEnoughReplicas)));
     world.step(Input::TopicDeleted { name: "t".into(), id: id(1) });
+    assert_eq!(world.fetch("g", "t").offset, 1, "removed when that can be stored");
+    world.step(Input::Writable(Ok(())));
     assert_eq!(world.fetch("g", "t").offset, -1);
 }
 
