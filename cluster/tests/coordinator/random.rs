@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use madang_actors::machine::Machine;
 use madang_actors::prng::Prng;
+use madang_cluster::coordinator::records::{self, Key, Value};
 use madang_cluster::coordinator::request::{
     DeleteGroups, Heartbeat, JoinGroup, LeaveGroup, LeavingMember, ListGroups, OffsetCommit, SyncGroup,
 };
@@ -278,12 +279,26 @@ impl Run {
     /// The log gives the same persisted state again, and a new shard goes on from it.
     fn reload(&mut self) {
         self.world.commit_all();
+        GROUPS.iter().for_each(|group| self.check_offset(group));
         let digest = self.world.shard.persisted_digest();
         assert_eq!(self.world.reload().persisted_digest(), digest, "a reload gives another state");
         self.world.step(Input::Resign);
         self.world.restart();
         assert_eq!(self.world.shard.persisted_digest(), digest);
         GROUPS.iter().for_each(|group| self.forget(group));
+    }
+
+    /// G5: the committed offset is the last one in the log.
+    fn check_offset(&mut self, group: &str) {
+        let key = Key::Offset { group: group.into(), topic: "t".into(), partition: 0 };
+        let stored = self.world.log.iter().rfind(|record| records::decode_key(&record.key) == Ok(key.clone()));
+        let value = stored.and_then(|record| record.value.clone());
+        let expected = match value.map(|value| records::decode_value(&key, &value)) {
+            None => -1,
+            Some(Ok(Value::Offset(offset))) => offset.offset,
+            Some(other) => panic!("{other:?} was appended"),
+        };
+        assert_eq!(self.world.fetch(group, "t").offset, expected);
     }
 
     /// Everybody falls silent: every request is answered, and in the end nothing is left.
