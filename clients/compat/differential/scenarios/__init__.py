@@ -1,0 +1,1 @@
+"""Request sequences; each module lists its own in SCENARIOS."""

@@ -1,0 +1,161 @@
+"""Produce: what is accepted, what is refused and with which code, and what a Fetch then returns."""
+
+from wire import batch
+from wire.batch import record
+
+
+def read_back(t, topic, partition=0, label="read"):
+    t.send(label, "Fetch", 12, {"MaxWaitMs": 100, "MinBytes": 0, "SessionEpoch": -1, "Topics": [
+        {"Topic": topic, "Partitions": [{"Partition": partition, "CurrentLeaderEpoch": -1, "PartitionMaxBytes": 1 << 20}]}]})
+
+
+def wrong_batches(t):
+    """One wrong thing at a time."""
+    topic, now = t.topic("wrong"), t.base_time
+    good = [(b"k", b"v"), (b"k2", b"v2")]
+    whole = batch.batch(good, timestamp=now)
+    cases = {
+        "good": whole,
+        "crc": batch.batch(good, timestamp=now, crc=1),
+        "magic 3": batch.batch(good, timestamp=now, magic=3),
+        "magic 1": batch.batch(good, timestamp=now, magic=1),
+        "magic -1": batch.batch(good, timestamp=now, magic=-1),
+        "length short": batch.batch(good, timestamp=now, length=48),
+        "length long": batch.batch(good, timestamp=now, length=100000),
+        "length negative": batch.batch(good, timestamp=now, length=-5),
+        "cut": whole[:-3],
+        "header only": whole[:40],
+        "two batches": whole + whole,
+        "trailing bytes": whole + b"\0\0\0",
+        "empty": b"",
+        "count 0": batch.batch([], timestamp=now),
+        "count more": batch.batch(good, timestamp=now, count=3),
+        "count less": batch.batch(good, timestamp=now, count=1),
+        "count negative": batch.batch(good, timestamp=now, count=-1),
+        "last delta": batch.batch(good, timestamp=now, last_delta=5),
+        "base offset": batch.batch(good, timestamp=now, base_offset=77),
+        "leader epoch": batch.batch(good, timestamp=now, epoch=99),
+        "control": batch.batch(good, timestamp=now, attributes=32),
+        "transactional": batch.batch(good, timestamp=now, attributes=16),
+        "log append bit": batch.batch(good, timestamp=now, attributes=8),
+        "horizon bit": batch.batch(good, timestamp=now, attributes=64),
+        "codec 5": batch.batch(good, timestamp=now, attributes=5),
+        "codec 7": batch.batch(good, timestamp=now, attributes=7),
+        "sequence -1 with pid": batch.batch(good, timestamp=now, pid=5, pid_epoch=0),
+        "gzip": batch.batch(good, timestamp=now, codec="gzip"),
+        "gzip garbage": batch.batch(good, timestamp=now, attributes=1, raw=b"not gzip at all"),
+        "snappy garbage": batch.batch(good, timestamp=now, attributes=2, raw=b"\xff\xff\xff\xff\x0f1234567890"),
+        "lz4 garbage": batch.batch(good, timestamp=now, attributes=3, raw=b"\x04\x22\x4d\x18garbage"),
+        "zstd garbage": batch.batch(good, timestamp=now, attributes=4, raw=b"\x28\xb5\x2f\xfdgarbage"),
+        "record length": batch.batch(good, timestamp=now, raw=record(b"k", b"v", 0) + record(b"k", b"v", 1, length=99)),
+        "record delta": batch.batch(good, timestamp=now, raw=record(b"k", b"v", 0) + record(b"k", b"v", 7)),
+        "records trailing": batch.batch(good, timestamp=now, raw=record(b"k", b"v", 0) + record(b"k", b"v", 1) + b"tail"),
+        "null key and value": batch.batch([(None, None)], timestamp=now),
+        "headers": batch.batch([(b"k", b"v", [("a", b"1"), ("a", b"2"), ("", None)])], timestamp=now),
+    }
+    for name, data in cases.items():
+        t.produce(name, topic, data)
+    read_back(t, topic)
+    for name in ("crc", "count more", "good"):
+        t.produce(f"v3 {name}", topic, cases[name], version=3)
+        t.produce(f"v7 {name}", topic, cases[name], version=7)
+    t.produce("zstd v6", topic, cases["zstd garbage"], version=6)
+
+
+def timestamps(t):
+    """CreateTime bounds and LogAppendTime."""
+    topic, now = t.topic("times"), t.base_time
+    for name, stamp in {"now": now, "past": 1000, "zero": 0, "negative": -5, "no timestamp": -1, "in 30 min": now + 1800_000,
+                        "in 2 h": now + 7200_000, "year 9999": 253370764800000}.items():
+        t.produce(name, topic, batch.batch([(b"k", b"v")], timestamp=stamp))
+    t.produce("max below base", topic, batch.batch([(b"k", b"v")], base_timestamp=now, max_timestamp=now - 1000))
+    t.produce("max above", topic, batch.batch([(b"k", b"v")], base_timestamp=now, max_timestamp=now + 1000))
+    read_back(t, topic)
+    bounded = t.topic("bounded", 1, [("message.timestamp.before.max.ms", "1000"), ("message.timestamp.after.max.ms", "1000")])
+    t.produce("before bound", bounded, batch.batch([(b"k", b"v"), (b"k", b"w")], timestamp=now - 3600_000))
+    t.produce("after bound", bounded, batch.batch([(b"k", b"v")], timestamp=now + 3600_000))
+
+
+def places(t):
+    """Topics and partitions that are not there, acks, and several partitions in one request."""
+    topic, good = t.topic("places", 2), batch.batch([(b"k", b"v")], timestamp=t.base_time)
+    topic_id = t.topic_id(topic)
+    for acks in (-1, 1, 2, -2, 100):
+        t.produce(f"acks {acks}", topic, good, acks=acks)
+    for partition in (-1, 2, 2**31 - 1):
+        t.produce(f"partition {partition}", topic, good, partition=partition)
+    for name in ("", ".", "..", "a b", "x" * 250, "../../etc", t.name("absent")):
+        t.produce(f"topic {name[:20]!r}", name, good)
+    t.produce("internal", "__consumer_offsets", good)
+    t.produce("by id", None, good, version=13, topic_id=topic_id)
+    t.produce("zero id", None, good, version=13, topic_id="00" * 16)
+    t.produce("unknown id", None, good, version=13, topic_id="5a" * 16)
+    bad = batch.batch([(b"k", b"v")], timestamp=t.base_time, crc=1)
+    t.send("mixed", "Produce", 9, {"Acks": -1, "TimeoutMs": 5000, "TopicData": [
+        {"Name": topic, "PartitionData": [{"Index": 0, "Records": good}, {"Index": 1, "Records": bad}, {"Index": 9, "Records": good}]}]})
+    t.send("twice", "Produce", 9, {"Acks": -1, "TimeoutMs": 5000, "TopicData": [
+        {"Name": topic, "PartitionData": [{"Index": 0, "Records": good}, {"Index": 0, "Records": good}]}]})
+    t.send("null records", "Produce", 9, {"Acks": -1, "TimeoutMs": 5000, "TopicData": [{"Name": topic, "PartitionData": [{"Index": 0, "Records": None}]}]})
+    t.send("no topics", "Produce", 9, {"Acks": -1, "TimeoutMs": 5000, "TopicData": []})
+    read_back(t, topic)
+    read_back(t, topic, 1, "read 1")
+    t.start("Produce", 9, {"Acks": 0, "TimeoutMs": 5000, "TopicData": [{"Name": topic, "PartitionData": [{"Index": 0, "Records": good}]}]})
+    t.send("after acks 0", "ListOffsets", 7, {"ReplicaId": -1, "Topics": [{"Name": topic, "Partitions": [{"PartitionIndex": 0, "Timestamp": -1}]}]})
+    t.start("Produce", 9, {"Acks": 0, "TimeoutMs": 5000, "TopicData": [{"Name": topic, "PartitionData": [{"Index": 9, "Records": good}]}]}, "zero")
+    t.finish("acks 0 error", "Produce", 9, "zero", timeout=5)
+    t.send("after error", "ApiVersions", 0, {}, "zero", quiet=True)
+
+
+def sizes(t):
+    """max.message.bytes, as created and as altered live."""
+    topic = t.topic("sizes", 1, [("max.message.bytes", "1000")])
+    for size in (100, 900, 930, 1000, 5000):
+        t.produce(f"{size}", topic, batch.batch([(None, b"x" * size)], timestamp=t.base_time))
+    t.produce("compressed", topic, batch.batch([(None, b"x" * 5000)], timestamp=t.base_time, codec="gzip"))
+    t.send("alter", "IncrementalAlterConfigs", 1, {"Resources": [{"ResourceType": 2, "ResourceName": topic, "Configs": [
+        {"Name": "max.message.bytes", "ConfigOperation": 0, "Value": "10000"}]}]})
+    t.wait_leader(topic)
+    t.produce("after", topic, batch.batch([(None, b"x" * 5000)], timestamp=t.base_time))
+    compact = t.topic("compact", 1, [("cleanup.policy", "compact")])
+    t.produce("keyless", compact, batch.batch([(b"k", b"v"), (None, b"v"), (None, b"w")], timestamp=t.base_time))
+    t.produce("keyless v7", compact, batch.batch([(None, b"v")], timestamp=t.base_time), version=7)
+    t.produce("tombstone", compact, batch.batch([(b"k", None)], timestamp=t.base_time))
+    read_back(t, compact)
+
+
+def idempotent(t):
+    """Sequences: in order, repeated, gaps, old and new epochs, wrap, forgotten."""
+    topic = t.topic("idem", 3)
+    pid = t.send("init", "InitProducerId", 4, {"TransactionalId": None, "TransactionTimeoutMs": 60000})["ProducerId"]
+
+    def put(label, sequence, epoch=0, partition=0, count=1, who=pid):
+        data = batch.batch([(b"k", b"v")] * count, timestamp=t.base_time, pid=who, pid_epoch=epoch, sequence=sequence)
+        t.produce(label, topic, data, partition=partition)
+
+    for sequence in range(7):
+        put(f"seq {sequence}", sequence)
+    for sequence in (6, 2, 1, 0, 9, 5):
+        put(f"again {sequence}", sequence)
+    put("overlap", 6, count=3)
+    put("next of two", 7, count=2)
+    put("next of two again", 7, count=2)
+    put("part of two", 8)
+    put("epoch 1 not 0", 5, epoch=1)
+    put("epoch 1", 0, epoch=1)
+    put("old epoch", 9, epoch=0)
+    put("unknown start 50", 50, partition=1)
+    put("wrap a", 2**31 - 2, partition=2, count=2)
+    put("wrap b", 0, partition=2)
+    put("across the wrap", 2**31 - 1, partition=1, who=pid + 1000000, count=3)
+    put("after it", 2, partition=1, who=pid + 1000000)
+    put("epoch -1", 3, epoch=-1, partition=1)
+    put("sequence -2", -2, partition=1)
+    for partition in range(3):
+        read_back(t, topic, partition, f"read {partition}")
+    for body in ({"TransactionTimeoutMs": 0}, {"TransactionTimeoutMs": -1}, {"TransactionTimeoutMs": 2**31 - 1}, {"ProducerId": pid, "ProducerEpoch": 0},
+                 {"ProducerId": 5, "ProducerEpoch": -1}, {"ProducerId": -1, "ProducerEpoch": 3}, {"TransactionalId": ""}):
+        t.send(f"init {sorted(body.items())[0][0]} {list(body.values())[0] if 'ProducerId' not in body else 'id'}", "InitProducerId", 4,
+               {"TransactionalId": None, "TransactionTimeoutMs": 60000, **body})
+
+
+SCENARIOS = [("wrong_batches", wrong_batches), ("timestamps", timestamps), ("places", places), ("sizes", sizes), ("idempotent", idempotent)]
