@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use madang_protocol::types::Offset;
 
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
-use crate::format::{INDEX_HEADER_SIZE, INDEX_SUFFIX, IndexHeader, Kind, TIME_INDEX_SUFFIX, offset_path};
+use crate::format::{Fields, INDEX_HEADER_SIZE, INDEX_SUFFIX, IndexHeader, Kind, TIME_INDEX_SUFFIX, offset_path};
 use crate::index::{IndexEntry, search};
 
 const OFFSET_ENTRY: usize = 8;
@@ -110,12 +110,19 @@ impl SealedIndex {
         })
     }
 
-    /// All entries, read from the files; none if they are not sound.
+    /// All entries, read from the files at once; none if they are not sound.
     pub(crate) fn load(&self) -> Option<Vec<IndexEntry>> {
-        if !self.is_sound() {
-            return None;
-        }
-        (0..self.entries).map(|at| self.read(at).ok().flatten()).collect()
+        let places = body(self.offsets.as_ref()?.as_ref(), self.entries * OFFSET_ENTRY, self.crcs.0)?;
+        let times = body(self.times.as_ref()?.as_ref(), self.entries * TIME_ENTRY, self.crcs.1)?;
+        let entry = |(place, time): (&[u8], &[u8])| {
+            let (mut place, mut time) = (Fields(place), Fields(time));
+            Some(IndexEntry {
+                relative_offset: place.u32()?,
+                position: place.u32()?,
+                max_timestamp_before: time.i64()?,
+            })
+        };
+        places.chunks_exact(OFFSET_ENTRY).zip(times.chunks_exact(TIME_ENTRY)).map(entry).collect()
     }
 
     fn read(&self, at: usize) -> io::Result<Option<IndexEntry>> {
@@ -162,4 +169,11 @@ fn crc_of(file: &dyn DiskFile, length: usize) -> io::Result<u32> {
         done += piece;
     }
     Ok(crc)
+}
+
+/// The entries' bytes; none if they are not as they were written. Their length was checked against the file's.
+fn body(file: &dyn DiskFile, length: usize, crc: u32) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    read_exact_at(file, INDEX_HEADER_SIZE as u64, &mut bytes).ok()?;
+    (crc32c::crc32c(&bytes) == crc).then_some(bytes)
 }

@@ -16,6 +16,7 @@ mod index_file;
 mod leader_epochs;
 mod log;
 mod log_dir;
+pub mod mutants;
 mod producer_state;
 #[cfg(feature = "real-disk")]
 mod real_disk;

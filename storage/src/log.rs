@@ -119,6 +119,19 @@ impl Active {
         self.summary.add(header);
     }
 
+    /// Takes over what the index of a closed segment says; `first` is the header of its first batch.
+    pub(crate) fn adopt(&mut self, summary: Summary, entries: &[IndexEntry], first: Option<BatchHeader>, wall: i64) {
+        for entry in entries {
+            if self.segment.index.set(self.entries, *entry) {
+                self.entries += 1;
+            }
+        }
+        self.sampler.resume(entries.last().map_or(0, |last| u64::from(last.position)), summary.max_timestamp);
+        self.first_timestamp = first.map(|first| first.max_timestamp).filter(|timestamp| *timestamp >= 0);
+        self.created = wall;
+        self.summary = summary;
+    }
+
     fn index_entries(&self) -> Vec<IndexEntry> {
         (0..self.entries).filter_map(|at| self.segment.index.get(at)).collect()
     }

@@ -276,11 +276,7 @@ impl LogDir {
         let mut body = topic_id.0.to_vec();
         body.extend_from_slice(&partition.to_be_bytes());
         body.extend_from_slice(topic.as_bytes());
-        replace_file_durably(
-            self.disk.as_ref(),
-            &path.join(PARTITION_METADATA_FILE),
-            &seal(Kind::Partition, &body),
-        )?;
+        replace_file_durably(self.disk.as_ref(), &path.join(PARTITION_METADATA_FILE), &seal(Kind::Partition, &body))?;
         self.disk.sync_dir(&self.path)?;
         Ok(path)
     }
@@ -329,7 +325,8 @@ fn consume_marker(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     if !disk.exists(&marker)? {
         return Ok(false);
     }
-    let sound = read_small(disk, &marker, MAX_SIDE_FILE).is_ok_and(|bytes| unseal(Kind::CleanShutdown, &bytes).is_some());
+    let sound =
+        read_small(disk, &marker, MAX_SIDE_FILE).is_ok_and(|bytes| unseal(Kind::CleanShutdown, &bytes).is_some());
     disk.remove_file(&marker)?;
     disk.sync_dir(path)?;
     Ok(sound)
@@ -340,7 +337,9 @@ fn parse_partition(name: &str) -> Option<(&str, i32)> {
     let (topic, partition) = name.rsplit_once('-')?;
     let digits = !partition.is_empty() && partition.bytes().all(|byte| byte.is_ascii_digit());
     let canonical = partition == "0" || !partition.starts_with('0');
-    (digits && canonical && !topic.is_empty()).then(|| partition.parse().ok().map(|partition| (topic, partition))).flatten()
+    (digits && canonical && !topic.is_empty())
+        .then(|| partition.parse().ok().map(|partition| (topic, partition)))
+        .flatten()
 }
 
 /// Whether the name is one that [`LogDir::delete_partition`] gave.

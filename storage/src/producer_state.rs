@@ -7,6 +7,7 @@ use madang_protocol::record_batch::{BatchHeader, advance_sequence};
 use madang_protocol::types::Offset;
 
 use crate::format::{Fields, Kind, seal, unseal};
+use crate::mutants::mutant;
 
 /// Batches that are remembered of each producer.
 pub const REMEMBERED_BATCHES: usize = 5;
@@ -138,7 +139,7 @@ impl ProducerState {
             Some(entry) if entry.epoch == batch.producer_epoch && !self.is_expired(&entry, wall) => entry,
             _ => ProducerEntry { epoch: batch.producer_epoch, batches: Vec::new(), last_append: wall, turn: 0 },
         };
-        if entry.batches.len() >= REMEMBERED_BATCHES {
+        if entry.batches.len() >= REMEMBERED_BATCHES - usize::from(mutant(14)) {
             entry.batches.remove(0);
         }
         entry.batches.push(ProducedBatch {

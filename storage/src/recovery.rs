@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use madang_actors::clock::Wall;
 use madang_actors::prng::Prng;
-use madang_protocol::record_batch::{BatchHeader, Scan, scan};
+use madang_protocol::record_batch::{BatchHeader, Scan, layout, scan};
 use madang_protocol::types::Offset;
 
 use crate::config::{LogConfig, millis};
@@ -358,6 +358,10 @@ impl Opening<'_> {
         let interval = self.config.index_interval_bytes;
         let mut active = Active::new(base, Arc::clone(&file), interval, self.open.wall.as_millis());
         if self.open.start == Start::Clean {
+            if let Some(active) = self.closed_active(base, &file, length) {
+                return Ok(active);
+            }
+            self.report.rebuilt.push(format!("{:020}.index", base.0));
             if replay_headers(&mut active, length, Offset(i64::MAX)).is_ok() && active.summary.size == length {
                 return Ok(active);
             }
@@ -365,6 +369,19 @@ impl Opening<'_> {
         }
         self.scan_segment(&mut active, length, None)?;
         Ok(active)
+    }
+
+    /// The last segment as it was closed, by its index alone; none if that is of no use.
+    fn closed_active(&self, base: Offset, file: &Arc<dyn DiskFile>, length: u64) -> Option<Active> {
+        let (index, header) = index_file::open(self.disk.as_ref(), self.directory, base, length)?;
+        let entries = index.load()?;
+        let mut active = Active::new(base, Arc::clone(file), self.config.index_interval_bytes, -1);
+        let first = HeaderWalk::new(file.as_ref(), 0, length, layout::RECORDS).next().ok()?;
+        if first.is_none() && header.next_offset != base {
+            return None;
+        }
+        active.adopt(header.into(), &entries, first.map(|(_, first)| first), self.open.wall.as_millis());
+        Some(active)
     }
 
     /// Reads a segment from the device, checks every batch, and cuts what is not one from its end.

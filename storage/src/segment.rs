@@ -261,6 +261,12 @@ impl Sampler {
         Self { base_offset, interval, last_position: 0, max_timestamp: -1 }
     }
 
+    /// Goes on after the last entry of a segment that was closed.
+    pub(crate) const fn resume(&mut self, last_position: u64, max_timestamp: i64) {
+        self.last_position = last_position;
+        self.max_timestamp = max_timestamp;
+    }
+
     /// The entry for the batch at `position`, if it gets one. Batches come in order.
     pub(crate) fn sample(&mut self, position: u64, header: &BatchHeader) -> Option<IndexEntry> {
         let max_timestamp_before = self.max_timestamp;

@@ -39,9 +39,8 @@ impl SledCheckpoints {
     /// None if what is there is damaged: sled may panic on it.
     fn try_open(path: &Path) -> Option<io::Result<Self>> {
         let owned = path.to_owned();
-        let opened = catch_unwind(move || {
-            sled::Config::new().path(owned).cache_capacity(CACHE).flush_every_ms(None).open()
-        });
+        let opened =
+            catch_unwind(move || sled::Config::new().path(owned).cache_capacity(CACHE).flush_every_ms(None).open());
         let Ok(Ok(database)) = opened else { return None };
         Some(File::open(path.join("db")).map(|file| Self { database, file }))
     }
@@ -75,8 +74,7 @@ impl Checkpoints for SledCheckpoints {
         let key = key(partition);
         let stored = self.database.get(key).ok().flatten()?;
         let mut fields = Fields(&stored);
-        let checkpoint =
-            Checkpoint { recovery_point: Offset(fields.i64()?), high_watermark: Offset(fields.i64()?) };
+        let checkpoint = Checkpoint { recovery_point: Offset(fields.i64()?), high_watermark: Offset(fields.i64()?) };
         (value(&key, checkpoint)[..] == stored[..]).then_some(checkpoint)
     }
 

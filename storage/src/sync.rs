@@ -9,6 +9,7 @@ use std::sync::Arc;
 use madang_protocol::types::Offset;
 
 use crate::disk::{Disk, DiskFile};
+use crate::mutants::mutant;
 
 /// What a flusher thread has to do for one log. It can be sent anywhere; only [`SyncRequest::perform`] does I/O.
 #[derive(Debug)]
@@ -44,7 +45,8 @@ impl SyncRequest {
 
     /// Syncs the files, then the directories; stops at the first failure. Blocks.
     pub fn perform(self) -> SyncOutcome {
-        let files = self.files.iter().try_for_each(|file| file.sync());
+        let again = |file: &Arc<dyn DiskFile>, error| if mutant(9) { file.sync() } else { Err(error) };
+        let files = self.files.iter().try_for_each(|file| file.sync().or_else(|error| again(file, error)));
         // A partition that was deleted meanwhile has no names to keep.
         let sync_dir = |path: &PathBuf| match self.disk.sync_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -186,7 +188,7 @@ impl SyncState {
         }
         // A later request may be done first: its files are synced, those of an earlier one not yet.
         while let Some(first) = self.outstanding.front().filter(|first| first.done) {
-            if first.truncations == self.truncations {
+            if first.truncations == self.truncations || mutant(38) {
                 self.confirmed = self.confirmed.max(first.end);
             }
             self.outstanding.pop_front();

@@ -1,7 +1,6 @@
-//! Batches for this crate's unit tests.
+//! Headers for this crate's unit tests.
 
-use bytes::Bytes;
-use madang_protocol::record_batch::{BatchHeader, layout, write_crc};
+use madang_protocol::record_batch::{BatchHeader, layout};
 use madang_protocol::types::{LeaderEpoch, Offset};
 
 /// A header of `count` records at `offset`, without a producer.
@@ -21,13 +20,4 @@ pub(crate) fn header(offset: i64, count: i32) -> BatchHeader {
         base_sequence: -1,
         record_count: count,
     }
-}
-
-/// A sound batch whose records are `body` bytes of no meaning.
-pub(crate) fn opaque(header: BatchHeader, body: usize) -> Bytes {
-    let header = BatchHeader { batch_length: layout::MIN_BATCH_LENGTH + body as i32, ..header };
-    let mut bytes = header.to_bytes().to_vec();
-    bytes.extend((0..body).map(|at| at as u8));
-    write_crc(&mut bytes).expect("a whole batch");
-    bytes.into()
 }

@@ -165,10 +165,9 @@ impl LogView {
         let upper = upper.min(log_end_offset);
         let mut regions: Vec<Arc<dyn Region>> = Vec::new();
         let mut result = ReadResult { first_offset: from, next_offset: from, ..ReadResult::default() };
-        let mut at = self.segment_of(from);
-        for _ in 0..SEGMENTS_PER_READ {
+        let first = self.segment_of(from);
+        for at in first..first + SEGMENTS_PER_READ {
             let Some(segment) = self.segment(at) else { break };
-            at += 1;
             if result.next_offset >= upper {
                 break;
             }

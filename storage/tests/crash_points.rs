@@ -143,10 +143,18 @@ impl Model {
                 let ever = self.written.get(&base).is_some_and(|all| all.iter().any(|written| written[..] == *batch));
                 assert!(ever, "{what}: the batch at {base} was never written");
                 if header.next_offset().0 <= self.confirmed {
-                    assert_eq!(self.current.get(&base).map(|now| &now[..]), Some(batch), "{what}: confirmed batch {base}");
+                    assert_eq!(
+                        self.current.get(&base).map(|now| &now[..]),
+                        Some(batch),
+                        "{what}: confirmed batch {base}"
+                    );
                 }
                 let epoch = header.partition_leader_epoch;
-                assert_eq!(log.leader_epochs().epoch_at(Offset(base.max(start))), Some(epoch), "{what}: epoch at {base}");
+                assert_eq!(
+                    log.leader_epochs().epoch_at(Offset(base.max(start))),
+                    Some(epoch),
+                    "{what}: epoch at {base}"
+                );
                 assert!(base <= at && header.next_offset().0 > at, "{what}: a hole at {at}");
                 at = header.next_offset().0;
             }

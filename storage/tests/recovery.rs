@@ -68,7 +68,8 @@ fn a_torn_end_is_cut_at_the_last_whole_batch() {
         for garbage in [&[][..], &[0; 200], &[0xa5; 200], &whole[..150]] {
             let file = disk.open(&log_file, OpenMode::Existing).expect("opens");
             file.truncate(0).expect("cuts");
-            file.write_at(0, &[std::io::IoSlice::new(&whole[..length]), std::io::IoSlice::new(garbage)]).expect("writes");
+            file.write_at(0, &[std::io::IoSlice::new(&whole[..length]), std::io::IoSlice::new(garbage)])
+                .expect("writes");
             let (log, report) = open_with(&disk, &config, &unclean(Some(100))).expect("opens");
             let kept = length / size;
             assert_eq!(log.log_end_offset(), Offset(kept as i64 * 2), "length {length}");
@@ -95,7 +96,10 @@ fn no_flipped_bit_is_served() {
         disk.flip_bit(&log_file, position as u64, 3).expect("there");
         let below = open_with(&disk, &config, &unclean(Some(120)));
         assert!(matches!(below, Err(LogError::Quarantine { .. })), "position {position}");
-        assert_eq!(disk.open(&log_file, OpenMode::Existing).expect("there").len().expect("a length"), whole.len() as u64);
+        assert_eq!(
+            disk.open(&log_file, OpenMode::Existing).expect("there").len().expect("a length"),
+            whole.len() as u64
+        );
         let (log, _) = open_with(&disk, &config, &unclean(Some(100))).expect("opens");
         assert_eq!(log.log_end_offset(), Offset((position / size) as i64 * 2), "position {position}");
         let file = disk.open(&log_file, OpenMode::Existing).expect("there");

@@ -1,0 +1,111 @@
+//! Reads by offset and by time against a model that looks at every record, with every codec, and what a thousand partitions cost.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::small;
+use madang_actors::clock::Wall;
+use madang_actors::prng::Prng;
+use madang_protocol::compression::{Codec, Compression};
+use madang_protocol::record_batch::{BatchBuilder, BatchOptions};
+use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::{BatchToAppend, Disk, FaultDisk, Log, LogConfig, OpenLog, RealDisk, Start};
+
+const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+
+/// A batch whose records have these timestamps.
+fn batch(codec: Codec, timestamps: &[i64]) -> BatchToAppend {
+    let options = BatchOptions { compression: Compression::of(codec), ..BatchOptions::default() };
+    let mut builder = BatchBuilder::new(options);
+    for timestamp in timestamps {
+        builder.append(*timestamp, Some(b"key"), Some(&[5; 40]), &[]).expect("fits");
+    }
+    BatchToAppend::new(builder.build().expect("a batch")).expect("a whole batch")
+}
+
+/// The first record at or after `timestamp`, by looking at all.
+fn naive(records: &[i64], timestamp: i64, start: i64, upper: i64) -> Option<(i64, i64)> {
+    let all = records.iter().enumerate().map(|(offset, time)| (offset as i64, *time));
+    all.filter(|(offset, _)| (start..upper).contains(offset)).find(|(_, time)| *time >= timestamp)
+}
+
+fn compare(log: &Log, records: &[i64], prng: &mut Prng, what: &str) {
+    let view = log.view();
+    let (start, end) = (view.log_start_offset().0, view.log_end_offset().0);
+    for _ in 0..300 {
+        let timestamp = prng.below(1200) as i64;
+        let found = view.offset_for_timestamp(timestamp, Offset(end)).expect("reads");
+        let found = found.map(|found| (found.offset.0, found.timestamp));
+        assert_eq!(found, naive(records, timestamp, start, end), "{what}: timestamp {timestamp}");
+    }
+    let highest = records[start as usize..].iter().max().copied().unwrap_or(-1);
+    let expected = naive(records, highest, start, end);
+    let found = view.max_timestamp().expect("reads").map(|found| (found.offset.0, found.timestamp));
+    assert_eq!(found, expected, "{what}: the newest");
+}
+
+#[test]
+fn lookups_by_time_find_the_first_record() {
+    for (seed, codec) in CODECS.into_iter().enumerate() {
+        let mut prng = Prng::new(seed as u64);
+        let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+        let path = Path::new("/d/t-0");
+        let mut log = Log::open(Arc::clone(&disk), path, small(), &OpenLog::default()).expect("opens").0;
+        let mut records = Vec::new();
+        for at in 0..150 {
+            let count = 1 + prng.below(6);
+            let times: Vec<i64> = (0..count).map(|_| at * 7 + prng.below(60) as i64).collect();
+            records.extend_from_slice(&times);
+            log.append_as_leader(&[batch(codec, &times)], LeaderEpoch(1), Wall(at)).expect("appends");
+        }
+        compare(&log, &records, &mut prng, &format!("{codec}, appended"));
+        log.close().expect("closes");
+        let open = OpenLog { start: Start::Clean, ..OpenLog::default() };
+        let mut log = Log::open(Arc::clone(&disk), path, small(), &open).expect("opens").0;
+        compare(&log, &records, &mut prng, &format!("{codec}, reopened"));
+        log.set_log_start_offset(Offset(101)).expect("moves");
+        compare(&log, &records, &mut prng, &format!("{codec}, after delete-records"));
+        drop(log);
+        for name in disk.list(path).expect("lists") {
+            if name.ends_with("index") {
+                disk.remove_file(&path.join(name)).expect("removes");
+            }
+        }
+        let log = Log::open(disk, path, small(), &OpenLog::default()).expect("opens").0;
+        compare(&log, &records, &mut prng, &format!("{codec}, rebuilt"));
+    }
+}
+
+/// Resident memory of this process in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: u64 = status.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    pages * 4096
+}
+
+#[test]
+fn a_thousand_partitions_written_and_read_fit_in_a_few_mebibytes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(64));
+    let before = resident();
+    let open = OpenLog { start: Start::SameProcess, ..OpenLog::default() };
+    let mut logs = Vec::new();
+    for at in 0..1000 {
+        let path = directory.path().join(format!("t-{at}"));
+        logs.push(Log::open(Arc::clone(&disk), &path, LogConfig::default(), &open).expect("opens").0);
+    }
+    let views: Vec<_> = logs
+        .iter_mut()
+        .map(|log| {
+            log.append_as_leader(&[common::batch(10, 1000, 1)], LeaderEpoch(1), Wall(1)).expect("appends");
+            let view = log.view();
+            assert_eq!(view.read(Offset(0), Offset(10), 5000, true).expect("reads").size, 1061);
+            view
+        })
+        .collect();
+    let each = resident().saturating_sub(before) / 1000;
+    assert_eq!(views.len(), 1000);
+    assert!(each < 10 << 10, "{each} bytes for each partition");
+}
