@@ -11,6 +11,7 @@ use madang_protocol::types::{LeaderEpoch, Offset};
 
 use crate::config::millis;
 use crate::log::{Log, LogError};
+use crate::mutants::mutant;
 use crate::producer_state::{ProducerEntry, SequenceError};
 
 /// Bytes at a batch's start that the leader may overwrite.
@@ -171,7 +172,7 @@ impl Log {
         match self.producers.check(&batch.header, wall.as_millis()) {
             Err(error) => Some(AppendOutcome::Refused(error)),
             Ok(Some(first)) => Some(AppendOutcome::Duplicate(Appended {
-                base_offset: first.base_offset,
+                base_offset: if mutant(15) { self.log_end_offset() } else { first.base_offset },
                 last_offset: first.last_offset,
                 max_timestamp: first.timestamp,
             })),

@@ -193,6 +193,31 @@ impl FaultDisk {
         Ok(bytes)
     }
 
+    /// The bytes that would be found at `path` after the worst power cut: durable bytes under a durable name; none if there is no such name.
+    #[must_use]
+    pub fn surviving_bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.locked();
+        let mut at = ROOT;
+        for name in names(path) {
+            let Some(Inode::Directory(directory)) = state.inodes.get(&at) else { return None };
+            at = *directory.durable.get(&name)?;
+        }
+        match state.inodes.get(&at) {
+            Some(Inode::File(body)) => Some(body.durable.clone()),
+            _ => None,
+        }
+    }
+
+    /// Ends all that [`FaultDisk::fail_reads`] and [`FaultDisk::fail_next_sync`] began.
+    pub fn mend(&self) {
+        for inode in self.locked().inodes.values_mut() {
+            if let Inode::File(body) = inode {
+                body.unreadable.clear();
+                body.fail_sync = false;
+            }
+        }
+    }
+
     fn with_file(&self, path: &Path, change: impl FnOnce(&mut FileBody)) -> io::Result<()> {
         let mut state = self.locked();
         let id = state.resolve(path)?;

@@ -26,7 +26,7 @@ pub(crate) enum NameChange {
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     pub(crate) visible: BTreeMap<String, u64>,
-    durable: BTreeMap<String, u64>,
+    pub(crate) durable: BTreeMap<String, u64>,
     pending: Vec<NameChange>,
 }
 

@@ -18,6 +18,7 @@ use crate::format::{
 use crate::index::{IndexEntry, LiveIndex};
 use crate::index_file::{self, SealedIndex};
 use crate::leader_epochs::LeaderEpochs;
+use crate::mutants::mutant;
 use crate::producer_state::ProducerState;
 use crate::retention;
 use crate::segment::{ActiveSegment, HeaderWalk, LONG_WALK_BUFFER, Recent, Sampler, SealedSegment, Summary};
@@ -132,6 +133,15 @@ impl Active {
         self.summary = summary;
     }
 
+    /// Planted bug 26: entries of what was cut stay in the index.
+    fn keep_index_of(&mut self, old: &Self) {
+        for entry in old.index_entries().into_iter().skip(self.entries) {
+            if self.segment.index.set(self.entries, entry) {
+                self.entries += 1;
+            }
+        }
+    }
+
     fn index_entries(&self) -> Vec<IndexEntry> {
         (0..self.entries).filter_map(|at| self.segment.index.get(at)).collect()
     }
@@ -235,6 +245,12 @@ impl Log {
         Ok(())
     }
 
+    /// Planted bug 25: the log goes on at an end that its files do not have.
+    #[cfg(feature = "mutants")]
+    pub const fn plant_end(&mut self, end: Offset) {
+        self.active.summary.next_offset = end;
+    }
+
     /// What has to be synced now, if anything is dirty. Taking it makes the log clean; the outcome must come back through [`Log::synced`].
     pub fn take_dirty(&mut self) -> Option<SyncRequest> {
         let request = self.sync.take(&self.disk, self.log_end_offset());
@@ -290,7 +306,9 @@ impl Log {
         let path = offset_path(&self.directory, base_offset, LOG_SUFFIX);
         let file = self.disk.open(&path, OpenMode::Truncate).map_err(doing("create a segment"))?;
         self.sync.dirty_file(&file);
-        self.sync.dirty_directory(&self.directory);
+        if !mutant(27) {
+            self.sync.dirty_directory(&self.directory);
+        }
         let next = Active::new(base_offset, file, self.config.index_interval_bytes, wall.as_millis());
         let full = std::mem::replace(&mut self.active, next);
         self.sealed = self.sealed.iter().cloned().chain([Arc::new(self.seal_segment(&full))]).collect();
@@ -448,6 +466,9 @@ impl Log {
         let mut active = Active::new(base, file, interval, self.active.created);
         replay_headers(&mut active, old_size, offset).map_err(doing("walk a segment"))?;
         active.segment.file.truncate(active.summary.size).map_err(doing("truncate a segment"))?;
+        if mutant(26) {
+            active.keep_index_of(&self.active);
+        }
         self.active = active;
         Ok(())
     }
@@ -488,7 +509,7 @@ impl Log {
         self.write_snapshot(end);
         self.write_epochs()?;
         self.sync.dirty_file(&self.active.segment.file);
-        if let Some(request) = self.take_dirty() {
+        if let Some(request) = self.take_dirty().filter(|_| !mutant(8)) {
             let outcome = request.perform();
             self.synced(outcome).map_err(|error| doing("sync a log")(io::Error::other(error)))?;
         }

@@ -1,4 +1,4 @@
-//! Reads by offset and by time against a model that looks at every record, with every codec, and what a thousand partitions cost.
+//! Reads by offset and by time against a model that looks at every record, with every codec.
 
 mod common;
 
@@ -11,7 +11,7 @@ use madang_actors::prng::Prng;
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{BatchBuilder, BatchOptions};
 use madang_protocol::types::{LeaderEpoch, Offset};
-use madang_storage::{BatchToAppend, Disk, FaultDisk, Log, LogConfig, OpenLog, RealDisk, Start};
+use madang_storage::{BatchToAppend, Disk, FaultDisk, Log, OpenLog, Start};
 
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
@@ -76,36 +76,4 @@ fn lookups_by_time_find_the_first_record() {
         let log = Log::open(disk, path, small(), &OpenLog::default()).expect("opens").0;
         compare(&log, &records, &mut prng, &format!("{codec}, rebuilt"));
     }
-}
-
-/// Resident memory of this process in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: u64 = status.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
-    pages * 4096
-}
-
-#[test]
-fn a_thousand_partitions_written_and_read_fit_in_a_few_mebibytes() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(64));
-    let before = resident();
-    let open = OpenLog { start: Start::SameProcess, ..OpenLog::default() };
-    let mut logs = Vec::new();
-    for at in 0..1000 {
-        let path = directory.path().join(format!("t-{at}"));
-        logs.push(Log::open(Arc::clone(&disk), &path, LogConfig::default(), &open).expect("opens").0);
-    }
-    let views: Vec<_> = logs
-        .iter_mut()
-        .map(|log| {
-            log.append_as_leader(&[common::batch(10, 1000, 1)], LeaderEpoch(1), Wall(1)).expect("appends");
-            let view = log.view();
-            assert_eq!(view.read(Offset(0), Offset(10), 5000, true).expect("reads").size, 1061);
-            view
-        })
-        .collect();
-    let each = resident().saturating_sub(before) / 1000;
-    assert_eq!(views.len(), 1000);
-    assert!(each < 10 << 10, "{each} bytes for each partition");
 }

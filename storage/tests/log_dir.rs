@@ -1,0 +1,178 @@
+//! Log directories: who may use one, how it was left, what may be deleted; checkpoints; the sync threads.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use madang_actors::clock::Wall;
+use madang_actors::prng::Prng;
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
+use madang_storage::{
+    Checkpoint, Checkpoints, Crash, Disk, FaultDisk, Log, LogConfig, LogDir, LogDirError, MemoryCheckpoints, OpenLog,
+    OpenLogDir, OpenMode, RealDisk, RestartFacts, RestartKind, SledCheckpoints, SyncPool,
+};
+
+const PATH: &str = "/data";
+const TOPIC: Uuid = Uuid([7; 16]);
+
+fn who(cluster_id: &str, boot_id: &str) -> OpenLogDir {
+    OpenLogDir {
+        cluster_id: cluster_id.to_owned(),
+        node_id: NodeId(1),
+        new_directory_id: Uuid([9; 16]),
+        boot_id: boot_id.to_owned(),
+    }
+}
+
+fn open(disk: &FaultDisk) -> Result<LogDir, LogDirError> {
+    LogDir::open(Arc::new(disk.clone()), Path::new(PATH), &who("c", "b"))
+}
+
+#[test]
+fn a_directory_serves_one_node_of_one_cluster() {
+    let disk = FaultDisk::new();
+    let first = open(&disk).expect("opens");
+    assert!(matches!(open(&disk), Err(LogDirError::Locked(_))));
+    drop(first);
+    let other = LogDir::open(Arc::new(disk.clone()), Path::new(PATH), &who("other", "b"));
+    assert!(matches!(other, Err(LogDirError::Foreign { .. })));
+    let real = tempfile::tempdir().expect("a directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(4));
+    let _first = LogDir::open(Arc::clone(&disk), real.path(), &who("c", "b")).expect("opens");
+    assert!(matches!(LogDir::open(disk, real.path(), &who("c", "b")), Err(LogDirError::Locked(_))));
+}
+
+#[test]
+fn the_clean_marker_counts_once() {
+    let disk = FaultDisk::new();
+    let directory = open(&disk).expect("opens");
+    assert_eq!(directory.restart_facts().kind(), RestartKind::Lossy, "a new directory promises nothing");
+    directory.close_clean().expect("closes");
+    disk.crash(Crash::Power, &mut Prng::new(1));
+    let directory = open(&disk).expect("opens");
+    assert_eq!(directory.restart_facts().kind(), RestartKind::Clean);
+    drop(directory);
+    disk.crash(Crash::Power, &mut Prng::new(2));
+    assert!(!open(&disk).expect("opens").restart_facts().clean_marker);
+}
+
+#[test]
+fn the_kind_of_a_restart_follows_from_its_facts() {
+    let facts = RestartFacts {
+        same_boot: true,
+        first_sync_succeeded: true,
+        reaches_noted_ends: true,
+        ..RestartFacts::default()
+    };
+    assert_eq!(facts.kind(), RestartKind::SameBoot);
+    assert_eq!(RestartFacts { first_sync_succeeded: false, ..facts }.kind(), RestartKind::Lossy);
+    assert_eq!(RestartFacts { reaches_noted_ends: false, ..facts }.kind(), RestartKind::Lossy);
+    assert_eq!(RestartFacts { sync_point: true, ..facts }.kind(), RestartKind::Durable);
+    let short = RestartFacts { below_recovery_point: true, clean_marker: true, sync_point: true, ..facts };
+    assert_eq!(short.kind(), RestartKind::Lossy);
+}
+
+#[test]
+fn identity_and_sync_point_survive() {
+    let disk = FaultDisk::new();
+    let mut directory = open(&disk).expect("opens");
+    directory.set_broker_epoch(42).expect("writes");
+    directory.set_sync_point(true).expect("writes");
+    drop(directory);
+    disk.crash(Crash::Power, &mut Prng::new(3));
+    let directory = open(&disk).expect("opens");
+    assert_eq!((directory.identity().broker_epoch, directory.identity().directory_id), (42, Uuid([9; 16])));
+    assert_eq!(directory.restart_facts().kind(), RestartKind::Durable);
+}
+
+#[test]
+fn only_a_tombstone_with_the_topics_id_deletes() {
+    let disk = FaultDisk::new();
+    let directory = open(&disk).expect("opens");
+    let path = directory.create_partition("a-b.c", 3, TOPIC).expect("creates");
+    assert!(matches!(directory.create_partition("a-b.c", 3, Uuid([8; 16])), Err(LogDirError::NotThisTopic(_))));
+    disk.create_dir(Path::new("/data/stray-0")).expect("creates");
+    disk.create_dir(Path::new("/data/lost+found")).expect("creates");
+    let partitions = directory.partitions().expect("lists");
+    assert_eq!(partitions.len(), 2);
+    assert_eq!(
+        (partitions[0].topic.as_str(), partitions[0].partition, partitions[0].topic_id),
+        ("a-b.c", 3, Some(TOPIC))
+    );
+    assert_eq!(partitions[1].topic_id, None);
+    for (at, tombstone) in [(0, Uuid([8; 16])), (0, Uuid::ZERO), (1, TOPIC), (1, Uuid::ZERO)] {
+        assert!(matches!(directory.delete_partition(&partitions[at], tombstone), Err(LogDirError::NotThisTopic(_))));
+    }
+    assert_eq!(directory.finish_deletions().expect("nothing"), 0);
+    directory.delete_partition(&partitions[0], TOPIC).expect("deletes");
+    assert!(!disk.exists(&path).expect("asks"));
+    drop(directory);
+    disk.crash(Crash::Power, &mut Prng::new(4));
+    let directory = open(&disk).expect("opens");
+    assert_eq!(directory.finish_deletions().expect("deletes"), 1);
+    assert!(disk.exists(Path::new("/data/lost+found")).is_ok());
+}
+
+#[test]
+fn a_damaged_identity_makes_a_new_directory_and_deletes_nothing() {
+    let disk = FaultDisk::new();
+    let directory = open(&disk).expect("opens");
+    directory.create_partition("t", 0, TOPIC).expect("creates");
+    directory.close_clean().expect("closes");
+    disk.flip_bit(Path::new("/data/directory.metadata"), 20, 1).expect("there");
+    let directory = open(&disk).expect("opens");
+    assert_eq!(directory.restart_facts().kind(), RestartKind::Lossy);
+    assert_eq!(directory.partitions().expect("lists").len(), 1);
+}
+
+fn checkpoints_remember(checkpoints: &dyn Checkpoints) {
+    let partition = |partition| TopicPartition { topic_id: TOPIC, partition };
+    let checkpoint = |at| Checkpoint { recovery_point: Offset(at), high_watermark: Offset(at - 1) };
+    let all: Vec<_> = (0..100).map(|at| (partition(at), checkpoint(i64::from(at)))).collect();
+    checkpoints.store(&all).expect("stores");
+    checkpoints.store(&[(partition(5), checkpoint(77))]).expect("stores");
+    checkpoints.remove(partition(6)).expect("removes");
+    assert_eq!(checkpoints.load(partition(5)), Some(checkpoint(77)));
+    assert_eq!((checkpoints.load(partition(6)), checkpoints.load(partition(100))), (None, None));
+}
+
+#[test]
+fn checkpoints_are_kept_or_begun_anew() {
+    checkpoints_remember(&MemoryCheckpoints::default());
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("checkpoints");
+    checkpoints_remember(&SledCheckpoints::open(&path).expect("opens"));
+    let partition = TopicPartition { topic_id: TOPIC, partition: 7 };
+    assert!(SledCheckpoints::open(&path).expect("opens").load(partition).is_some());
+    for name in ["db", "conf"] {
+        std::fs::write(path.join(name), [0xa5; 3000]).expect("writes");
+    }
+    let anew = SledCheckpoints::open(&path).expect("opens");
+    assert_eq!(anew.load(partition), None);
+    checkpoints_remember(&anew);
+}
+
+#[test]
+fn the_pool_confirms_what_it_synced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(2));
+    let pool = SyncPool::start("sync", 2).expect("starts");
+    let (outcomes, done) = channel();
+    let mut logs = Vec::new();
+    for at in 0..5 {
+        let path = directory.path().join(format!("t-{at}"));
+        let mut log = Log::open(Arc::clone(&disk), &path, LogConfig::default(), &OpenLog::default()).expect("opens").0;
+        log.append_as_leader(&[common::batch(3, 10, 0)], LeaderEpoch(0), Wall(0)).expect("appends");
+        let (request, outcomes) = (log.take_dirty().expect("dirty"), outcomes.clone());
+        pool.submit(request, move |outcome| outcomes.send((at, outcome)).expect("received"));
+        logs.push(log);
+    }
+    for _ in 0..5 {
+        let (at, outcome) = done.recv().expect("an outcome");
+        let log: &mut Log = &mut logs[at];
+        assert_eq!(log.synced(outcome).expect("synced"), Offset(3));
+    }
+    assert!(disk.open(&directory.path().join("none"), OpenMode::Existing).is_err());
+}
