@@ -11,6 +11,7 @@ use madang_actors::prng::Prng;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::record_batch::TimestampType;
 use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::mutants::mutant;
 use madang_storage::{AppendError, AppendOutcome, BatchToAppend, Log, LogError, SequenceError, SyncOutcome};
 
 use super::pending::Pending;
@@ -70,6 +71,8 @@ impl Replica {
             return Err(LostRecords { published: before.view.log_end_offset(), found });
         }
         let high_watermark = before.map_or(log.log_start_offset(), |before| before.high_watermark);
+        #[cfg(feature = "mutants")]
+        let log = plant_stale_end(log, before);
         let mut replica = Self {
             incarnation,
             high_watermark: high_watermark.max(log.log_start_offset()),
@@ -191,6 +194,7 @@ impl Replica {
         };
         match asked.required_acks {
             RequiredAcks::None | RequiredAcks::Leader => replies.push((asked.request, Ok(appended))),
+            RequiredAcks::All if mutant(10) => replies.push((asked.request, Ok(appended))),
             // A duplicate waits for its original's high watermark as the original did.
             RequiredAcks::All => {
                 self.pending.insert(place.last_offset + 1, asked.request, appended, asked.deadline);
@@ -363,6 +367,15 @@ impl Replica {
         }
         effects.push(ReplicaEffect::Closed);
     }
+}
+
+/// Planted bug 25: a restarted replica goes on at the end that its last life had published.
+#[cfg(feature = "mutants")]
+fn plant_stale_end(mut log: Log, before: Option<&ReplicaSnapshot>) -> Log {
+    if let Some(before) = before.filter(|_| mutant(25)) {
+        log.plant_end(before.view.log_end_offset());
+    }
+    log
 }
 
 /// What is kept of an append while its batch is written.

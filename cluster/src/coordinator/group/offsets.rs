@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use madang_actors::clock::Wall;
 use madang_protocol::types::Uuid;
+use madang_storage::mutants::mutant;
 
 use super::Context;
 use super::classic::{Group, State};
@@ -55,7 +56,7 @@ impl Group {
             return Err(ErrorCode::UnknownMemberId);
         }
         self.validate(&commit.member, commit.group_instance_id.as_deref())?;
-        if commit.generation_id != self.generation {
+        if commit.generation_id != self.generation && !mutant(21) {
             return Err(ErrorCode::IllegalGeneration);
         }
         if self.state == State::CompletingRebalance {
