@@ -304,11 +304,32 @@ mod tests {
             assert_eq!(text.lines().skip(1).count(), count);
         }
         for definition in topic_definitions().chain(broker_definitions()) {
-            if let Some(default) = definition.default {
+            // Kafka itself starts with empty defaults that nobody may set.
+            if let Some(default) = definition.default.filter(|default| !default.is_empty()) {
                 assert_eq!(definition.validate(default), Ok(()), "{}", definition.name);
             }
         }
         assert!(topic_definitions().all(|key| key.synonym.is_none_or(|name| broker_definition(name).is_some())));
+    }
+
+    #[test]
+    fn names_and_defaults_are_those_of_kafka() {
+        let expected = [
+            (include_str!("../../tests/data/topic-configs.tsv"), &*TOPIC),
+            (include_str!("../../tests/data/broker-configs.tsv"), &*BROKER),
+        ];
+        for (text, table) in expected {
+            let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split('\t').collect()).collect();
+            for row in &rows {
+                let definition = table.get(row[0]).unwrap_or_else(|| panic!("no {}", row[0]));
+                let default = definition.default.unwrap_or("(none)");
+                // Where the data says "(none)" for a topic, the default stands under another broker key.
+                assert!(row[1] == default || row[1] == "(none)", "{}: {default}", row[0]);
+            }
+            let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+            let ours = table.keys().filter(|name| !name.starts_with("madang."));
+            assert!(ours.clone().all(|name| names.contains(name)), "{:?}", ours.collect::<Vec<_>>());
+        }
     }
 
     fn message(key: &str, value: &str) -> String {

@@ -8,8 +8,8 @@ mod topic;
 
 pub use broker::{BrokerConfig, BrokerConfigError, Durability, ListenerConfig};
 pub use definition::{
-    ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, broker_definitions, list_items, topic_definition,
-    topic_definitions,
+    ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, broker_definitions, list_items,
+    topic_definition, topic_definitions,
 };
 pub use describe::{
     ConfigSource, ConfigSynonym, DescribedConfig, describe_broker, describe_default_broker, describe_topic,

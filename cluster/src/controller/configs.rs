@@ -12,7 +12,8 @@ use super::draft::{Draft, duplicate};
 use super::records::MetadataRecord;
 use super::replay::config_record;
 use crate::configs::{
-    ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, list_items, resolve_topic_value, topic_definition,
+    ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, list_items, resolve_topic_value,
+    topic_definition,
 };
 use crate::metadata::{ConfigMap, ConfigResource, ConfigResourceType};
 
@@ -44,7 +45,9 @@ fn check_topic(config: &ConfigMap) -> ApiResult<()> {
     }
     for (key, value) in config {
         check_length(value)?;
-        topic_definition(key).map_or(Ok(()), |definition| definition.validate(value)).map_err(|error| invalid(&error))?;
+        topic_definition(key)
+            .map_or(Ok(()), |definition| definition.validate(value))
+            .map_err(|error| invalid(&error))?;
     }
     let number = |key: &str| config.get(key).and_then(|value| value.trim().parse::<i64>().ok());
     let (least, most) = (number("min.compaction.lag.ms"), number("max.compaction.lag.ms").unwrap_or(i64::MAX));
@@ -54,8 +57,7 @@ fn check_topic(config: &ConfigMap) -> ApiResult<()> {
         return Err(ApiError::new(ErrorCode::InvalidConfig, message));
     }
     if config.get("remote.storage.enable").is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
-        let message =
-            "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.";
+        let message = "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.";
         return Err(ApiError::new(ErrorCode::InvalidConfig, message));
     }
     Ok(())
@@ -65,7 +67,9 @@ fn check_length(value: &str) -> ApiResult<()> {
     if value.len() <= MAX_VALUE {
         return Ok(());
     }
-    let message = format!("The configuration value cannot be added because it exceeds the maximum value size of {MAX_VALUE} bytes.");
+    let message = format!(
+        "The configuration value cannot be added because it exceeds the maximum value size of {MAX_VALUE} bytes."
+    );
     Err(ApiError::new(ErrorCode::InvalidConfig, message))
 }
 
@@ -170,7 +174,12 @@ fn alter_one(draft: &mut Draft<'_>, asked: ResourceAlteration) -> ApiResult<()> 
     commit(draft, &resource, &old, &new, &changed)
 }
 
-fn apply(draft: &Draft<'_>, resource: &ConfigResource, config: &mut ConfigMap, change: &ConfigAlteration) -> ApiResult<()> {
+fn apply(
+    draft: &Draft<'_>,
+    resource: &ConfigResource,
+    config: &mut ConfigMap,
+    change: &ConfigAlteration,
+) -> ApiResult<()> {
     let value = change.value.as_deref().unwrap_or_default();
     match change.op {
         AlterOp::Set => {
@@ -229,12 +238,14 @@ pub(super) fn replace(draft: &mut Draft<'_>, resources: Vec<ResourceReplacement>
 
 fn replace_one(draft: &mut Draft<'_>, asked: &ResourceReplacement) -> ApiResult<()> {
     let resource = resource(draft, asked.resource_type, &asked.name)?;
-    let nulls: Vec<&str> = asked.configs.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_str()).collect();
+    let nulls: Vec<&str> =
+        asked.configs.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_str()).collect();
     if !nulls.is_empty() {
         let message = format!("Null value not supported for : {}", nulls.join(","));
         return Err(ApiError::new(ErrorCode::InvalidRequest, message));
     }
-    let pairs = asked.configs.iter().filter_map(|(key, value)| Some((Arc::from(key.as_str()), value.as_deref()?.into())));
+    let pairs =
+        asked.configs.iter().filter_map(|(key, value)| Some((Arc::from(key.as_str()), value.as_deref()?.into())));
     let new: ConfigMap = pairs.collect();
     if new.len() < asked.configs.len() {
         return Err(duplicate("Error due to duplicate config keys"));

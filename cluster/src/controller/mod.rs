@@ -2,6 +2,8 @@
 //! Invariant: the metadata changes only by `replay` of committed entries; a proposal is answered only after its entry, and every entry
 //! that its answer depends on, is committed and durable.
 
+#[cfg(feature = "host")]
+pub mod actor;
 mod api;
 mod brokers;
 mod configs;
@@ -31,9 +33,9 @@ use raft::eraftpb::{Entry, EntryType, Message};
 use thiserror::Error;
 
 pub use self::api::{
-    AlterOp, ApiError, ApiResult, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic, MAX_PARTITIONS_PER_REQUEST,
-    MorePartitions, NewTopic, Outcome, PRODUCER_ID_BLOCK, Proposal, RegisterBroker, ResourceAlteration, ResourceReplacement,
-    TopicRef,
+    AlterOp, ApiError, ApiResult, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic,
+    MAX_PARTITIONS_PER_REQUEST, MorePartitions, NewTopic, Outcome, PRODUCER_ID_BLOCK, Proposal, RegisterBroker,
+    ResourceAlteration, ResourceReplacement, TopicRef,
 };
 use self::draft::Draft;
 use self::quorum::{Decided, Quorum};
@@ -341,7 +343,14 @@ impl Machine for Controller {
     type Input = ControllerInput;
     type Effect = ControllerEffect;
 
-    fn step(&mut self, now: Mono, _: Wall, input: ControllerInput, rng: &mut Prng, effects: &mut Vec<ControllerEffect>) {
+    fn step(
+        &mut self,
+        now: Mono,
+        _: Wall,
+        input: ControllerInput,
+        rng: &mut Prng,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
         if self.failed {
             if let ControllerInput::Propose { request, .. } = input {
                 let result = Err(ErrorCode::NotController.into());

@@ -224,5 +224,8 @@ fn send(message: Message) -> ControllerEffect {
 fn stored(snapshot: &raft::eraftpb::Snapshot) -> StoredSnapshot {
     let metadata = snapshot.get_metadata();
     let voters = metadata.get_conf_state().voters.clone();
-    StoredSnapshot { meta: SnapshotMeta { index: metadata.index, term: metadata.term, voters }, records: snapshot.data.to_vec() }
+    StoredSnapshot {
+        meta: SnapshotMeta { index: metadata.index, term: metadata.term, voters },
+        records: snapshot.data.to_vec(),
+    }
 }

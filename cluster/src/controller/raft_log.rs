@@ -105,12 +105,19 @@ impl RaftLog {
     /// # Errors
     /// The disk's, and [`RaftLogError::Damaged`]; nothing is deleted then.
     pub fn open(disk: Arc<dyn Disk>, directory: &Path, first: &StoredSnapshot) -> Result<(Self, Loaded), RaftLogError> {
+        let missing: Vec<&Path> = directory.ancestors().take_while(|path| !disk.exists(path).unwrap_or(true)).collect();
         disk.create_dir(directory)?;
         let names = disk.list(directory)?;
         let generations = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse::<u64>().ok());
         let Some(generation) = generations.max() else {
             if names.iter().any(|name| name.ends_with(".snapshot") && *name != snapshot_name(0)) {
                 return Err(damaged(&log_name(0), 0, "snapshots without a log"));
+            }
+            // The names of the directories have to outlive a power cut as well; an interrupted start may not have synced the last.
+            for path in missing.into_iter().chain([directory]) {
+                if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                    disk.sync_dir(parent)?;
+                }
             }
             let log = Self::create(disk, directory, 0, first, &[], &HardState::default())?;
             return Ok((log, Loaded { snapshot: first.clone(), ..Loaded::default() }));
@@ -136,7 +143,8 @@ impl RaftLog {
         // What a process crash left in the page cache counts from here on, so it has to be on the device.
         file.sync()?;
         let capacity = bytes.len() as u64;
-        let log = Self { disk, directory: directory.to_owned(), generation, file, position, synced: position, capacity };
+        let log =
+            Self { disk, directory: directory.to_owned(), generation, file, position, synced: position, capacity };
         Ok((log, Loaded { snapshot, hard_state: scanned.hard_state, entries: scanned.entries }))
     }
 
@@ -150,7 +158,10 @@ impl RaftLog {
     ) -> Result<Self, RaftLogError> {
         replace_file_durably(disk.as_ref(), &directory.join(snapshot_name(generation)), &encode_snapshot(snapshot))?;
         let frames = encode_frames(0, 0, entries, Some(hard_state));
-        let capacity = (frames.len() as u64 * 2).max(INITIAL_CAPACITY).max(snapshot.records.len() as u64 / 2).next_multiple_of(4096);
+        let capacity = (frames.len() as u64 * 2)
+            .max(INITIAL_CAPACITY)
+            .max(snapshot.records.len() as u64 / 2)
+            .next_multiple_of(4096);
         let mut bytes = frames;
         let position = bytes.len() as u64;
         bytes.resize(capacity as usize, 0);
@@ -197,7 +208,12 @@ impl RaftLog {
     ///
     /// # Errors
     /// The disk's; the old generation is then still complete, but this log must not be used.
-    pub fn roll(&mut self, snapshot: &StoredSnapshot, entries: &[Entry], hard_state: &HardState) -> Result<(), RaftLogError> {
+    pub fn roll(
+        &mut self,
+        snapshot: &StoredSnapshot,
+        entries: &[Entry],
+        hard_state: &HardState,
+    ) -> Result<(), RaftLogError> {
         let next = self.generation + 1;
         *self = Self::create(Arc::clone(&self.disk), &self.directory, next, snapshot, entries, hard_state)?;
         self.remove_older(&self.disk.list(&self.directory)?);
@@ -267,7 +283,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn frames_length(entries: &[Entry], hard_state: Option<&HardState>) -> u64 {
     let frame = |body: usize| (HEADER + body).next_multiple_of(8) as u64;
-    entries.iter().map(|entry| frame(ENTRY_HEADER + entry.data.len())).sum::<u64>() + hard_state.map_or(0, |_| frame(24))
+    entries.iter().map(|entry| frame(ENTRY_HEADER + entry.data.len())).sum::<u64>()
+        + hard_state.map_or(0, |_| frame(24))
 }
 
 fn encode_frames(position: u64, synced: u64, entries: &[Entry], hard_state: Option<&HardState>) -> Vec<u8> {

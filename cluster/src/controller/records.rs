@@ -294,7 +294,10 @@ mod tests {
     fn samples() -> Vec<(MetadataRecord, &'static str)> {
         let id = [7; 16];
         vec![
-            (MetadataRecord::Topic(TopicRecord { topic_id: id, name: "ab".into() }), "TOPIC"),
+            (
+                MetadataRecord::Topic(TopicRecord { topic_id: id, name: "ab".into() }),
+                "1a00000039b0491f0100020007070707070707070707070707070707020000006162",
+            ),
             (
                 MetadataRecord::Config(ConfigRecord {
                     resource_type: 2,
@@ -302,7 +305,7 @@ mod tests {
                     key: "k".into(),
                     value: Some("v".into()),
                 }),
-                "CONFIG",
+                "15000000a272b31901000500020100000061010000006b010100000076",
             ),
         ]
     }

@@ -62,7 +62,13 @@ impl Storage for Tail {
         Ok(RaftState::new(self.hard_state.clone(), self.conf_state()))
     }
 
-    fn entries(&self, low: u64, high: u64, max: impl Into<Option<u64>>, _: GetEntriesContext) -> raft::Result<Vec<Entry>> {
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
         if low < self.first() {
             return Err(StorageError::Compacted.into());
         }

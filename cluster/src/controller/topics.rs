@@ -19,7 +19,11 @@ use crate::metadata::{ConfigResource, MetadataImage};
 /// Longest name of a topic.
 const MAX_NAME: usize = 249;
 
-pub(super) fn create(draft: &mut Draft<'_>, topics: Vec<NewTopic>, validate_only: bool) -> Vec<ApiResult<CreatedTopic>> {
+pub(super) fn create(
+    draft: &mut Draft<'_>,
+    topics: Vec<NewTopic>,
+    validate_only: bool,
+) -> Vec<ApiResult<CreatedTopic>> {
     let asked = topics.iter().map(|topic| asked_partitions(draft, topic)).fold(0, usize::saturating_add);
     if asked > MAX_PARTITIONS_PER_REQUEST {
         let error = ApiError::new(ErrorCode::PolicyViolation, "Excessively large number of partitions per request.");
@@ -54,9 +58,8 @@ pub(super) fn mentioned_twice<'a>(names: impl Iterator<Item = &'a str>) -> BTree
 }
 
 fn create_one(draft: &mut Draft<'_>, topic: NewTopic) -> ApiResult<CreatedTopic> {
-    check_name(&topic.name).map_err(|why| {
-        ApiError::new(ErrorCode::InvalidTopicException, format!("Topic name is invalid: {why}"))
-    })?;
+    check_name(&topic.name)
+        .map_err(|why| ApiError::new(ErrorCode::InvalidTopicException, format!("Topic name is invalid: {why}")))?;
     check_free(&draft.image, &topic.name)?;
     let configs = checked_topic_config(&topic.configs)?;
     let assignments = if topic.assignments.is_empty() {
