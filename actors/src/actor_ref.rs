@@ -82,8 +82,9 @@ impl<M: ActorMessage> ActorRef<M> {
         IncarnationRef { actor: self.clone(), incarnation }
     }
 
-    #[cfg(feature = "host")]
-    pub(crate) const fn mailbox(&self) -> &Arc<Mailbox<M>> {
+    /// The queue itself, for whoever runs the actor.
+    #[must_use]
+    pub const fn mailbox(&self) -> &Arc<Mailbox<M>> {
         &self.mailbox
     }
 }
