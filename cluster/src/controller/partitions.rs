@@ -67,7 +67,7 @@ fn check_assignment(draft: &Draft<'_>, partition: i32, replicas: &[NodeId], fact
     }
     let mut sorted = replicas.to_vec();
     sorted.sort_unstable();
-    for pair in sorted.windows(2).filter(|pair| pair[0] == pair[1]) {
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
         return refuse(format!("The manual partition assignment includes the broker {} more than once.", pair[0]));
     }
     if let Some(node) = sorted.iter().find(|node| draft.image.broker(**node).is_none()) {

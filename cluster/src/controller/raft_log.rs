@@ -382,23 +382,17 @@ fn take_entry(entries: &mut Vec<Entry>, entry: Entry, snapshot_index: u64) -> Op
 }
 
 fn decode_hard_state(body: &[u8]) -> Option<HardState> {
-    let mut state = HardState::default();
-    state.term = u64_at(body, 0)?;
-    state.vote = u64_at(body, 8)?;
-    state.commit = u64_at(body, 16)?;
-    Some(state)
+    let (term, vote, commit) = (u64_at(body, 0)?, u64_at(body, 8)?, u64_at(body, 16)?);
+    Some(HardState { term, vote, commit, ..HardState::default() })
 }
 
 fn decode_entry(body: &[u8]) -> Option<Entry> {
-    let mut entry = Entry::default();
-    entry.term = u64_at(body, 0)?;
-    entry.index = u64_at(body, 8)?;
-    entry.entry_type = match body.get(16)? {
+    let entry_type = match body.get(16)? {
         0 => EntryType::EntryNormal,
         1 => EntryType::EntryConfChange,
         2 => EntryType::EntryConfChangeV2,
         _ => return None,
     };
-    entry.data = body.get(ENTRY_HEADER..)?.to_vec().into();
-    Some(entry)
+    let data = body.get(ENTRY_HEADER..)?.to_vec().into();
+    Some(Entry { term: u64_at(body, 0)?, index: u64_at(body, 8)?, entry_type, data, ..Entry::default() })
 }

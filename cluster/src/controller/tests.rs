@@ -161,6 +161,7 @@ fn the_answer_to_a_bad_request_waits_for_what_it_rests_on() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn topics_are_refused_with_kafkas_codes_and_words() {
     let mut world = World::new();
     world.create(topic("a.b", 1)).expect("created");
@@ -291,6 +292,7 @@ fn partitions_only_grow_and_deleted_topics_leave_a_tombstone() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn configurations_are_set_appended_subtracted_and_taken_back() {
     let mut world = World::new();
     world.create(topic("t", 1)).expect("created");
