@@ -245,7 +245,8 @@ impl Log {
         }
         drop(slices);
         let before = self.active.summary.size;
-        let count = group.len() as u64;
+        let records = |placed: &Placed| u64::try_from(placed.header.last_offset_delta).unwrap_or(0) + 1;
+        let count: u64 = group.iter().map(records).sum();
         for placed in group.drain(..) {
             self.active.note(&placed.header, true);
         }

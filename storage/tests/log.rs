@@ -4,11 +4,12 @@ mod common;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{batch, payload_batches, small};
 use madang_actors::clock::Wall;
 use madang_protocol::types::{LeaderEpoch, Offset};
-use madang_storage::{AppendOutcome, Disk, FaultDisk, Log, LogConfig, OpenLog, RealDisk, Start};
+use madang_storage::{AppendOutcome, Disk, Fault, FaultDisk, Log, LogConfig, OpenLog, RealDisk, Start};
 
 const EPOCH: LeaderEpoch = LeaderEpoch(3);
 
@@ -126,6 +127,84 @@ fn a_region_outlives_its_segment() {
         assert!(!payload_batches(&read.records).is_empty());
         assert!(log.view().read(Offset(0), Offset(200), 500, true).is_err());
     });
+}
+
+#[test]
+fn a_segment_ends_by_age_by_index_and_by_the_reach_of_its_offsets() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+    let by_age = LogConfig { segment_age: Duration::from_millis(100), ..LogConfig::default() };
+    let mut log = open(&disk, Path::new("/data/age-0"), by_age, Start::Unclean);
+    for (timestamp, segments) in [(1000, 1), (1100, 1), (1101, 2), (1150, 2), (1300, 3)] {
+        append(&mut log, 1, 50, timestamp);
+        assert_eq!(log.segment_count(), segments, "at {timestamp}");
+    }
+    let by_index = LogConfig { segment_index_bytes: 16, index_interval_bytes: 1, ..LogConfig::default() };
+    let mut log = open(&disk, Path::new("/data/index-0"), by_index, Start::Unclean);
+    for (count, segments) in [(1, 1), (2, 1), (3, 1), (4, 2)] {
+        append(&mut log, 1, 50, 0);
+        assert_eq!(log.segment_count(), segments, "batch {count}");
+    }
+    let mut log = open(&disk, Path::new("/data/reach-0"), LogConfig::default(), Start::Unclean);
+    append(&mut log, i32::MAX, 50, 0);
+    append(&mut log, 1, 50, 0);
+    assert_eq!(log.segment_count(), 1, "the last relative offset is the highest there is");
+    append(&mut log, 1, 50, 0);
+    assert_eq!(log.segment_count(), 2);
+    let read = log.view().read(Offset(5), log.log_end_offset(), usize::MAX, true).expect("reads");
+    assert_eq!(payload_batches(&read.records).len(), 3);
+}
+
+#[test]
+fn a_failed_write_is_definite_only_if_it_was_cut_back() {
+    for (cut_fails, definite) in [(false, true), (true, false)] {
+        let disk = FaultDisk::new();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let mut log = open(&shared, Path::new("/data/t-0"), LogConfig::default(), Start::Unclean);
+        append(&mut log, 2, 50, 0);
+        let next = disk.operations();
+        disk.plan(next, Fault::Short(30));
+        if cut_fails {
+            disk.plan(next + 1, Fault::Error(std::io::ErrorKind::Other));
+        }
+        let error = log.append_as_leader(&[batch(2, 50, 0)], EPOCH, Wall(0)).expect_err("short");
+        assert_eq!((error.definite, log.log_end_offset()), (definite, Offset(2)));
+        let again = log.append_as_leader(&[batch(2, 50, 0)], EPOCH, Wall(0));
+        assert_eq!(again.is_ok(), definite, "a log whose end is not known takes nothing");
+        assert_eq!(payload_batches(&log.view().read(Offset(0), Offset(2), 999, true).expect("reads").records).len(), 1);
+    }
+}
+
+#[test]
+fn a_log_with_a_failed_or_unfinished_sync_does_not_close_clean() {
+    for fail in [true, false] {
+        let disk = FaultDisk::new();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let mut log = open(&shared, Path::new("/data/t-0"), LogConfig::default(), Start::Unclean);
+        append(&mut log, 2, 50, 0);
+        if fail {
+            disk.fail_next_sync(Path::new("/data/t-0/00000000000000000000.log")).expect("there");
+        }
+        let outcome = log.take_dirty().expect("dirty").perform();
+        if fail {
+            assert!(log.synced(outcome).is_err());
+        }
+        assert!(log.close().is_err());
+    }
+}
+
+#[test]
+fn flush_settings_ask_for_a_sync() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+    let config =
+        LogConfig { flush_messages: Some(3), flush_interval: Some(Duration::from_millis(10)), ..LogConfig::default() };
+    let mut log = open(&disk, Path::new("/data/t-0"), config, Start::Unclean);
+    append(&mut log, 2, 50, 100);
+    assert!(!log.sync_is_due(Wall(109)));
+    assert!(log.sync_is_due(Wall(110)), "by time");
+    append(&mut log, 2, 50, 100);
+    assert!(log.sync_is_due(Wall(100)), "four messages");
+    let outcome = log.take_dirty().expect("dirty").perform();
+    assert!(log.synced(outcome).is_ok() && !log.sync_is_due(Wall(500)));
 }
 
 #[test]
