@@ -26,7 +26,7 @@ apt_need() {
     local probe="$1"
     shift
     command -v "$probe" >/dev/null 2>&1 && return 0
-    [ -e "$probe" ] && return 0
+    [ "${probe#/}" != "$probe" ] && [ -e "$probe" ] && return 0
     apt-get install -y -q "$@" >"$CACHE/apt.log" 2>&1 ||
         { apt-get update -q >"$CACHE/apt.log" 2>&1 && apt-get install -y -q "$@" >>"$CACHE/apt.log" 2>&1; } ||
         { tail -5 "$CACHE/apt.log" >&2; return 1; }

@@ -10,12 +10,12 @@ KEYS = ["ApiKey", "Name", "Topic", "TopicName", "PartitionIndex", "Partition", "
 SYMBOLS = {
     "TopicId": "topic-id", "MemberId": "member", "Leader": "member", "ProducerId": "producer", "Pid": "producer", "SessionId": "session",
     "ClusterId": "cluster", "NodeId": "node", "LeaderId": "node", "ControllerId": "node", "BrokerId": "node", "CurrentLeader": "node",
-    "FinalizedFeaturesEpoch": "epoch", "Port": "port", "Host": "host", "ClientHost": "host",
+    "Port": "port", "Host": "host", "ClientHost": "host",
 }
 NODE_LISTS = {"ReplicaNodes", "IsrNodes", "Replicas", "Isr"}
 UNSET = {"", None, -1, 0, "00" * 16}
 KEEP_ZERO = {"NodeId", "LeaderId", "ControllerId", "BrokerId", "ProducerId", "Pid"}
-DROPPED = {"Crc"}
+DROPPED = {"Crc", "FinalizedFeaturesEpoch"}
 # Configurations that say where a node lives, not how it behaves.
 PLACES = {"listeners", "advertised.listeners", "log.dir", "log.dirs", "metadata.log.dir", "node.id", "broker.id", "controller.quorum.bootstrap.servers"}
 

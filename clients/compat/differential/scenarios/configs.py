@@ -17,7 +17,7 @@ def alter(t, label, kind, name, ops, version=1, validate=False):
 
 def settle():
     """Kafka answers a change before every part of it has seen the change."""
-    time.sleep(0.3)
+    time.sleep(0.6)
 
 
 def node_name(t):

@@ -47,6 +47,7 @@ def creation(t):
     create(t, "v3 defaults", t.name("v3"), -1, -1, version=3)
     for version in (2, 4, 5, 7):
         create(t, "made", t.name(f"made{version}"), 2, 1, version=version)
+    t.wait_leader(t.name("made7"), 2)
     described(t, "all made", [{"Name": t.name(n)} for n in ("p1", "p3", "m", "a.b", "made2", "made7", "other", "same")])
 
 
