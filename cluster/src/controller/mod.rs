@@ -7,6 +7,8 @@ pub mod actor;
 mod api;
 mod brokers;
 mod configs;
+#[cfg(test)]
+mod damage_tests;
 mod draft;
 mod partitions;
 mod quorum;
