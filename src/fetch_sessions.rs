@@ -385,7 +385,8 @@ mod tests {
     fn forgetting_the_last_partition_closes_the_session() {
         let sessions = FetchSessions::new(10);
         let id = opened(&sessions, &[0]);
-        let plan = sessions.begin(Mono::ZERO, SessionRequest { forgotten: vec![key(0)], ..request(id, 1, &[]) }).unwrap();
+        let plan =
+            sessions.begin(Mono::ZERO, SessionRequest { forgotten: vec![key(0)], ..request(id, 1, &[]) }).unwrap();
         assert!(plan.partitions.is_empty());
         assert!(sessions.is_empty());
     }

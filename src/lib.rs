@@ -1,1 +1,19 @@
 //! The node: Kafka's APIs over the cluster's machines, the supervision tree, the command line.
+
+pub mod admin;
+pub mod apis;
+pub mod applier;
+pub mod boot;
+pub mod broker;
+mod cleaner;
+pub mod cli;
+mod connections;
+pub mod directory;
+pub mod env;
+pub mod fetch_sessions;
+pub mod follower;
+pub mod node_env;
+pub mod producer_ids;
+pub mod replicas;
+pub mod server;
+pub mod supervision;

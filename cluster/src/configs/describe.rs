@@ -74,7 +74,26 @@ pub fn describe_topic(
     node_id: NodeId,
     topic: &str,
 ) -> Vec<DescribedConfig> {
-    let own = image.topic_config(topic).map(AsRef::as_ref);
+    describe_own(image, broker, node_id, image.topic_config(topic).map(AsRef::as_ref))
+}
+
+/// Every key of a topic that has `configs` set on it and may not exist yet, sorted by name.
+#[must_use]
+pub fn describe_new_topic(
+    image: &MetadataImage,
+    broker: &BrokerConfig,
+    node_id: NodeId,
+    configs: &ConfigMap,
+) -> Vec<DescribedConfig> {
+    describe_own(image, broker, node_id, Some(configs))
+}
+
+fn describe_own(
+    image: &MetadataImage,
+    broker: &BrokerConfig,
+    node_id: NodeId,
+    own: Option<&ConfigMap>,
+) -> Vec<DescribedConfig> {
     let places = Places::new(image, broker, node_id);
     let describe = |key: &'static ConfigDefinition| {
         let mut synonyms = key.synonym.map_or_else(Vec::new, |synonym| places.synonyms(synonym));

@@ -12,6 +12,7 @@ pub use definition::{
     topic_definition, topic_definitions,
 };
 pub use describe::{
-    ConfigSource, ConfigSynonym, DescribedConfig, describe_broker, describe_default_broker, describe_topic,
+    ConfigSource, ConfigSynonym, DescribedConfig, describe_broker, describe_default_broker, describe_new_topic,
+    describe_topic,
 };
 pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig, resolve_topic_value};

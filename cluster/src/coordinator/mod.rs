@@ -1,6 +1,8 @@
 //! Group coordination: one `Shard` per led partition of `__consumer_offsets`, a pure machine over classic groups and committed offsets.
 //! Invariant: persisted state changes only by replaying a record, live and at load alike.
 
+#[cfg(feature = "host")]
+pub mod actor;
 pub mod config;
 pub mod group;
 pub mod message;

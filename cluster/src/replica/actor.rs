@@ -53,6 +53,14 @@ impl<D: Directory> ReplicaActor<D> {
         }
     }
 
+    /// Publishes the first snapshot of this life, and leads if committed metadata lets it.
+    pub fn begin(&mut self, context: &mut ShellContext<ReplicaMessage>) {
+        match self.shared.leader_epoch() {
+            Some(epoch) => self.step(ReplicaInput::Lead(epoch), context),
+            None => self.step(ReplicaInput::Tick, context),
+        }
+    }
+
     fn new_request(&mut self) -> RequestId {
         self.next_request += 1;
         RequestId(self.next_request)

@@ -455,6 +455,7 @@ impl Machine for Replica {
             ReplicaInput::Close => self.close(effects),
             ReplicaInput::Tick => {
                 self.expire(now, effects);
+                self.publish_if_changed(effects);
                 if self.flush_at.is_some_and(|at| at <= now) {
                     self.flush_at = None;
                     self.sync_now(effects);

@@ -55,6 +55,8 @@ pub struct ReplicaConfig {
     pub durability: Durability,
     /// `min.insync.replicas`; counts as the replication factor where that is lower.
     pub min_in_sync_replicas: usize,
+    /// Whether `cleanup.policy` has `delete`, so that records may be deleted on request.
+    pub deletes_old_records: bool,
     /// How many nodes hold the partition.
     pub replication_factor: usize,
     /// How many nodes are in sync by committed metadata, this one included.

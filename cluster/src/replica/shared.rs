@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use madang_actors::actor_ref::ActorRef;
@@ -61,13 +61,21 @@ pub struct SharedReplica {
     /// Whether the snapshot may be read: not while a new life has not yet published its first.
     serving: AtomicBool,
     config: ArcSwap<ReplicaConfig>,
+    /// The epoch that committed metadata lets this node lead in; negative if another node leads.
+    leader_epoch: AtomicI32,
     waiters: Waiters,
 }
 
 impl SharedReplica {
     /// The shared side of a replica that has not started yet.
     #[must_use]
-    pub fn new(partition: TopicPartition, topic: Arc<str>, is_internal: bool, config: ReplicaConfig) -> Self {
+    pub fn new(
+        partition: TopicPartition,
+        topic: Arc<str>,
+        is_internal: bool,
+        leader_epoch: Option<LeaderEpoch>,
+        config: ReplicaConfig,
+    ) -> Self {
         Self {
             partition,
             topic,
@@ -75,6 +83,7 @@ impl SharedReplica {
             snapshot: ArcSwapOption::empty(),
             serving: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
+            leader_epoch: AtomicI32::new(leader_epoch.unwrap_or(LeaderEpoch::NONE).0),
             waiters: Waiters::new(MAX_WAITERS),
         }
     }
@@ -95,6 +104,18 @@ impl SharedReplica {
     #[must_use]
     pub fn config(&self) -> Arc<ReplicaConfig> {
         self.config.load_full()
+    }
+
+    /// The epoch that committed metadata lets this node lead in.
+    #[must_use]
+    pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        let epoch = LeaderEpoch(self.leader_epoch.load(Ordering::Acquire));
+        (epoch > LeaderEpoch::NONE).then_some(epoch)
+    }
+
+    /// Notes the epoch for the replica's next life; the running one learns of it by message.
+    pub fn set_leader_epoch(&self, epoch: Option<LeaderEpoch>) {
+        self.leader_epoch.store(epoch.unwrap_or(LeaderEpoch::NONE).0, Ordering::Release);
     }
 
     /// Changes the settings that produce requests are checked with; the replica itself learns of them by message.

@@ -1,0 +1,330 @@
+//! Fetch: reads each partition through one snapshot, waits for `min_bytes` or `max_wait`, answers what the session needs.
+//! Only errors that consumers survive leave here (Java's `FetchCollector` dies of any other).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use madang_actors::clock::Mono;
+use madang_actors::waiters::Waiter;
+use madang_cluster::replica::{ReplicaHandle, ReplicaSnapshot};
+use madang_protocol::compression::Codec;
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::messages::fetch::{
+    EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+use madang_protocol::payload::Payload;
+use madang_protocol::record_batch::Batches;
+use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::ReadError;
+
+use crate::apis::locate::{self, Hint};
+use crate::env::{Env, until};
+use crate::fetch_sessions::{Answered, FetchPlan, PartitionFetch, PartitionKey, SessionRequest, TopicKey};
+
+/// The first version that names topics by id.
+const BY_ID: i16 = 13;
+/// The first version whose zstd batches the client can read.
+const ZSTD: i16 = 10;
+/// The first version that has room for leader hints' addresses.
+const ENDPOINTS: i16 = 16;
+/// Kafka's limit of a wait that a client may ask for is its own; ours keeps a parked request from outliving a connection.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// How often a read is tried through a newer snapshot.
+const STALE_READS: usize = 3;
+
+/// What one read of one partition gave.
+#[derive(Clone, Debug)]
+struct Read {
+    error: ErrorCode,
+    high_watermark: i64,
+    last_stable_offset: i64,
+    log_start_offset: i64,
+    diverging: Option<(LeaderEpoch, Offset)>,
+    hint: Option<Hint>,
+    records: Payload,
+}
+
+impl Read {
+    fn failed(error: ErrorCode) -> Self {
+        Self {
+            error,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            diverging: None,
+            hint: None,
+            records: Payload::default(),
+        }
+    }
+
+    fn of(snapshot: &ReplicaSnapshot, error: ErrorCode) -> Self {
+        Self {
+            high_watermark: snapshot.high_watermark.0,
+            last_stable_offset: snapshot.last_stable_offset.0,
+            log_start_offset: snapshot.view.log_start_offset().0,
+            ..Self::failed(error)
+        }
+    }
+
+    fn must_be_sent(&self) -> bool {
+        self.error != ErrorCode::None || self.diverging.is_some()
+    }
+
+    fn answered(&self) -> Answered {
+        Answered {
+            has_records: !self.records.is_empty(),
+            must_be_sent: self.must_be_sent(),
+            high_watermark: self.high_watermark,
+            log_start_offset: self.log_start_offset,
+        }
+    }
+}
+
+/// What bounds the whole answer.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    version: i16,
+    max_bytes: usize,
+    read_committed: bool,
+}
+
+/// Answers one fetch.
+pub async fn handle<E: Env>(env: &E, request: FetchRequest<'_>, version: i16) -> FetchResponse<'static> {
+    if request.replica_id >= 0 || request.replica_state.replica_id >= 0 {
+        // Followers fetch over the node listener; here such a fetch could move a high watermark (CVE-2018-1288).
+        return refused(ErrorCode::ClusterAuthorizationFailed);
+    }
+    let limits = Limits {
+        version,
+        max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(env.config().fetch_max_bytes),
+        read_committed: request.isolation_level == 1,
+    };
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
+    let deadline = env.now() + wait;
+    let plan = match env.fetch_sessions().begin(env.now(), session_request(request, version)) {
+        Ok(plan) => plan,
+        Err(error) => return refused(error),
+    };
+    let reads = read_until_enough(env, &plan, limits, min_bytes, deadline).await;
+    respond(env, &plan, reads, version)
+}
+
+fn refused(error: ErrorCode) -> FetchResponse<'static> {
+    FetchResponse { error_code: error.code(), ..FetchResponse::default() }
+}
+
+fn session_request(request: FetchRequest<'_>, version: i16) -> SessionRequest {
+    let key = |name: &str, id| if version >= BY_ID { TopicKey::Id(id) } else { TopicKey::Name(Arc::from(name)) };
+    let mut partitions = Vec::new();
+    for topic in &request.topics {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        partitions.extend(topic.partitions.iter().map(|asked| {
+            let fetch = PartitionFetch {
+                fetch_offset: asked.fetch_offset,
+                current_leader_epoch: asked.current_leader_epoch,
+                last_fetched_epoch: asked.last_fetched_epoch,
+                max_bytes: asked.partition_max_bytes,
+            };
+            (PartitionKey { topic: topic_key.clone(), partition: asked.partition }, fetch)
+        }));
+    }
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        forgotten
+            .extend(topic.partitions.iter().map(|&partition| PartitionKey { topic: topic_key.clone(), partition }));
+    }
+    SessionRequest {
+        session_id: request.session_id,
+        session_epoch: request.session_epoch,
+        uses_topic_ids: version >= BY_ID,
+        partitions,
+        forgotten,
+    }
+}
+
+/// Reads, and while that is not enough and time is left, parks one waiter on every partition and reads again.
+async fn read_until_enough<E: Env>(
+    env: &E,
+    plan: &FetchPlan,
+    limits: Limits,
+    min_bytes: usize,
+    deadline: Mono,
+) -> Vec<Read> {
+    let (reads, handles) = read_all(env, plan, limits);
+    if is_enough(&reads, min_bytes) || env.now() >= deadline {
+        return reads;
+    }
+    // Dropping the waiter, whatever ends this future, removes it from every partition.
+    let mut waiter = Waiter::new();
+    for handle in &handles {
+        if waiter.register(handle.waiters(), 0).is_err() {
+            // Too many wait on this partition: the client asks again, as after an empty wait.
+            return reads;
+        }
+    }
+    loop {
+        // Registered first, read again after: a record that came in between is not missed.
+        let (reads, _) = read_all(env, plan, limits);
+        if is_enough(&reads, min_bytes) || env.now() >= deadline {
+            return reads;
+        }
+        drop(until(env, deadline, waiter.woken()).await);
+    }
+}
+
+fn is_enough(reads: &[Read], min_bytes: usize) -> bool {
+    let bytes: usize = reads.iter().map(|read| read.records.len()).sum();
+    reads.is_empty() || bytes >= min_bytes || reads.iter().any(Read::must_be_sent)
+}
+
+fn read_all<E: Env>(env: &E, plan: &FetchPlan, limits: Limits) -> (Vec<Read>, Vec<ReplicaHandle>) {
+    let mut left = limits.max_bytes;
+    let mut anything = false;
+    let mut handles = Vec::with_capacity(plan.partitions.len());
+    let mut reads = Vec::with_capacity(plan.partitions.len());
+    for (key, fetch) in &plan.partitions {
+        let read = match locate::replica(env, &key.topic, key.partition) {
+            Ok(handle) => {
+                let read = read_one(&handle, fetch, limits, left, !anything);
+                handles.push(handle);
+                read
+            }
+            Err((error, hint)) => Read { hint, ..Read::failed(error) },
+        };
+        left = left.saturating_sub(read.records.len());
+        anything |= !read.records.is_empty();
+        reads.push(read);
+    }
+    (reads, handles)
+}
+
+/// Reads one partition through one snapshot. `first` lets one whole batch through whatever the limits say.
+fn read_one(handle: &ReplicaHandle, fetch: &PartitionFetch, limits: Limits, left: usize, first: bool) -> Read {
+    let mut read = Read::failed(ErrorCode::KafkaStorageError);
+    for _ in 0..STALE_READS {
+        let snapshot = match handle.snapshot_for(LeaderEpoch(fetch.current_leader_epoch)) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Read::failed(error),
+        };
+        match read_through(&snapshot, fetch, limits, left, first) {
+            Some(found) => return found,
+            // The segment went while it was looked at; a newer snapshot knows.
+            None => read = Read::of(&snapshot, ErrorCode::KafkaStorageError),
+        }
+    }
+    read
+}
+
+/// Reads through one snapshot; nothing if it has gone stale.
+fn read_through(
+    snapshot: &ReplicaSnapshot,
+    fetch: &PartitionFetch,
+    limits: Limits,
+    left: usize,
+    first: bool,
+) -> Option<Read> {
+    if fetch.last_fetched_epoch >= 0 {
+        match diverging(snapshot, fetch) {
+            Ok(None) => {}
+            Ok(Some(end)) => return Some(Read { diverging: Some(end), ..Read::of(snapshot, ErrorCode::None) }),
+            Err(error) => return Some(Read::of(snapshot, error)),
+        }
+    }
+    let upper = if limits.read_committed { snapshot.last_stable_offset } else { snapshot.high_watermark };
+    let partition_limit = usize::try_from(fetch.max_bytes).unwrap_or(0).min(left);
+    Some(match snapshot.view.read(Offset(fetch.fetch_offset), upper, partition_limit, first) {
+        Ok(found) if limits.version < ZSTD && has_zstd(&found.records) => {
+            Read::of(snapshot, ErrorCode::UnsupportedCompressionType)
+        }
+        Ok(found) => Read { records: found.records, ..Read::of(snapshot, ErrorCode::None) },
+        Err(ReadError::OutOfRange { .. }) => Read::of(snapshot, ErrorCode::OffsetOutOfRange),
+        Err(ReadError::Stale) => return None,
+        Err(ReadError::Io(error)) => {
+            tracing::error!(%error, "log cannot be read");
+            Read::of(snapshot, ErrorCode::KafkaStorageError)
+        }
+    })
+}
+
+/// Whether a client that cannot read zstd would be given some. Only versions below 10 pay for the look.
+fn has_zstd(records: &Payload) -> bool {
+    let Ok(bytes) = records.read() else { return false };
+    Batches::new(&bytes).filter_map(Result::ok).any(|batch| batch.header.codec() == Ok(Codec::Zstd))
+}
+
+/// Where the client's log and ours part, if they do (KIP-595's truncation on fetch).
+fn diverging(snapshot: &ReplicaSnapshot, fetch: &PartitionFetch) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
+    let asked = LeaderEpoch(fetch.last_fetched_epoch);
+    let (epoch, end) = snapshot.view.end_offset_for_epoch(asked).ok_or(ErrorCode::OffsetOutOfRange)?;
+    Ok((epoch < asked || end < Offset(fetch.fetch_offset)).then_some((epoch, end)))
+}
+
+fn respond<E: Env>(env: &E, plan: &FetchPlan, reads: Vec<Read>, version: i16) -> FetchResponse<'static> {
+    let answers: Vec<(PartitionKey, Answered)> =
+        plan.partitions.iter().zip(&reads).map(|((key, _), read)| (key.clone(), read.answered())).collect();
+    let (session_id, sent) = env.fetch_sessions().finish(env.now(), plan, &answers, || env.random());
+    let mut response = FetchResponse { session_id, ..FetchResponse::default() };
+    for (((key, _), read), sent) in plan.partitions.iter().zip(reads).zip(sent) {
+        if !sent {
+            continue;
+        }
+        if let Some(hint) = &read.hint
+            && version >= ENDPOINTS
+            && !response.node_endpoints.iter().any(|endpoint| endpoint.node_id == hint.leader.0)
+        {
+            response.node_endpoints.push(endpoint(hint));
+        }
+        topic_of(&mut response, &key.topic).partitions.push(partition_data(key.partition, read));
+    }
+    response
+}
+
+fn endpoint(hint: &Hint) -> NodeEndpoint<'static> {
+    NodeEndpoint {
+        node_id: hint.leader.0,
+        host: hint.host.clone().into(),
+        port: i32::from(hint.port),
+        rack: hint.rack.clone().map(Into::into),
+    }
+}
+
+/// The answer's entry for a topic: the last one if it is the same topic, else a new one.
+fn topic_of<'r>(response: &'r mut FetchResponse<'static>, topic: &TopicKey) -> &'r mut FetchableTopicResponse<'static> {
+    let same = response.responses.last().is_some_and(|last| match topic {
+        TopicKey::Name(name) => *last.topic == **name,
+        TopicKey::Id(id) => last.topic_id == *id,
+    });
+    if !same {
+        let mut entry = FetchableTopicResponse::default();
+        match topic {
+            TopicKey::Name(name) => entry.topic = name.to_string().into(),
+            TopicKey::Id(id) => entry.topic_id = *id,
+        }
+        response.responses.push(entry);
+    }
+    let last = response.responses.len() - 1;
+    &mut response.responses[last]
+}
+
+fn partition_data(partition_index: i32, read: Read) -> PartitionData {
+    let mut data = PartitionData {
+        partition_index,
+        error_code: read.error.code(),
+        high_watermark: read.high_watermark,
+        last_stable_offset: read.last_stable_offset,
+        log_start_offset: read.log_start_offset,
+        // Never null: librdkafka 2.0.2 drops the rest of an answer that has a null here.
+        records: Some(read.records),
+        ..PartitionData::default()
+    };
+    if let Some((epoch, end)) = read.diverging {
+        data.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0 };
+    }
+    if let Some(hint) = read.hint {
+        data.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.epoch.0 };
+    }
+    data
+}

@@ -1,0 +1,121 @@
+//! ListOffsets: the first, last or timed offset of each partition, through its snapshot.
+
+use std::collections::HashSet;
+
+use madang_cluster::replica::ReplicaSnapshot;
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+};
+use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::{ReadError, TimestampAndOffset};
+
+use crate::apis::locate;
+use crate::env::Env;
+use crate::fetch_sessions::TopicKey;
+
+/// The first version that tells the leader epoch.
+const EPOCHS: i16 = 4;
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+/// An offset with the timestamp and the epoch of its record, as far as they are known.
+type Found = (Offset, i64, LeaderEpoch);
+
+const NOT_FOUND: Found = (Offset::NONE, -1, LeaderEpoch::NONE);
+
+/// Answers one request.
+pub fn handle<E: Env>(env: &E, request: &ListOffsetsRequest<'_>, version: i16) -> ListOffsetsResponse<'static> {
+    let read_committed = request.isolation_level == 1;
+    let duplicates = duplicates(request);
+    let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
+        name: topic.name.to_string().into(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|asked| {
+                let twice = duplicates.contains(&(&*topic.name, asked.partition_index));
+                let found = if twice {
+                    Err(ErrorCode::InvalidRequest)
+                } else {
+                    find(env, &topic.name, asked, version, read_committed)
+                };
+                answer(asked.partition_index, found, version)
+            })
+            .collect(),
+    });
+    ListOffsetsResponse { topics: topics.collect(), ..ListOffsetsResponse::default() }
+}
+
+fn duplicates<'r>(request: &'r ListOffsetsRequest<'_>) -> HashSet<(&'r str, i32)> {
+    let mut seen = HashSet::new();
+    let asked =
+        request.topics.iter().flat_map(|topic| topic.partitions.iter().map(|one| (&*topic.name, one.partition_index)));
+    asked.filter(|one| !seen.insert(*one)).collect()
+}
+
+fn answer(partition_index: i32, found: Result<Found, ErrorCode>, version: i16) -> ListOffsetsPartitionResponse {
+    let (error, (offset, timestamp, epoch)) = match found {
+        Ok(found) => (ErrorCode::None, found),
+        Err(error) => (error, NOT_FOUND),
+    };
+    ListOffsetsPartitionResponse {
+        partition_index,
+        error_code: error.code(),
+        timestamp,
+        offset: offset.0,
+        leader_epoch: if version >= EPOCHS { epoch.0 } else { LeaderEpoch::NONE.0 },
+    }
+}
+
+fn find<E: Env>(
+    env: &E,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+    version: i16,
+    read_committed: bool,
+) -> Result<Found, ErrorCode> {
+    let first_version = match asked.timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        ..=-6 => i16::MAX,
+        _ => 1,
+    };
+    if version < first_version {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
+    let topic = TopicKey::Name(topic.into());
+    let handle = locate::replica(env, &topic, asked.partition_index).map_err(|(error, _)| error)?;
+    let snapshot = handle.snapshot_for(LeaderEpoch(asked.current_leader_epoch))?;
+    let end = if read_committed { snapshot.last_stable_offset } else { snapshot.high_watermark };
+    match asked.timestamp {
+        LATEST => Ok((end, -1, snapshot.leader_epoch.unwrap_or(LeaderEpoch::NONE))),
+        EARLIEST | EARLIEST_LOCAL => {
+            let start = snapshot.view.log_start_offset();
+            Ok((start, -1, snapshot.view.leader_epochs().epoch_at(start).unwrap_or(LeaderEpoch::NONE)))
+        }
+        LATEST_TIERED => Ok(NOT_FOUND),
+        MAX_TIMESTAMP => read(snapshot.view.max_timestamp()),
+        timestamp => timed(&snapshot, timestamp, end),
+    }
+}
+
+fn timed(snapshot: &ReplicaSnapshot, timestamp: i64, end: Offset) -> Result<Found, ErrorCode> {
+    read(snapshot.view.offset_for_timestamp(timestamp, end))
+}
+
+fn read(found: Result<Option<TimestampAndOffset>, ReadError>) -> Result<Found, ErrorCode> {
+    match found {
+        Ok(Some(found)) => Ok((found.offset, found.timestamp, found.leader_epoch)),
+        Ok(None) => Ok(NOT_FOUND),
+        // Deleted since: the client asks again, and finds the newer start.
+        Err(ReadError::Stale) => Err(ErrorCode::NotLeaderOrFollower),
+        Err(_) => Err(ErrorCode::KafkaStorageError),
+    }
+}

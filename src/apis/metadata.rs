@@ -1,0 +1,159 @@
+//! Metadata: brokers, topics, leaders. May create a topic that a client has asked for by name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use madang_cluster::controller::{NewTopic, Proposal, check_topic_name};
+use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::messages::metadata::{
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
+    MetadataResponseTopic,
+};
+use madang_protocol::types::TopicId;
+
+use crate::apis::operations;
+use crate::env::{Client, Env};
+
+/// The first version in which a client names topics by id, and a null name means that it did.
+const BY_ID: i16 = 12;
+/// How long a topic's creation in the background may take.
+const CREATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Answers one request.
+pub fn handle<E: Env>(
+    env: &E,
+    client: &Client,
+    request: &MetadataRequest<'_>,
+    version: i16,
+) -> MetadataResponse<'static> {
+    let image = env.image();
+    let mut response = MetadataResponse {
+        brokers: brokers(&image, client),
+        cluster_id: Some(image.cluster_id().to_string().into()),
+        controller_id: env.node_id().0,
+        ..MetadataResponse::default()
+    };
+    let mut missing = BTreeSet::new();
+    match asked(request, version) {
+        None => response.topics.extend(image.topics().map(|topic| described(&image, topic))),
+        Some(topics) => {
+            for topic in topics {
+                response.topics.push(one(&image, topic, version, &mut missing));
+            }
+        }
+    }
+    if request.allow_auto_topic_creation && env.config().auto_create_topics {
+        create_in_background(env, missing);
+    }
+    if request.include_topic_authorized_operations {
+        for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
+            topic.topic_authorized_operations = operations::TOPIC;
+        }
+    }
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = operations::CLUSTER;
+    }
+    response
+}
+
+/// The topics that are asked for; none means all. In version 0 an empty list means all, later a null does.
+fn asked<'r, 'a>(request: &'r MetadataRequest<'a>, version: i16) -> Option<&'r [MetadataRequestTopic<'a>]> {
+    match &request.topics {
+        Some(topics) if version == 0 && topics.is_empty() => None,
+        Some(topics) => Some(topics),
+        None => None,
+    }
+}
+
+fn brokers(image: &MetadataImage, client: &Client) -> Vec<MetadataResponseBroker<'static>> {
+    let named = image.live_brokers().filter_map(|broker| {
+        let endpoint = broker.endpoint(&client.listener)?;
+        Some(MetadataResponseBroker {
+            node_id: broker.node_id.0,
+            host: endpoint.host.to_string().into(),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.as_ref().map(|rack| rack.to_string().into()),
+        })
+    });
+    named.collect()
+}
+
+fn one(
+    image: &MetadataImage,
+    asked: &MetadataRequestTopic<'_>,
+    version: i16,
+    missing: &mut BTreeSet<Arc<str>>,
+) -> MetadataResponseTopic<'static> {
+    if version >= BY_ID && asked.name.is_none() || !asked.topic_id.is_zero() && asked.name.is_none() {
+        return match image.topic_by_id(asked.topic_id) {
+            Some(topic) => described(image, topic),
+            None => failed(None, asked.topic_id, ErrorCode::UnknownTopicId),
+        };
+    }
+    let name = asked.name.as_deref().unwrap_or_default();
+    if let Some(topic) = image.topic(name) {
+        return described(image, topic);
+    }
+    if check_topic_name(name).is_err() {
+        return failed(Some(name), TopicId::ZERO, ErrorCode::InvalidTopicException);
+    }
+    missing.insert(name.into());
+    failed(Some(name), TopicId::ZERO, ErrorCode::UnknownTopicOrPartition)
+}
+
+fn failed(name: Option<&str>, topic_id: TopicId, error: ErrorCode) -> MetadataResponseTopic<'static> {
+    MetadataResponseTopic {
+        error_code: error.code(),
+        name: name.map(|name| name.to_owned().into()),
+        topic_id,
+        is_internal: name.is_some_and(madang_cluster::metadata::is_internal),
+        ..MetadataResponseTopic::default()
+    }
+}
+
+fn described(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic<'static> {
+    MetadataResponseTopic {
+        name: Some(topic.name.to_string().into()),
+        topic_id: topic.topic_id,
+        is_internal: topic.is_internal(),
+        partitions: topic.partitions.iter().map(|(&index, state)| partition(image, index, state)).collect(),
+        ..MetadataResponseTopic::default()
+    }
+}
+
+fn partition(image: &MetadataImage, partition_index: i32, state: &PartitionImage) -> MetadataResponsePartition {
+    let is_live = |node| image.broker(node).is_some_and(|broker| !broker.fenced);
+    let led = is_live(state.leader);
+    let offline = state.assigned_replicas.iter().filter(|&&node| !is_live(node));
+    MetadataResponsePartition {
+        error_code: if led { ErrorCode::None } else { ErrorCode::LeaderNotAvailable }.code(),
+        partition_index,
+        leader_id: if led { state.leader.0 } else { -1 },
+        leader_epoch: state.leader_epoch.0,
+        replica_nodes: state.assigned_replicas.iter().map(|node| node.0).collect(),
+        isr_nodes: state.in_sync_replicas.iter().map(|node| node.0).collect(),
+        offline_replicas: offline.map(|node| node.0).collect(),
+    }
+}
+
+/// The client is told that the topic is unknown and asks again; meanwhile it is created.
+fn create_in_background<E: Env>(env: &E, names: BTreeSet<Arc<str>>) {
+    if names.is_empty() {
+        return;
+    }
+    let defaults = |name: Arc<str>| NewTopic {
+        name: name.to_string(),
+        partitions: -1,
+        replication_factor: -1,
+        ..NewTopic::default()
+    };
+    let topics = names.into_iter().map(defaults).collect();
+    let proposal = Proposal::CreateTopics { topics, validate_only: false };
+    let created = env.propose(proposal, env.now() + CREATION_TIMEOUT);
+    env.in_background(Box::pin(async move {
+        // Whatever went wrong, the client's next request finds out.
+        drop(created.await);
+    }));
+}

@@ -1,0 +1,244 @@
+//! Produce: validates each batch, hands all of them to their replicas at once, and answers when every one is acknowledged.
+//! A definite error leaves here only if nothing was appended.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{LocalBoxFuture, join_all};
+use madang_actors::clock::Mono;
+use madang_actors::reply::Answer;
+use madang_cluster::replica::{AppendResult, Appended, Refused, ReplicaHandle, RequiredAcks};
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::messages::produce::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse,
+    ProduceRequest, ProduceResponse, TopicProduceResponse,
+};
+use madang_protocol::payload::Payload;
+use madang_protocol::record_batch::{BatchRejection, validate_produced};
+
+use crate::apis::locate::{self, Hint};
+use crate::env::{Client, Env};
+use crate::fetch_sessions::TopicKey;
+
+/// The first version that names topics by id.
+const BY_ID: i16 = 13;
+/// The first version that says which record of a batch was wrong.
+const RECORD_ERRORS: i16 = 8;
+/// The first version that names the leader in an error.
+const HINTS: i16 = 10;
+/// The client id that may write to internal topics, as Kafka's own tools do.
+const ADMIN_CLIENT: &str = "__admin_client";
+/// A produce request never waits longer than this for its acknowledgements, whatever it asks for.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// What the connection has to do once every append is enqueued.
+pub enum Produced {
+    /// Send the response that the future gives.
+    Answer(LocalBoxFuture<'static, ProduceResponse<'static>>),
+    /// `acks=0`: nothing is sent; if the future gives false the connection closes, which is the only way to tell.
+    Silent(LocalBoxFuture<'static, bool>),
+}
+
+/// A partition's outcome, now or later.
+enum Outcome {
+    Known(PartitionProduceResponse<'static>, Option<Hint>),
+    Pending(i32, Answer<AppendResult>),
+}
+
+struct TopicOutcome {
+    name: String,
+    topic_id: madang_protocol::types::TopicId,
+    partitions: Vec<Outcome>,
+}
+
+/// Enqueues every append of one request, in order. Resolves when all are enqueued.
+pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>, version: i16) -> Produced {
+    let silent = request.acks == 0;
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(LONGEST_TIMEOUT);
+    let deadline = env.now() + timeout;
+    let acks = match request.acks {
+        0 => Ok(RequiredAcks::None),
+        1 => Ok(RequiredAcks::Leader),
+        -1 => Ok(RequiredAcks::All),
+        _ => Err(ErrorCode::InvalidRequiredAcks),
+    };
+    let acks = if request.transactional_id.is_some() { Err(ErrorCode::InvalidTxnState) } else { acks };
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let key = if version >= BY_ID { TopicKey::Id(topic.topic_id) } else { TopicKey::Name((&*topic.name).into()) };
+        let mut partitions = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let index = data.index;
+            let enqueued = match acks {
+                Ok(acks) => enqueue(env, client, &key, data, version, acks, deadline).await,
+                Err(error) => Err((Refusal::from(error), None)),
+            };
+            partitions.push(match enqueued {
+                Ok(answer) => Outcome::Pending(index, answer),
+                Err((refusal, hint)) => Outcome::Known(refused(index, refusal, version), hint),
+            });
+        }
+        topics.push(TopicOutcome { name: topic.name.into_owned(), topic_id: topic.topic_id, partitions });
+    }
+    if silent {
+        return Produced::Silent(Box::pin(async move { all_appended(topics).await }));
+    }
+    Produced::Answer(Box::pin(async move { respond(topics, version).await }))
+}
+
+/// Why a batch was refused before it was appended.
+struct Refusal {
+    error: ErrorCode,
+    message: Option<String>,
+    records: Vec<(i32, Option<String>)>,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, message: None, records: Vec::new() }
+    }
+}
+
+impl From<BatchRejection> for Refusal {
+    fn from(rejection: BatchRejection) -> Self {
+        let records = rejection.record_errors.into_iter();
+        Self {
+            error: rejection.error.into(),
+            message: Some(rejection.message),
+            records: records.map(|one| (one.batch_index, Some(one.message.to_owned()))).collect(),
+        }
+    }
+}
+
+async fn enqueue<E: Env>(
+    env: &E,
+    client: &Client,
+    topic: &TopicKey,
+    data: PartitionProduceData,
+    version: i16,
+    acks: RequiredAcks,
+    deadline: Mono,
+) -> Result<Answer<AppendResult>, (Refusal, Option<Hint>)> {
+    let handle = locate::replica(env, topic, data.index).map_err(|(error, hint)| (error.into(), hint))?;
+    let refuse = |error: ErrorCode| (Refusal::from(error), None);
+    if handle.is_internal() && &*client.id != ADMIN_CLIENT {
+        return Err(refuse(ErrorCode::InvalidTopicException));
+    }
+    let records = match data.records {
+        Some(Payload::Bytes(records)) => records,
+        _ => Bytes::new(),
+    };
+    let rules = handle.produce_rules(version, env.wall());
+    let batch = validate_produced(&records, &rules).map_err(|rejection| (rejection.into(), None))?;
+    if batch.header.is_transactional() {
+        return Err(refuse(ErrorCode::InvalidTxnState));
+    }
+    send(env, &handle, batch, acks, deadline).await.map_err(refuse)
+}
+
+async fn send<E: Env>(
+    env: &E,
+    handle: &ReplicaHandle,
+    batch: madang_protocol::record_batch::ValidatedBatch,
+    acks: RequiredAcks,
+    deadline: Mono,
+) -> Result<Answer<AppendResult>, ErrorCode> {
+    let (message, answer) = ReplicaHandle::append_message(batch, acks, deadline);
+    // A full mailbox makes this wait, and the connection with it: the pressure reaches the client.
+    match crate::env::until(env, deadline, handle.admit(message)).await {
+        Some(Ok(())) => Ok(answer),
+        Some(Err(error)) => Err(error),
+        None => Err(ErrorCode::RequestTimedOut),
+    }
+}
+
+fn refused(index: i32, refusal: Refusal, version: i16) -> PartitionProduceResponse<'static> {
+    let mut response = PartitionProduceResponse {
+        index,
+        error_code: refusal.error.code(),
+        base_offset: -1,
+        ..PartitionProduceResponse::default()
+    };
+    if version >= RECORD_ERRORS {
+        response.error_message = refusal.message.map(Into::into);
+        response.record_errors = refusal
+            .records
+            .into_iter()
+            .map(|(batch_index, message)| BatchIndexAndErrorMessage {
+                batch_index,
+                batch_index_error_message: message.map(Into::into),
+            })
+            .collect();
+    }
+    response
+}
+
+fn acknowledged(index: i32, appended: Appended) -> PartitionProduceResponse<'static> {
+    PartitionProduceResponse {
+        index,
+        error_code: ErrorCode::None.code(),
+        base_offset: appended.base_offset.0,
+        log_append_time_ms: appended.log_append_time_ms,
+        log_start_offset: appended.log_start_offset.0,
+        ..PartitionProduceResponse::default()
+    }
+}
+
+async fn all_appended(topics: Vec<TopicOutcome>) -> bool {
+    for outcome in topics.into_iter().flat_map(|topic| topic.partitions) {
+        let appended = match outcome {
+            Outcome::Known(..) => false,
+            Outcome::Pending(_, answer) => answer.await.is_ok(),
+        };
+        if !appended {
+            return false;
+        }
+    }
+    true
+}
+
+async fn respond(topics: Vec<TopicOutcome>, version: i16) -> ProduceResponse<'static> {
+    let mut response = ProduceResponse::default();
+    for topic in topics {
+        let partitions = join_all(topic.partitions.into_iter().map(|outcome| settle(outcome, version))).await;
+        let mut answers = Vec::with_capacity(partitions.len());
+        for (mut answer, hint) in partitions {
+            if let Some(hint) = hint.filter(|_| version >= HINTS) {
+                answer.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.epoch.0 };
+                name_endpoint(&mut response, &hint);
+            }
+            answers.push(answer);
+        }
+        response.responses.push(TopicProduceResponse {
+            name: topic.name.into(),
+            topic_id: topic.topic_id,
+            partition_responses: answers,
+        });
+    }
+    response
+}
+
+async fn settle(outcome: Outcome, version: i16) -> (PartitionProduceResponse<'static>, Option<Hint>) {
+    match outcome {
+        Outcome::Known(response, hint) => (response, hint),
+        Outcome::Pending(index, answer) => match answer.await {
+            Ok(appended) => (acknowledged(index, appended), None),
+            Err(Refused { error, message }) => {
+                let refusal =
+                    Refusal { error, message: message.map(|message| message.to_string()), records: Vec::new() };
+                (refused(index, refusal, version), None)
+            }
+        },
+    }
+}
+
+fn name_endpoint(response: &mut ProduceResponse<'static>, hint: &Hint) {
+    if !response.node_endpoints.iter().any(|endpoint| endpoint.node_id == hint.leader.0) {
+        response.node_endpoints.push(NodeEndpoint {
+            node_id: hint.leader.0,
+            host: hint.host.clone().into(),
+            port: i32::from(hint.port),
+            rack: hint.rack.clone().map(Into::into),
+        });
+    }
+}

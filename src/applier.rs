@@ -1,0 +1,361 @@
+//! Brings this node in line with committed metadata: opens the log directories, registers, starts and ends replicas and shards.
+//! Invariant: nothing leads before the node is registered, and no data goes but by a committed tombstone with the topic's id.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use madang_actors::actor_ref::ActorRef;
+use madang_actors::host::{Arbiter, Child, ChildError, SupervisorHandle, clock};
+use madang_actors::mailbox::Capacity;
+use madang_cluster::coordinator::actor::{ShardActor, ShardHistory, ShardMessage};
+use madang_cluster::coordinator::{GroupConfig, OFFSETS_TOPIC};
+use madang_cluster::metadata::{MetadataDelta, MetadataImage, PartitionImage, TopicImage};
+use madang_cluster::replica::{ReplicaHandle, ReplicaMessage};
+use madang_protocol::types::{TopicId, TopicPartition, Uuid};
+use madang_storage::{Disk, PartitionDir};
+use tokio::sync::watch;
+
+use crate::boot;
+use crate::directory::Directory;
+use crate::node_env::Node;
+use crate::replicas::{Blueprint, led_in, replica_config};
+
+/// Appends that a shard may have in flight: fewer than its replica's mailbox holds.
+const SHARD_APPENDS: usize = 900;
+/// How long a replica may take to take a message about a change of metadata.
+const TELL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How far the node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is recovering.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It cannot start, and why.
+    Failed(String),
+}
+
+/// What applying needs.
+#[derive(Debug)]
+pub struct Applier {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The disk under all log directories.
+    pub disk: Arc<dyn Disk>,
+    /// The log directories, the one with the metadata first.
+    pub directories: Vec<Arc<Directory>>,
+    /// The supervisor of the group shards.
+    pub coordinators: SupervisorHandle,
+    /// Where group shards run.
+    pub coordinator_arbiter: Arbiter,
+    /// Names this run of the process.
+    pub incarnation_id: Uuid,
+    /// Tells how far the node is.
+    pub phase: watch::Sender<Phase>,
+}
+
+impl Applier {
+    /// Applies one step of the log. Steps that were applied before are left out.
+    pub async fn apply(self: &Arc<Self>, image: Arc<MetadataImage>, delta: &MetadataDelta) {
+        let applied = self.node.image.load_full();
+        let serving = *self.phase.borrow() == Phase::Ready;
+        if serving && image.version() <= applied.version() {
+            return;
+        }
+        if image.cluster_id().is_zero() || matches!(*self.phase.borrow(), Phase::Failed(_)) {
+            return;
+        }
+        if self.directories.iter().all(|directory| directory.opened().is_none() && !directory.has_failed()) {
+            match boot::open_directories(self, &image) {
+                Ok(()) => boot::register(self),
+                Err(why) => return self.fail(why),
+            }
+        }
+        let registered = image.broker(self.node.config.node_id);
+        let Some(registered) = registered.filter(|broker| broker.incarnation_id == self.incarnation_id) else { return };
+        self.node.broker_epoch.store(registered.broker_epoch, Ordering::Release);
+        if serving {
+            self.apply_delta(&image, delta).await;
+            self.node.image.store(image);
+            return;
+        }
+        if let Err(why) = self.start_everything(&image).await {
+            return self.fail(why);
+        }
+        self.node.image.store(image);
+        self.phase.send_replace(Phase::Ready);
+    }
+
+    fn fail(&self, why: String) {
+        tracing::error!(why, "the node cannot start");
+        self.phase.send_replace(Phase::Failed(why));
+    }
+
+    /// The first application: everything that the metadata says this node holds, recovered on several threads.
+    async fn start_everything(self: &Arc<Self>, image: &Arc<MetadataImage>) -> Result<(), String> {
+        let found = boot::find_partitions(self)?;
+        let mut blueprints = Vec::new();
+        for (partition, state) in MetadataDelta::full(image).changed_partitions(image) {
+            if !state.assigned_replicas.contains(&self.node.config.node_id) {
+                continue;
+            }
+            let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
+            match self.home(&found, topic, partition) {
+                Ok(home) => blueprints.push(self.blueprint(image, topic, state, partition, home)),
+                Err(why) => tracing::error!(%partition, topic = %topic.name, why, "partition stays offline"),
+            }
+        }
+        let recovered = boot::recover(Arc::clone(&self.disk), blueprints, self.node.config.recovery_threads).await;
+        let mut adding = Vec::new();
+        for (blueprint, log) in recovered {
+            let partition = blueprint.partition;
+            let held = Arc::new(blueprint.build(Arc::clone(&self.disk), log));
+            self.node.replicas.insert(partition, Arc::clone(&held));
+            adding.push(async move {
+                if let Some(replicas) = held.directory.replicas() {
+                    report(replicas.add(held.child.clone()).await, &held.path);
+                }
+            });
+        }
+        join_all(adding).await;
+        boot::sync_points(self);
+        self.remove_deleted(image, &found).await;
+        if let Some(topic) = image.topic(OFFSETS_TOPIC) {
+            let all: Vec<i32> = topic.partitions.keys().copied().collect();
+            self.start_shards(topic, &all).await;
+        }
+        Ok(())
+    }
+
+    /// Where a partition's folder is, or is to be. A partition that may be in a failed directory is not begun anew elsewhere.
+    fn home(
+        &self,
+        found: &BTreeMap<TopicPartition, (Arc<Directory>, PartitionDir)>,
+        topic: &TopicImage,
+        partition: TopicPartition,
+    ) -> Result<(Arc<Directory>, PathBuf), String> {
+        if let Some((directory, folder)) = found.get(&partition) {
+            return Ok((Arc::clone(directory), folder.path.clone()));
+        }
+        if self.directories.iter().any(|directory| directory.has_failed()) {
+            return Err("a log directory has failed, and it may be there".to_owned());
+        }
+        self.new_folder(topic, partition)
+    }
+
+    /// A new folder in the directory that has the fewest replicas.
+    fn new_folder(&self, topic: &TopicImage, partition: TopicPartition) -> Result<(Arc<Directory>, PathBuf), String> {
+        let usable = self.directories.iter().filter(|directory| !directory.has_failed());
+        let directory = usable
+            .min_by_key(|directory| self.node.replicas.within(&directory.path).len())
+            .ok_or_else(|| "every log directory has failed".to_owned())?;
+        let created = match directory.opened().as_ref() {
+            Some(opened) => opened.log_dir.create_partition(&topic.name, partition.partition, partition.topic_id),
+            None => return Err("the log directory is not open".to_owned()),
+        };
+        Ok((Arc::clone(directory), created.map_err(|error| error.to_string())?))
+    }
+
+    fn blueprint(
+        &self,
+        image: &MetadataImage,
+        topic: &Arc<TopicImage>,
+        state: &PartitionImage,
+        partition: TopicPartition,
+        (directory, path): (Arc<Directory>, PathBuf),
+    ) -> Blueprint {
+        let clean = directory.opened().as_ref().is_some_and(|opened| opened.clean);
+        Blueprint {
+            partition,
+            topic: Arc::clone(topic),
+            leads_in: led_in(state, &self.node.config),
+            config: replica_config(image, &self.node.config, topic, state),
+            directory,
+            path,
+            clean,
+            seed: self.node.entropy.next(),
+        }
+    }
+
+    async fn apply_delta(self: &Arc<Self>, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
+        for (topic_id, name) in delta.deleted_topics() {
+            self.delete_topic(topic_id, name).await;
+        }
+        let mut new_shards: BTreeMap<TopicId, Vec<i32>> = BTreeMap::new();
+        for (partition, state) in delta.changed_partitions(image) {
+            let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
+            if let Some(held) = self.node.replicas.get(&partition) {
+                self.tell_leadership(&held.handle, state).await;
+            } else if state.assigned_replicas.contains(&self.node.config.node_id) {
+                self.start_replica(image, topic, state, partition).await;
+                if &*topic.name == OFFSETS_TOPIC {
+                    new_shards.entry(topic.topic_id).or_default().push(partition.partition);
+                }
+            }
+        }
+        self.apply_configs(image, delta).await;
+        for (topic_id, partitions) in new_shards {
+            if let Some(topic) = image.topic_by_id(topic_id) {
+                self.start_shards(topic, &partitions).await;
+            }
+        }
+    }
+
+    async fn start_replica(
+        &self,
+        image: &MetadataImage,
+        topic: &Arc<TopicImage>,
+        state: &PartitionImage,
+        partition: TopicPartition,
+    ) {
+        let home = match self.new_folder(topic, partition) {
+            Ok(home) => home,
+            Err(why) => return tracing::error!(%partition, topic = %topic.name, why, "partition stays offline"),
+        };
+        let blueprint = self.blueprint(image, topic, state, partition, home);
+        let held = Arc::new(blueprint.build(Arc::clone(&self.disk), None));
+        self.node.replicas.insert(partition, Arc::clone(&held));
+        if let Some(replicas) = held.directory.replicas() {
+            report(replicas.add(held.child.clone()).await, &held.path);
+        }
+    }
+
+    async fn tell_leadership(&self, handle: &ReplicaHandle, state: &PartitionImage) {
+        let leads_in = led_in(state, &self.node.config);
+        handle.shared().set_leader_epoch(leads_in);
+        if let Some(leader_epoch) = leads_in {
+            tell(handle, ReplicaMessage::Lead { leader_epoch }).await;
+        }
+    }
+
+    /// New settings for every replica whose topic's, or whose broker's, have changed.
+    async fn apply_configs(&self, image: &MetadataImage, delta: &MetadataDelta) {
+        let all = delta.broker_configs_changed();
+        let named: Vec<&Arc<str>> = delta.changed_topic_configs().collect();
+        if !all && named.is_empty() {
+            return;
+        }
+        for held in self.node.replicas.all() {
+            let shared = held.handle.shared();
+            if !all && !named.contains(&shared.topic()) {
+                continue;
+            }
+            let partition = shared.partition();
+            let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
+            let Some(state) = image.partition_by_id(partition) else { continue };
+            let config = replica_config(image, &self.node.config, topic, state);
+            shared.set_config(config.clone());
+            tell(&held.handle, ReplicaMessage::Configure(Box::new(config))).await;
+        }
+    }
+
+    async fn delete_topic(&self, topic_id: TopicId, name: &str) {
+        for held in self.node.replicas.all() {
+            let partition = held.handle.shared().partition();
+            if partition.topic_id != topic_id {
+                continue;
+            }
+            if let Some(replicas) = held.directory.replicas() {
+                // A supervisor that does not run has stopped its children.
+                drop(replicas.remove(held.handle.actor().id()).await);
+            }
+            self.node.replicas.remove(&partition);
+            held.handle.shared().suspend();
+            let folder = PartitionDir {
+                path: held.path.clone(),
+                topic: held.handle.shared().topic().to_string(),
+                partition: partition.partition,
+                topic_id: Some(topic_id),
+            };
+            delete_folder(&held.directory, &folder, topic_id);
+        }
+        for shard in self.node.shards.load().values() {
+            let message = ShardMessage::TopicDeleted { name: name.to_owned(), id: topic_id };
+            // A shard that is down loads offsets of a topic that is gone; they expire.
+            drop(shard.send(message, clock::now() + TELL_TIMEOUT).await);
+        }
+    }
+
+    /// Deletes what an earlier run did not get to: folders whose topic has a tombstone. What merely is not in the metadata stays.
+    async fn remove_deleted(
+        &self,
+        image: &MetadataImage,
+        found: &BTreeMap<TopicPartition, (Arc<Directory>, PartitionDir)>,
+    ) {
+        for (partition, (directory, folder)) in found {
+            if image.is_deleted(partition.topic_id) {
+                delete_folder(directory, folder, partition.topic_id);
+            } else if image.partition_by_id(*partition).is_none() {
+                tracing::warn!(path = %folder.path.display(), "partition is not in the metadata; its data is left alone");
+            }
+        }
+    }
+
+    async fn start_shards(&self, topic: &TopicImage, partitions: &[i32]) {
+        let mut adding = Vec::new();
+        let mut shards = (**self.node.shards.load()).clone();
+        for &index in partitions {
+            let partition = TopicPartition { topic_id: topic.topic_id, partition: index };
+            let Some(replica) = self.node.replicas.handle(&partition) else { continue };
+            let actor = ActorRef::new(format!("shard-{index}"), Capacity::default());
+            let child = self.shard(&actor, replica);
+            shards.insert(index, actor);
+            adding.push(self.coordinators.add(child));
+        }
+        self.node.shards.store(Arc::new(shards));
+        for added in join_all(adding).await {
+            report(added, std::path::Path::new(OFFSETS_TOPIC));
+        }
+    }
+
+    fn shard(&self, actor: &ActorRef<ShardMessage>, replica: ReplicaHandle) -> Child {
+        let config = group_config(&self.node.config);
+        let history = Arc::<ShardHistory>::default();
+        let seed = self.node.entropy.next();
+        Child::actor(actor, &self.coordinator_arbiter, move |context| {
+            Ok(ShardActor::new(config.clone(), replica.clone(), Arc::clone(&history), seed, context))
+        })
+    }
+}
+
+async fn tell(handle: &ReplicaHandle, message: ReplicaMessage) {
+    // A replica that is down finds the same in its shared side when it starts.
+    drop(handle.actor().send(message, clock::now() + TELL_TIMEOUT).await);
+}
+
+fn delete_folder(directory: &Directory, folder: &PartitionDir, topic_id: TopicId) {
+    let opened = directory.opened();
+    let Some(opened) = opened.as_ref() else { return };
+    if let Err(error) = opened.log_dir.delete_partition(folder, topic_id) {
+        tracing::warn!(path = %folder.path.display(), %error, "deleted topic's folder stays until the next start");
+    }
+    let partition = TopicPartition { topic_id, partition: folder.partition };
+    if let Err(error) = opened.checkpoints.remove(partition) {
+        tracing::debug!(%error, "checkpoint of a deleted partition stays");
+    }
+}
+
+fn report(added: Result<(), ChildError>, what: &std::path::Path) {
+    if let Err(error) = added {
+        tracing::error!(what = %what.display(), %error, "not started");
+    }
+}
+
+fn group_config(broker: &madang_cluster::configs::BrokerConfig) -> GroupConfig {
+    GroupConfig {
+        min_session_timeout: broker.group_min_session_timeout,
+        max_session_timeout: broker.group_max_session_timeout,
+        initial_rebalance_delay: broker.group_initial_rebalance_delay,
+        max_group_size: broker.group_max_size,
+        offsets_retention: broker.offsets_retention,
+        offsets_retention_check_interval: broker.offsets_retention_check_interval,
+        offset_metadata_max: broker.offset_metadata_max_bytes,
+        max_appends_in_flight: SHARD_APPENDS,
+        ..GroupConfig::default()
+    }
+}

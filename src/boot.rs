@@ -1,0 +1,197 @@
+//! The node's way from a process to a registered broker: directories, registration, recovery on several threads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use madang_actors::host::clock;
+use madang_actors::reply::Reply;
+use madang_cluster::configs::Durability;
+use madang_cluster::controller::actor::ControllerMessage;
+use madang_cluster::controller::{Proposal, RegisterBroker};
+use madang_cluster::metadata::{Endpoint, MetadataImage};
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::types::{TopicPartition, Uuid};
+use madang_storage::{Disk, Log, LogDir, OpenLogDir, PartitionDir, SledCheckpoints};
+
+use crate::applier::{Applier, Phase};
+use crate::directory::{Directory, Opened};
+use crate::replicas::Blueprint;
+
+/// How long registration may take before the node gives up.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Lets a test pretend that the system was booted anew, as a power cut on a disk image keeps the running one's id.
+const BOOT_ID_OVERRIDE: &str = "MADANG_TEST_BOOT_ID";
+
+/// The running boot of the operating system.
+#[must_use]
+pub fn boot_id() -> String {
+    std::env::var(BOOT_ID_OVERRIDE)
+        .or_else(|_| std::fs::read_to_string(BOOT_ID))
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// Takes every log directory. One that cannot be taken is failed; its partitions are offline.
+///
+/// # Errors
+/// The first directory, which also holds the metadata, or all of them cannot be taken.
+pub fn open_directories(applier: &Applier, image: &MetadataImage) -> Result<(), String> {
+    let who = |id| OpenLogDir {
+        cluster_id: image.cluster_id().to_string(),
+        node_id: applier.node.config.node_id,
+        new_directory_id: id,
+        boot_id: boot_id(),
+    };
+    for (place, directory) in applier.directories.iter().enumerate() {
+        let id = Uuid::from_random(applier.node.entropy.next(), applier.node.entropy.next());
+        match open_one(applier, directory, &who(id)) {
+            Ok(opened) => *directory.opened() = Some(opened),
+            Err(why) if place == 0 => return Err(format!("{}: {why}", directory.path.display())),
+            Err(why) => {
+                directory.fail(&why);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_one(applier: &Applier, directory: &Directory, who: &OpenLogDir) -> Result<Opened, String> {
+    let log_dir = LogDir::open(Arc::clone(&applier.disk), &directory.path, who).map_err(|error| error.to_string())?;
+    let facts = log_dir.restart_facts();
+    tracing::info!(directory = %directory.path.display(), restart = ?facts.kind(), "log directory opened");
+    let checkpoints =
+        SledCheckpoints::open(&directory.path.join("checkpoints")).map_err(|error| format!("checkpoints: {error}"))?;
+    Ok(Opened { log_dir, checkpoints: Arc::new(checkpoints), clean: facts.clean_marker })
+}
+
+/// Proposes this node's registration; the metadata that results is applied like any other.
+pub fn register(applier: &Arc<Applier>) {
+    let config = &applier.node.config;
+    let endpoints = config.advertised_listeners.iter().map(|listener| Endpoint {
+        listener: listener.name.as_str().into(),
+        host: listener.host.as_str().into(),
+        port: listener.port,
+        security_protocol: listener.security_protocol,
+    });
+    let opened = applier
+        .directories
+        .iter()
+        .filter_map(|directory| directory.opened().as_ref().map(|opened| opened.log_dir.identity().directory_id));
+    let proposal = Proposal::RegisterBroker(RegisterBroker {
+        node_id: config.node_id,
+        incarnation_id: applier.incarnation_id,
+        endpoints: endpoints.collect(),
+        rack: config.rack.clone(),
+        log_dirs: opened.collect(),
+    });
+    let applier = Arc::clone(applier);
+    tokio::task::spawn_local(async move {
+        let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
+        let deadline = clock::now() + REGISTRATION_TIMEOUT;
+        let sent = applier.node.controller.send(ControllerMessage::Propose { proposal, reply }, deadline).await;
+        let outcome = match sent {
+            Ok(()) => answer.await.map_err(|error| error.error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = outcome {
+            applier.phase.send_replace(Phase::Failed(format!("registration: {why}")));
+        }
+    });
+}
+
+/// Every partition folder of the open directories whose topic is known.
+///
+/// # Errors
+/// The first directory cannot be listed.
+pub fn find_partitions(applier: &Applier) -> Result<BTreeMap<TopicPartition, (Arc<Directory>, PartitionDir)>, String> {
+    let mut found = BTreeMap::new();
+    for directory in &applier.directories {
+        let listed = match directory.opened().as_ref() {
+            Some(opened) => opened.log_dir.finish_deletions().and_then(|_| opened.log_dir.partitions()),
+            None => continue,
+        };
+        let folders = match listed {
+            Ok(folders) => folders,
+            Err(error) => {
+                directory.fail(&error.to_string());
+                continue;
+            }
+        };
+        for folder in folders {
+            match folder.topic_id {
+                Some(topic_id) => {
+                    let partition = TopicPartition { topic_id, partition: folder.partition };
+                    found.insert(partition, (Arc::clone(directory), folder));
+                }
+                None => tracing::warn!(path = %folder.path.display(), "folder names no topic; it is left alone"),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Recovers logs on `threads` threads. A log that cannot be recovered comes without one: its replica tries itself, and is set aside.
+pub async fn recover(disk: Arc<dyn Disk>, blueprints: Vec<Blueprint>, threads: usize) -> Vec<(Blueprint, Option<Log>)> {
+    let wall = clock::wall();
+    let next = Arc::new(AtomicUsize::new(0));
+    let work: Arc<Vec<Mutex<Option<(Blueprint, Option<Log>)>>>> =
+        Arc::new(blueprints.into_iter().map(|blueprint| Mutex::new(Some((blueprint, None)))).collect());
+    let workers = (0..threads.clamp(1, work.len().max(1))).map(|_| {
+        let (disk, next, work) = (Arc::clone(&disk), Arc::clone(&next), Arc::clone(&work));
+        tokio::task::spawn_blocking(move || {
+            while let Some(slot) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((blueprint, log)) = slot.as_mut() {
+                    *log = recover_one(blueprint, Arc::clone(&disk), wall);
+                }
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        if let Err(error) = worker.await {
+            tracing::error!(%error, "a recovery thread ended early");
+        }
+    }
+    work.iter().filter_map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take()).collect()
+}
+
+fn recover_one(blueprint: &Blueprint, disk: Arc<dyn Disk>, wall: madang_actors::clock::Wall) -> Option<Log> {
+    let partition = format!("{}-{}", blueprint.topic.name, blueprint.partition.partition);
+    match blueprint.recover(disk, wall) {
+        Ok((log, recovery)) => {
+            if recovery.below_recovery_point {
+                tracing::error!(
+                    partition,
+                    log_end_offset = %recovery.log_end_offset,
+                    "acknowledged records at and above this offset may be lost; the only replica leads again"
+                );
+            }
+            if recovery.truncated_bytes > 0 || !recovery.rebuilt.is_empty() {
+                tracing::info!(partition, ?recovery, "recovered");
+            }
+            Some(log)
+        }
+        Err(error) => {
+            tracing::error!(partition, %error, "not recovered");
+            None
+        }
+    }
+}
+
+/// Notes in each directory whether everything in it is known to be on the device from now on.
+pub fn sync_points(applier: &Applier) {
+    let holds = applier.node.config.durability == Durability::Fsync;
+    let epoch = applier.node.broker_epoch.load(Ordering::Acquire);
+    for directory in &applier.directories {
+        let mut opened = directory.opened();
+        let Some(opened) = opened.as_mut() else { continue };
+        let noted = opened.log_dir.set_broker_epoch(epoch).and_then(|()| opened.log_dir.set_sync_point(holds));
+        if let Err(error) = noted {
+            directory.fail(&format!("directory's metadata: {error}"));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The periodic work of one log directory: retention, checkpoints, the remains of deleted topics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use madang_actors::host::TaskContext;
+use madang_cluster::replica::ReplicaMessage;
+use madang_protocol::types::TopicPartition;
+use madang_storage::Checkpoint;
+
+use crate::directory::Directory;
+
+/// How often recovery points are noted: what a kill leaves to be scanned is what was appended since.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs until the supervisor stops it.
+pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
+    let mut noted = BTreeMap::new();
+    let mut since_retention = Duration::ZERO;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CHECKPOINT_INTERVAL) => {}
+            () = &mut context.stop => break,
+        }
+        if directory.has_failed() {
+            continue;
+        }
+        checkpoint(&directory, &mut noted).await;
+        since_retention += CHECKPOINT_INTERVAL;
+        if since_retention >= directory.retention_interval() {
+            since_retention = Duration::ZERO;
+            retain(&directory).await;
+        }
+    }
+    checkpoint(&directory, &mut noted).await;
+}
+
+/// Notes what has changed since the last time. Blocking work runs beside the directory's thread.
+async fn checkpoint(directory: &Arc<Directory>, noted: &mut BTreeMap<TopicPartition, Checkpoint>) {
+    let mut changed = Vec::new();
+    for held in directory.held() {
+        let shared = held.handle.shared();
+        let Some(snapshot) = shared.last_published() else { continue };
+        let now = Checkpoint { recovery_point: snapshot.confirmed_end, high_watermark: snapshot.high_watermark };
+        if noted.insert(shared.partition(), now) != Some(now) {
+            changed.push((shared.partition(), now));
+        }
+    }
+    let checkpoints = directory.opened().as_ref().map(|opened| Arc::clone(&opened.checkpoints));
+    let (false, Some(checkpoints)) = (changed.is_empty(), checkpoints) else { return };
+    let stored = tokio::task::spawn_blocking(move || checkpoints.store(&changed)).await;
+    if !matches!(stored, Ok(Ok(()))) {
+        tracing::warn!(directory = %directory.path.display(), "checkpoints not stored; a recovery would scan more");
+        noted.clear();
+    }
+}
+
+async fn retain(directory: &Arc<Directory>) {
+    for held in directory.held() {
+        // A replica that is down or busy is asked again at the next round.
+        drop(held.handle.actor().try_send(ReplicaMessage::Retain));
+    }
+    let cleaned = Arc::clone(directory);
+    let finished = tokio::task::spawn_blocking(move || {
+        let opened = cleaned.opened();
+        opened.as_ref().map(|opened| opened.log_dir.finish_deletions())
+    });
+    if let Ok(Some(Err(error))) = finished.await {
+        tracing::warn!(directory = %directory.path.display(), %error, "remains of deleted topics stay");
+    }
+}

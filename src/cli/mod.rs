@@ -1,0 +1,68 @@
+//! The command line: one file per command. Every error says what to do next.
+
+mod start;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An event streaming platform that speaks Apache Kafka's protocol.
+#[derive(Debug, Parser)]
+#[command(name = "madang", version, about, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a broker.
+    Start(start::Start),
+}
+
+/// What went wrong, for a person: what happened, and what to do next.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: String,
+    next: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// A failure that ends the command with exit code 1.
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), next: None, code: 1 }
+    }
+
+    /// The same, with another exit code.
+    #[must_use]
+    pub(crate) fn exit(mut self, code: i32) -> Self {
+        self.code = u8::try_from(code).unwrap_or(1);
+        self
+    }
+
+    /// The same, with what the person can do about it.
+    #[must_use]
+    pub(crate) fn try_this(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Start(start) => start::run(start),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("madang: {}", failure.what);
+            if let Some(next) = failure.next {
+                eprintln!("  try: {next}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `madang start`: one broker, from nothing or from what is there.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use madang_cluster::configs::BrokerConfig;
+
+use super::Failure;
+use crate::server::{self, Server};
+
+/// Where the data is unless told otherwise.
+const DEFAULT_DATA: &str = "madang-data";
+/// Where clients connect unless told otherwise.
+const DEFAULT_LISTEN: &str = "127.0.0.1:9092";
+
+/// Start a broker. Needs no configuration file and no format step.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  madang start --data /var/lib/madang --listen 0.0.0.0:9092 --set advertised.listeners=PLAINTEXT://kafka.example:9092"
+)]
+pub(crate) struct Start {
+    /// A file of `key=value` lines: any Kafka broker key, or a `madang.*` key.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The directory to keep data in; the same as `--set log.dirs=DIR`. Default: ./madang-data
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where clients connect; the same as `--set listeners=PLAINTEXT://HOST:PORT`. Default: 127.0.0.1:9092
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Set one key; may be given several times, and wins over the file.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+pub(crate) fn run(start: Start) -> Result<(), Failure> {
+    log_to_stderr();
+    let began = Instant::now();
+    let pairs = pairs(&start)?;
+    let (config, unknown) = BrokerConfig::parse(pairs).map_err(|error| {
+        Failure::new(error.to_string()).try_this("madang start --help; the keys are Kafka's broker keys")
+    })?;
+    for key in unknown {
+        tracing::warn!(key, "this key is not known and has no effect");
+    }
+    let code = actix_rt::System::new().block_on(serve(config, began))?;
+    if code == 0 { Ok(()) } else { Err(Failure::new("the broker ended because a part of it kept failing").exit(code)) }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MADANG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Refused only if something in this process logs already.
+    drop(subscriber.try_init());
+}
+
+/// The settings in the order in which they win: defaults, file, options, `--set`.
+fn pairs(start: &Start) -> Result<Vec<(String, String)>, Failure> {
+    let mut pairs = vec![
+        ("log.dirs".to_owned(), DEFAULT_DATA.to_owned()),
+        ("listeners".to_owned(), format!("PLAINTEXT://{DEFAULT_LISTEN}")),
+    ];
+    if let Some(path) = &start.config {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            pairs
+                .push(split(line).ok_or_else(|| {
+                    Failure::new(format!("{}:{}: not KEY=VALUE: {line}", path.display(), number + 1))
+                })?);
+        }
+    }
+    if let Some(data) = &start.data {
+        pairs.push(("log.dirs".to_owned(), data.display().to_string()));
+    }
+    if let Some(listen) = &start.listen {
+        pairs.push(("listeners".to_owned(), format!("PLAINTEXT://{listen}")));
+    }
+    for setting in &start.settings {
+        pairs.push(split(setting).ok_or_else(|| {
+            Failure::new(format!("--set {setting}: not KEY=VALUE")).try_this("--set num.partitions=3")
+        })?);
+    }
+    Ok(pairs)
+}
+
+fn split(line: &str) -> Option<(String, String)> {
+    let (key, value) = line.split_once('=')?;
+    Some((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+async fn serve(config: BrokerConfig, began: Instant) -> Result<i32, Failure> {
+    let data = config.log_dirs.clone();
+    let mut server = Server::start(config).await.map_err(|why| {
+        Failure::new(why).try_this("another --listen address or --data directory, or stop the process that uses it")
+    })?;
+    announce(&server, &data, began.elapsed());
+    let mut terminated = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupted = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let code = tokio::select! {
+        code = server.ended() => return Ok(code),
+        _ = terminated.recv() => 0,
+        _ = interrupted.recv() => 0,
+    };
+    server.stop().await;
+    println!("stopped; everything is on disk");
+    Ok(code)
+}
+
+fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    tokio::signal::unix::signal(kind).map_err(|error| Failure::new(format!("signals: {error}")))
+}
+
+fn announce(server: &Server, data: &[String], took: Duration) {
+    println!("madang {} serves after {} ms", env!("CARGO_PKG_VERSION"), took.as_millis());
+    for (_, address) in server.listeners() {
+        println!("  Kafka listener  {address}");
+    }
+    if let Some(admin) = server.admin() {
+        println!("  admin           http://{admin}");
+    }
+    for directory in data {
+        let sync = server::sync_time(std::path::Path::new(directory)).map_or_else(
+            |error| format!("cannot be synced: {error}"),
+            |time| format!("one sync takes {:.2} ms here", time.as_secs_f64() * 1000.0),
+        );
+        println!("  data            {directory} ({sync})");
+    }
+    let address = server.listeners().first().map_or_else(String::new, |(_, address)| address.to_string());
+    println!("Next, in another terminal:");
+    println!("  echo hello | madang produce greetings --server {address}");
+    println!("  madang consume greetings --from-beginning --max 1 --server {address}");
+}

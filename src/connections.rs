@@ -1,0 +1,75 @@
+//! Listeners and connections as children: an acceptor for each listener, a worker for each network thread, a child for each connection.
+//! Invariant: a connection is a temporary child; its end costs nothing but itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use madang_actors::child_spec::Restart;
+use madang_actors::host::{Arbiter, Child, SupervisorHandle, TaskContext};
+use madang_transport::kafka::{Accepted, Listener, Worker};
+
+use crate::broker::Broker;
+use crate::node_env::{Node, NodeEnv};
+use crate::supervision::{once, take};
+
+/// Names connections; never repeats within a process.
+static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
+
+/// Accepts for one listener once the node serves. A second life has no socket: the listener's death is the node's to answer.
+///
+/// # Panics
+/// In a second life, so that its supervisor escalates.
+pub(crate) async fn accept(listener: Option<Listener>, node: Arc<Node>, context: TaskContext) {
+    let Some(listener) = listener else { panic!("the listening socket died with its first acceptor") };
+    node.ready().await;
+    tokio::select! {
+        ended = listener.run() => {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the listener ended");
+            }
+        }
+        () = context.stop => {}
+    }
+}
+
+/// Takes the connections that one network thread is handed and makes each a child.
+///
+/// # Panics
+/// In a second life, so that its supervisor escalates.
+pub(crate) async fn serve(
+    worker: Option<Worker>,
+    broker: Broker<NodeEnv>,
+    arbiter: Arbiter,
+    connections: SupervisorHandle,
+    mut context: TaskContext,
+) {
+    let Some(mut worker) = worker else { panic!("the worker's queue died with its first life") };
+    loop {
+        tokio::select! {
+            accepted = worker.next() => match accepted {
+                Some(accepted) => add(accepted, &broker, &arbiter, &connections).await,
+                None => break,
+            },
+            () = &mut context.stop => break,
+        }
+    }
+}
+
+async fn add(accepted: Accepted, broker: &Broker<NodeEnv>, arbiter: &Arbiter, connections: &SupervisorHandle) {
+    let name = format!("{}-{}", accepted.peer().peer_addr, NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed));
+    let (accepted, broker) = (once(accepted), broker.clone());
+    let child = Child::task(name, arbiter, move |context: TaskContext| {
+        let (accepted, broker) = (take(&accepted), broker.clone());
+        async move {
+            let Some(accepted) = accepted else { return };
+            tokio::select! {
+                _reason = accepted.serve(broker) => {}
+                () = context.stop => {}
+            }
+        }
+    });
+    // A refusal drops the connection, which closes it.
+    if let Err(error) = connections.add(child.restart(Restart::Temporary)).await {
+        tracing::warn!(%error, "connection not taken");
+    }
+}

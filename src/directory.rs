@@ -1,0 +1,207 @@
+//! One log directory of the node: its thread, its flusher, and the replicas that live in it.
+//! Invariant: after a failed sync nothing is written to the directory; its partitions are offline, the others serve on.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use madang_actors::actor_ref::{ActorRef, IncarnationRef};
+use madang_actors::host::{Arbiter, Behavior, Child, ShellContext, StartResult, SupervisorHandle};
+use madang_actors::mailbox::Capacity;
+use madang_actors::messages;
+use madang_cluster::replica::ReplicaMessage;
+use madang_cluster::replica::actor::Directory as ReplicaDirectory;
+use madang_storage::{Checkpoints, LogDir, SyncPool, SyncRequest};
+
+use crate::node_env::Node;
+use crate::replicas::Held;
+
+/// Threads that sync one directory's files; figures in docs/adr/0004-fsync-policy.md.
+const SYNC_THREADS: usize = 4;
+
+messages! {
+    /// What a directory's flusher is sent.
+    #[derive(Debug)]
+    pub enum FlusherMessage {
+        control {}
+        data {
+            /// Sync this and tell that life of the replica.
+            Sync {
+                /// What.
+                request: SyncRequest,
+                /// Whom to tell.
+                replica: IncarnationRef<ReplicaMessage>,
+            },
+        }
+    }
+}
+
+/// What is open of a directory once the node knows its cluster.
+#[derive(Debug)]
+pub struct Opened {
+    /// The directory on disk.
+    pub log_dir: LogDir,
+    /// Recovery points and high watermarks.
+    pub checkpoints: Arc<dyn Checkpoints>,
+    /// Whether it was closed in order the last time.
+    pub clean: bool,
+}
+
+/// One log directory.
+#[derive(Debug)]
+pub struct Directory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The thread that writes its partitions.
+    pub arbiter: Arbiter,
+    /// Its flusher.
+    pub flusher: ActorRef<FlusherMessage>,
+    replicas: OnceLock<SupervisorHandle>,
+    /// The node that the replicas are listed by.
+    node: OnceLock<Weak<Node>>,
+    opened: Mutex<Option<Opened>>,
+    failed: AtomicBool,
+    closed: AtomicUsize,
+}
+
+impl Directory {
+    /// A directory that is not open yet.
+    #[must_use]
+    pub fn new(path: &Path, arbiter: Arbiter) -> Self {
+        Self {
+            path: path.to_owned(),
+            arbiter,
+            flusher: ActorRef::new("flusher", Capacity::default()),
+            replicas: OnceLock::new(),
+            node: OnceLock::new(),
+            opened: Mutex::new(None),
+            failed: AtomicBool::new(false),
+            closed: AtomicUsize::new(0),
+        }
+    }
+
+    /// Tells it the supervisor of its replicas, once.
+    pub fn supervised_by(&self, replicas: SupervisorHandle) {
+        drop(self.replicas.set(replicas));
+    }
+
+    /// Tells it the node, once.
+    pub fn belongs_to(&self, node: &Arc<Node>) {
+        drop(self.node.set(Arc::downgrade(node)));
+    }
+
+    /// The replicas that live in it.
+    #[must_use]
+    pub fn held(&self) -> Vec<Arc<Held>> {
+        let node = self.node.get().and_then(Weak::upgrade);
+        node.map(|node| node.replicas.within(&self.path)).unwrap_or_default()
+    }
+
+    /// The replicas as children, for a supervisor that starts again.
+    #[must_use]
+    pub fn children(&self) -> Vec<Child> {
+        self.held().iter().map(|held| held.child.clone()).collect()
+    }
+
+    /// How often retention looks.
+    #[must_use]
+    pub fn retention_interval(&self) -> Duration {
+        let node = self.node.get().and_then(Weak::upgrade);
+        node.map_or(Duration::from_secs(300), |node| node.config.log_retention_check_interval)
+    }
+
+    /// The supervisor of its replicas.
+    #[must_use]
+    pub fn replicas(&self) -> Option<&SupervisorHandle> {
+        self.replicas.get()
+    }
+
+    /// What is open of it; nothing before the node knows its cluster, or if it could not be opened.
+    pub fn opened(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it can no longer be trusted.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Gives it up; true for the first caller.
+    pub fn fail(&self, why: &str) -> bool {
+        let first = !self.failed.swap(true, Ordering::AcqRel);
+        if first {
+            self.arbiter.revoked().set();
+            tracing::error!(directory = %self.path.display(), why, "log directory failed; its partitions are offline");
+        }
+        first
+    }
+
+    /// How many of its replicas were closed in order.
+    #[must_use]
+    pub fn closed_replicas(&self) -> usize {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Closes it so that the next start finds it clean; only if all of its `replicas` were closed in order.
+    pub fn close_clean(&self, replicas: usize) {
+        let opened = self.opened().take();
+        if self.has_failed() || self.closed_replicas() != replicas {
+            return;
+        }
+        let closed = opened.map(|opened| opened.log_dir.close_clean());
+        if let Some(Err(error)) = closed {
+            tracing::warn!(directory = %self.path.display(), %error, "clean-shutdown marker not written");
+        }
+    }
+}
+
+/// What one replica holds of its directory.
+#[derive(Clone, Debug)]
+pub struct DirectoryLink(pub Arc<Directory>);
+
+impl ReplicaDirectory for DirectoryLink {
+    fn sync(&self, request: SyncRequest, context: &ShellContext<ReplicaMessage>) {
+        let replica = context.this_life();
+        // A flusher that is down or full takes its replicas with it: they start again from disk and ask again.
+        if self.0.flusher.try_send(FlusherMessage::Sync { request, replica }).is_err() {
+            tracing::warn!(directory = %self.0.path.display(), "flusher does not take a sync");
+        }
+    }
+
+    fn fail(&self, why: &str) {
+        self.0.fail(why);
+    }
+
+    fn closed(&self) {
+        self.0.closed.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// The flusher: hands each sync to a few threads. A replica has one sync in flight, so the queue is bounded by the replicas.
+pub struct Flusher {
+    pool: SyncPool,
+}
+
+impl Flusher {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start() -> StartResult<Self> {
+        Ok(Self { pool: SyncPool::start("flusher", SYNC_THREADS)? })
+    }
+}
+
+impl Behavior for Flusher {
+    type Message = FlusherMessage;
+
+    fn handle(&mut self, message: FlusherMessage, _: &mut ShellContext<FlusherMessage>) {
+        let FlusherMessage::Sync { request, replica } = message;
+        self.pool.submit(request, move |outcome| {
+            // A life that is over has no use for it.
+            drop(replica.try_send(ReplicaMessage::Synced(outcome)));
+        });
+    }
+}

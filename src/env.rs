@@ -1,0 +1,83 @@
+//! What an API handler may ask of its surroundings: time, the metadata, replicas, the controller, group shards.
+//! The node answers with tokio and the actors; the simulator with a seeded executor. No handler names either.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+use madang_actors::clock::{Mono, Wall};
+use madang_cluster::configs::BrokerConfig;
+use madang_cluster::controller::{ApiResult, Outcome, Proposal};
+use madang_cluster::coordinator::{Request as GroupRequest, Response as GroupResponse};
+use madang_cluster::metadata::MetadataImage;
+use madang_cluster::replica::ReplicaHandle;
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::types::{NodeId, TopicPartition};
+
+use crate::fetch_sessions::FetchSessions;
+use crate::producer_ids::ProducerIds;
+
+/// Who sent a request, as far as handlers care.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Name of the listener the request came in on; answers name addresses of that listener.
+    pub listener: Arc<str>,
+    /// The address it came from.
+    pub address: SocketAddr,
+    /// What it calls itself; empty if it does not.
+    pub id: Arc<str>,
+}
+
+/// The surroundings of an API handler.
+pub trait Env: Clone + 'static {
+    /// The monotonic clock.
+    fn now(&self) -> Mono;
+    /// The wall clock.
+    fn wall(&self) -> Wall;
+    /// 64 random bits.
+    fn random(&self) -> u64;
+    /// Resolves at `at`.
+    fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()>;
+    /// This node.
+    fn node_id(&self) -> NodeId;
+    /// The epoch of this node's registration.
+    fn broker_epoch(&self) -> i64;
+    /// The configuration the node was started with.
+    fn config(&self) -> &BrokerConfig;
+    /// The metadata as this node has applied it.
+    fn image(&self) -> Arc<MetadataImage>;
+    /// The replica of a partition on this node, if it has one. A replica that is down still has its handle.
+    fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle>;
+    /// The fetch sessions of this node.
+    fn fetch_sessions(&self) -> &FetchSessions;
+    /// Producer ids that nobody else gives out.
+    fn producer_ids(&self) -> &ProducerIds;
+    /// Asks the controller. The answer comes when the change is committed and this node has applied it, or by `deadline` as an error.
+    fn propose(&self, proposal: Proposal, deadline: Mono) -> LocalBoxFuture<'static, ApiResult<Outcome>>;
+    /// Asks the shard that coordinates `group_id`. `COORDINATOR_NOT_AVAILABLE`, `NOT_COORDINATOR` and `COORDINATOR_LOAD_IN_PROGRESS`
+    /// are the errors of the way there; the shard's own are in its answer.
+    fn group(
+        &self,
+        group_id: &str,
+        request: GroupRequest,
+        deadline: Mono,
+    ) -> LocalBoxFuture<'static, Result<GroupResponse, ErrorCode>>;
+    /// Asks every shard on this node, for requests about all groups.
+    fn every_group_shard(
+        &self,
+        request: GroupRequest,
+        deadline: Mono,
+    ) -> LocalBoxFuture<'static, Result<Vec<GroupResponse>, ErrorCode>>;
+    /// Runs work whose outcome nobody waits for, such as the creation of a topic that a client has asked the metadata of.
+    fn in_background(&self, work: LocalBoxFuture<'static, ()>);
+}
+
+/// Resolves when `work` does, or at `at` with none.
+pub async fn until<E: Env, T>(env: &E, at: Mono, work: impl Future<Output = T>) -> Option<T> {
+    let work = std::pin::pin!(work);
+    match futures_util::future::select(work, env.sleep_until(at)).await {
+        futures_util::future::Either::Left((value, _)) => Some(value),
+        futures_util::future::Either::Right(((), _)) => None,
+    }
+}

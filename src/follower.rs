@@ -1,0 +1,130 @@
+//! Applies committed metadata on this node: starts, changes and ends replicas and group shards.
+//! Invariant: metadata is applied in the order of the log, and an answer leaves only after what was committed before it was applied.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use madang_actors::actor_ref::ActorRef;
+use madang_actors::host::{Behavior, ShellContext};
+use madang_actors::mailbox::Capacity;
+use madang_actors::messages;
+use madang_actors::reply::Reply;
+use madang_cluster::controller::actor::MetadataSink;
+use madang_cluster::controller::{ApiResult, Outcome};
+use madang_cluster::metadata::{MetadataDelta, MetadataImage};
+
+use crate::applier::Applier;
+
+messages! {
+    /// What the follower's actor is sent.
+    #[derive(Debug)]
+    pub enum FollowerMessage {
+        control {
+            /// Something was put into the feed, or the last application has ended.
+            Look,
+        }
+        data {}
+    }
+}
+
+/// One step of the log, or an answer that waits for the steps before it.
+#[derive(Debug)]
+enum Step {
+    Apply { image: Arc<MetadataImage>, delta: Arc<MetadataDelta> },
+    Answer { reply: Reply<ApiResult<Outcome>>, result: Box<ApiResult<Outcome>> },
+}
+
+/// What is committed and not yet applied. Bounded by the controller's mailbox: each proposal adds at most two steps.
+#[derive(Debug)]
+pub struct Feed {
+    steps: Mutex<VecDeque<Step>>,
+    follower: ActorRef<FollowerMessage>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self { steps: Mutex::default(), follower: ActorRef::new("follower", Capacity::default()) }
+    }
+}
+
+impl Feed {
+    /// The actor that takes the steps.
+    #[must_use]
+    pub const fn follower(&self) -> &ActorRef<FollowerMessage> {
+        &self.follower
+    }
+
+    fn steps(&self) -> MutexGuard<'_, VecDeque<Step>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, step: Step) {
+        self.steps().push_back(step);
+        // A full lane holds a `Look` already; a follower that is down looks when it starts.
+        drop(self.follower.try_send(FollowerMessage::Look));
+    }
+}
+
+impl MetadataSink for Feed {
+    fn publish(&self, image: Arc<MetadataImage>, delta: Arc<MetadataDelta>) {
+        self.push(Step::Apply { image, delta });
+    }
+
+    fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>) {
+        self.push(Step::Answer { reply, result: Box::new(result) });
+    }
+}
+
+/// The follower as an actor on the metadata arbiter.
+pub struct Follower {
+    feed: Arc<Feed>,
+    applier: Arc<Applier>,
+    /// Whether a step is being applied; its end brings a `Look`.
+    busy: Rc<Cell<bool>>,
+}
+
+impl Follower {
+    /// A follower that takes what is in the feed.
+    #[must_use]
+    pub fn new(feed: Arc<Feed>, applier: Arc<Applier>, context: &mut ShellContext<FollowerMessage>) -> Self {
+        let follower = Self { feed, applier, busy: Rc::default() };
+        follower.look(context);
+        follower
+    }
+
+    /// Takes steps until one has to be waited for.
+    fn look(&self, context: &mut ShellContext<FollowerMessage>) {
+        if self.busy.replace(true) {
+            return;
+        }
+        let busy = Rc::clone(&self.busy);
+        let (feed, applier) = (Arc::clone(&self.feed), Arc::clone(&self.applier));
+        context.spawn(async move {
+            loop {
+                let next = feed.steps().pop_front();
+                match next {
+                    Some(Step::Apply { image, delta }) => applier.apply(image, &delta).await,
+                    Some(Step::Answer { reply, result }) => reply.send(*result),
+                    None => break,
+                }
+            }
+            busy.set(false);
+            // What came between the last look and the line above.
+            if !feed.steps().is_empty() {
+                drop(feed.follower.try_send(FollowerMessage::Look));
+            }
+        });
+    }
+}
+
+impl Behavior for Follower {
+    type Message = FollowerMessage;
+
+    fn handle(&mut self, message: FollowerMessage, context: &mut ShellContext<FollowerMessage>) {
+        match message {
+            FollowerMessage::Look => self.look(context),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The surroundings of API handlers on a node: tokio's clock, the actors, the metadata as applied.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use futures_util::future::LocalBoxFuture;
+use madang_actors::actor_ref::ActorRef;
+use madang_actors::clock::{Mono, Wall};
+use madang_actors::host::clock;
+use madang_actors::mailbox::{ActorState, Capacity, SendError};
+use madang_actors::reply::Reply;
+use madang_cluster::configs::BrokerConfig;
+use madang_cluster::controller::actor::ControllerMessage;
+use madang_cluster::controller::{ApiResult, Outcome, Proposal};
+use madang_cluster::coordinator::actor::ShardMessage;
+use madang_cluster::coordinator::{
+    OFFSETS_TOPIC, Request as GroupRequest, Response as GroupResponse, partition_for_group,
+};
+use madang_cluster::metadata::MetadataImage;
+use madang_cluster::replica::ReplicaHandle;
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::types::{NodeId, TopicPartition};
+
+use tokio::sync::watch;
+
+use crate::applier::Phase;
+use crate::env::Env;
+use crate::fetch_sessions::FetchSessions;
+use crate::producer_ids::ProducerIds;
+use crate::replicas::Replicas;
+
+/// What every part of the node shares.
+#[derive(Debug)]
+pub struct Node {
+    /// The configuration it was started with.
+    pub config: BrokerConfig,
+    /// The metadata as applied.
+    pub image: ArcSwap<MetadataImage>,
+    /// The replicas it holds.
+    pub replicas: Replicas,
+    /// The group shards it runs, by partition of `__consumer_offsets`.
+    pub shards: ArcSwap<BTreeMap<i32, ActorRef<ShardMessage>>>,
+    /// The controller.
+    pub controller: ActorRef<ControllerMessage>,
+    /// The epoch of its registration, -1 before it is registered.
+    pub broker_epoch: AtomicI64,
+    /// What makes its random numbers differ from every other run's.
+    pub entropy: Entropy,
+    /// How far the node is.
+    pub phase: watch::Receiver<Phase>,
+    fetch_sessions: FetchSessions,
+    producer_ids: ProducerIds,
+}
+
+impl Node {
+    /// A node that has not applied any metadata yet.
+    #[must_use]
+    pub fn new(config: BrokerConfig, phase: watch::Receiver<Phase>) -> Self {
+        Self {
+            image: ArcSwap::default(),
+            replicas: Replicas::default(),
+            shards: ArcSwap::default(),
+            controller: ActorRef::new("controller", Capacity::default()),
+            phase,
+            broker_epoch: AtomicI64::new(-1),
+            entropy: Entropy::default(),
+            fetch_sessions: FetchSessions::new(config.max_fetch_sessions),
+            producer_ids: ProducerIds::default(),
+            config,
+        }
+    }
+
+    /// How many fetch sessions are open.
+    #[must_use]
+    pub fn open_fetch_sessions(&self) -> usize {
+        self.fetch_sessions.len()
+    }
+
+    /// Waits until the node serves; for ever if it cannot.
+    pub async fn ready(&self) {
+        let mut phase = self.phase.clone();
+        if phase.wait_for(|phase| *phase == Phase::Ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Random numbers from the keys that the standard library draws from the operating system. For names, not for secrets.
+#[derive(Debug, Default)]
+pub struct Entropy {
+    keys: RandomState,
+    drawn: AtomicU64,
+}
+
+impl Entropy {
+    /// 64 random bits.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.keys.hash_one(self.drawn.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A cheap handle to the node, for handlers.
+#[derive(Clone, Debug)]
+pub struct NodeEnv {
+    node: Arc<Node>,
+}
+
+impl NodeEnv {
+    /// Handlers of this node.
+    #[must_use]
+    pub const fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    fn shard(&self, group: &str) -> Result<ActorRef<ShardMessage>, ErrorCode> {
+        let image = self.node.image.load();
+        let topic = image.topic(OFFSETS_TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        let partitions = u32::try_from(topic.partitions.len()).unwrap_or(0);
+        let partition = i32::try_from(partition_for_group(group, partitions)).unwrap_or(0);
+        self.node.shards.load().get(&partition).cloned().ok_or(ErrorCode::NotCoordinator)
+    }
+}
+
+/// Asks one shard; a shard that is down or overwhelmed is one that is loading, as far as the client is concerned.
+async fn ask_shard(
+    shard: ActorRef<ShardMessage>,
+    body: GroupRequest,
+    deadline: Mono,
+) -> Result<GroupResponse, ErrorCode> {
+    let (reply, answer) = Reply::new(|| Err(ErrorCode::CoordinatorNotAvailable));
+    let asked = async {
+        shard.send(ShardMessage::Request { body, reply }, deadline).await.map_err(|error| match error {
+            SendError::NotRunning { state: ActorState::Quarantined | ActorState::Stopped, .. } => {
+                ErrorCode::CoordinatorNotAvailable
+            }
+            _ => ErrorCode::CoordinatorLoadInProgress,
+        })?;
+        answer.await
+    };
+    by(deadline, asked).await.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
+}
+
+/// What `work` gives, unless the deadline passes first.
+async fn by<T>(deadline: Mono, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(clock::instant(deadline), work).await.ok()
+}
+
+impl Env for NodeEnv {
+    fn now(&self) -> Mono {
+        clock::now()
+    }
+
+    fn wall(&self) -> Wall {
+        clock::wall()
+    }
+
+    fn random(&self) -> u64 {
+        self.node.entropy.next()
+    }
+
+    fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until(clock::instant(at)))
+    }
+
+    fn node_id(&self) -> NodeId {
+        self.node.config.node_id
+    }
+
+    fn broker_epoch(&self) -> i64 {
+        self.node.broker_epoch.load(Ordering::Acquire)
+    }
+
+    fn config(&self) -> &BrokerConfig {
+        &self.node.config
+    }
+
+    fn image(&self) -> Arc<MetadataImage> {
+        self.node.image.load_full()
+    }
+
+    fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle> {
+        self.node.replicas.handle(partition)
+    }
+
+    fn fetch_sessions(&self) -> &FetchSessions {
+        &self.node.fetch_sessions
+    }
+
+    fn producer_ids(&self) -> &ProducerIds {
+        &self.node.producer_ids
+    }
+
+    fn propose(&self, proposal: Proposal, deadline: Mono) -> LocalBoxFuture<'static, ApiResult<Outcome>> {
+        let controller = self.node.controller.clone();
+        Box::pin(async move {
+            let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
+            let asked = async {
+                let sent = controller.send(ControllerMessage::Propose { proposal, reply }, deadline).await;
+                sent.map_err(|error| match error {
+                    SendError::NotRunning { .. } => ErrorCode::NotController,
+                    _ => ErrorCode::RequestTimedOut,
+                })?;
+                answer.await
+            };
+            by(deadline, asked).await.unwrap_or(Err(ErrorCode::RequestTimedOut.into()))
+        })
+    }
+
+    fn group(
+        &self,
+        group_id: &str,
+        request: GroupRequest,
+        deadline: Mono,
+    ) -> LocalBoxFuture<'static, Result<GroupResponse, ErrorCode>> {
+        let shard = self.shard(group_id);
+        Box::pin(async move { ask_shard(shard?, request, deadline).await })
+    }
+
+    fn every_group_shard(
+        &self,
+        request: GroupRequest,
+        deadline: Mono,
+    ) -> LocalBoxFuture<'static, Result<Vec<GroupResponse>, ErrorCode>> {
+        let shards: Vec<_> = self.node.shards.load().values().cloned().collect();
+        Box::pin(async move {
+            let asked = shards.into_iter().map(|shard| ask_shard(shard, request.clone(), deadline));
+            futures_util::future::join_all(asked).await.into_iter().collect()
+        })
+    }
+
+    fn in_background(&self, work: LocalBoxFuture<'static, ()>) {
+        tokio::task::spawn_local(work);
+    }
+}

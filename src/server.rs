@@ -1,0 +1,347 @@
+//! Starts and stops a node: threads, sockets, the tree; waits until it serves; ends it in order.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use madang_actors::host::{Arbiter, Branch, Role, Tree, TreeOptions, Watchdog, WatchdogLimits};
+use madang_cluster::configs::{BrokerConfig, ListenerConfig};
+use madang_cluster::controller::ControllerConfig;
+use madang_protocol::types::Uuid;
+use madang_storage::{Disk, DiskLock, OpenMode, RealDisk};
+use madang_transport::kafka::{
+    AcceptLimits, ColdReads, ConnectionContext, ConnectionLimits, ConnectionSettings, Listener, ListenerSettings,
+    Shutdown, Worker,
+};
+use madang_transport::{MemoryBudget, Stats};
+use tokio::sync::watch;
+
+use crate::admin::{self, AdminState};
+use crate::applier::{Applier, Phase};
+use crate::directory::Directory;
+use crate::node_env::Node;
+use crate::supervision::{self, Parts};
+
+/// Where the metadata log is, within the first log directory.
+const METADATA_FOLDER: &str = "metadata";
+/// Segment files of partitions that are open at once.
+const OPEN_FILES: usize = 10_000;
+/// Threads that read what is not warm, and reads that may wait for them.
+const COLD_READ_THREADS: usize = 2;
+const COLD_READ_QUEUE: usize = 1024;
+/// How long requests in flight may take when the node ends.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// What the process exits with when the root of the tree has given up.
+pub const EXIT_ESCALATED: i32 = 70;
+/// What the process exits with when a thread that everything needs is stuck.
+pub const EXIT_STUCK: i32 = 71;
+
+/// A node that runs.
+pub struct Server {
+    tree: Tree,
+    node: Arc<Node>,
+    directories: Vec<Arc<Directory>>,
+    shutdown: Shutdown,
+    admin: Option<SocketAddr>,
+    listeners: Vec<(String, SocketAddr)>,
+    escalated: Arc<AtomicBool>,
+    _watchdog: Watchdog,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl Server {
+    /// Starts a node on this thread's actix system and waits until it serves.
+    ///
+    /// # Errors
+    /// A text for a person: an address in use, a directory that cannot be taken, a log that cannot be read.
+    pub async fn start(mut config: BrokerConfig) -> Result<Self, String> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(OPEN_FILES));
+        let metadata = metadata_folder(&config)?;
+        disk.create_dir(&metadata).map_err(|error| format!("{}: {error}", metadata.display()))?;
+        let lock = disk.lock(&metadata.join(".lock")).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => format!("{} is in use by another process", metadata.display()),
+            _ => format!("{}: {error}", metadata.display()),
+        })?;
+        let shutdown = Shutdown::new();
+        let stats = Arc::<Stats>::default();
+        let context = connection_context(&config, &shutdown, &stats)?;
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let bound = bind(&mut config, &context, workers)?;
+        let (phase, phase_seen) = watch::channel(Phase::Starting);
+        let node = Arc::new(Node::new(config, phase_seen));
+        let directories = directories(&node)?;
+        let metadata_arbiter = arbiter("metadata", Role::Metadata)?;
+        let coordinator_arbiter = arbiter("coordinators", Role::Network)?;
+        let coordinators = Branch::dynamic("coordinators");
+        let applier = Arc::new(Applier {
+            node: Arc::clone(&node),
+            disk: Arc::clone(&disk),
+            directories: directories.clone(),
+            coordinators: coordinators.handle(),
+            coordinator_arbiter: coordinator_arbiter.clone(),
+            incarnation_id: Uuid::from_random(node.entropy.next(), node.entropy.next()),
+            phase,
+        });
+        let (listeners, network) = network(bound, workers)?;
+        let addresses = listeners.iter().map(|(name, listener)| (name.clone(), listener.local_addr())).collect();
+        let (admin_child, admin_state, admin_address) = admin(&node, &stats, &addresses)?;
+        let watchdog = watchdog(&directories)?;
+        watchdog.watch(&metadata_arbiter);
+        watchdog.watch(&coordinator_arbiter);
+        network.iter().for_each(|(arbiter, _)| watchdog.watch(arbiter));
+        directories.iter().for_each(|directory| watchdog.watch(&directory.arbiter));
+        let controller = ControllerConfig {
+            node_id: node.config.node_id,
+            voters: vec![node.config.node_id],
+            broker: node.config.clone(),
+            directory: metadata,
+        };
+        let parts = Parts {
+            node: Arc::clone(&node),
+            controller,
+            disk,
+            feed: Arc::default(),
+            applier,
+            metadata_arbiter,
+            directories: directories.clone(),
+            coordinators,
+            network,
+            listeners,
+            admin: admin_child,
+        };
+        let escalated = Arc::new(AtomicBool::new(false));
+        let tree = start_tree(parts, &escalated);
+        admin_state.show(tree.viewer());
+        let server = Self {
+            tree,
+            node,
+            directories,
+            shutdown,
+            admin: admin_address,
+            listeners: addresses,
+            escalated,
+            _watchdog: watchdog,
+            _lock: lock,
+        };
+        server.wait_until_it_serves().await?;
+        Ok(server)
+    }
+
+    async fn wait_until_it_serves(&self) -> Result<(), String> {
+        let mut phase = self.node.phase.clone();
+        let reached = phase.wait_for(|phase| *phase != Phase::Starting).await;
+        match reached.as_deref() {
+            Ok(Phase::Failed(why)) => Err(why.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err("the node ended while it started".to_owned()),
+        }
+    }
+
+    /// Where clients connect: the listeners' names and addresses.
+    #[must_use]
+    pub fn listeners(&self) -> &[(String, SocketAddr)] {
+        &self.listeners
+    }
+
+    /// Where `/metrics`, `/health` and `/tree` are.
+    #[must_use]
+    pub const fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The node.
+    #[must_use]
+    pub const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Ends when the tree has given up, with the exit code to use.
+    pub async fn ended(&mut self) -> i32 {
+        let reason = self.tree.ended().await;
+        tracing::error!(%reason, "the supervision tree has ended");
+        EXIT_ESCALATED
+    }
+
+    /// Ends the node in order: no new requests, answers for those in flight, everything synced and marked clean.
+    pub async fn stop(self) {
+        self.shutdown.begin(SHUTDOWN_GRACE);
+        let replicas: Vec<usize> =
+            self.directories.iter().map(|directory| self.node.replicas.within(&directory.path).len()).collect();
+        let reason = self.tree.shutdown().await;
+        tracing::info!(%reason, "stopped");
+        if self.escalated.load(Ordering::Acquire) {
+            return;
+        }
+        for (directory, replicas) in self.directories.iter().zip(replicas) {
+            directory.close_clean(replicas);
+        }
+    }
+}
+
+fn metadata_folder(config: &BrokerConfig) -> Result<PathBuf, String> {
+    let first = config.log_dirs.first().ok_or_else(|| "log.dirs names no directory".to_owned())?;
+    Ok(Path::new(first).join(METADATA_FOLDER))
+}
+
+fn arbiter(name: &str, role: Role) -> Result<Arbiter, String> {
+    Arbiter::start(name, role).map_err(|error| format!("thread {name}: {error}"))
+}
+
+fn directories(node: &Arc<Node>) -> Result<Vec<Arc<Directory>>, String> {
+    let paths = node.config.log_dirs.iter().enumerate();
+    paths
+        .map(|(number, path)| {
+            let path = PathBuf::from(path);
+            let arbiter = arbiter(&format!("disk-{number}"), Role::Disk(path.clone()))?;
+            let directory = Arc::new(Directory::new(&path, arbiter));
+            directory.belongs_to(node);
+            Ok(directory)
+        })
+        .collect()
+}
+
+fn connection_context(
+    config: &BrokerConfig,
+    shutdown: &Shutdown,
+    stats: &Arc<Stats>,
+) -> Result<ConnectionContext, String> {
+    let settings = ConnectionSettings {
+        max_request_bytes: config.socket_request_max_bytes,
+        max_idle: config.connections_max_idle,
+        request_deadline: config.request_body_timeout,
+        write_stall: config.response_write_timeout,
+        max_in_flight: config.max_in_flight_requests,
+        max_in_flight_bytes: config.max_in_flight_bytes,
+        ..ConnectionSettings::default()
+    };
+    let cold_reads = ColdReads::start(COLD_READ_THREADS, COLD_READ_QUEUE).map_err(|error| error.to_string())?;
+    Ok(ConnectionContext {
+        settings: Arc::new(settings),
+        budget: MemoryBudget::new(request_memory()),
+        stats: Arc::clone(stats),
+        cold_reads,
+        shutdown: shutdown.signal(),
+    })
+}
+
+/// A quarter of the machine's memory for the bytes of requests.
+fn request_memory() -> usize {
+    let info = rustix::system::sysinfo();
+    let total = (info.totalram as usize).saturating_mul(info.mem_unit as usize);
+    (total / 4).max(64 << 20)
+}
+
+type Bound = Vec<(String, Listener, Vec<Worker>)>;
+
+/// Binds every listener, and writes the ports that the system has chosen into what is advertised.
+fn bind(config: &mut BrokerConfig, context: &ConnectionContext, workers: usize) -> Result<Bound, String> {
+    let limits = ConnectionLimits::new(AcceptLimits {
+        total: config.max_connections,
+        per_ip: config.max_connections_per_ip,
+        loopback_reserve: config.reserved_connections,
+        accepts_per_second: u32::try_from(config.connection_creation_rate).unwrap_or(u32::MAX),
+        accepts_per_second_per_ip: u32::try_from(config.connection_creation_rate_per_ip).unwrap_or(u32::MAX),
+        ..AcceptLimits::default()
+    });
+    let mut bound = Vec::new();
+    for listener in &mut config.listeners {
+        let address = resolve(listener)?;
+        let settings = ListenerSettings { name: listener.name.clone(), address, workers };
+        let (socket, queues) = Listener::bind(&settings, limits.clone(), context.clone())
+            .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        let port = socket.local_addr().port();
+        listener.port = port;
+        for advertised in &mut config.advertised_listeners {
+            if advertised.name == listener.name && advertised.port == 0 {
+                advertised.port = port;
+            }
+        }
+        bound.push((listener.name.clone(), socket, queues));
+    }
+    Ok(bound)
+}
+
+fn resolve(listener: &ListenerConfig) -> Result<SocketAddr, String> {
+    let host = if listener.host.is_empty() { "0.0.0.0" } else { &listener.host };
+    let mut found = (host, listener.port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
+    found.next().ok_or_else(|| format!("{host} has no address"))
+}
+
+type Network = (Vec<(String, Listener)>, Vec<(Arbiter, Vec<Worker>)>);
+
+/// Gives each network thread its end of every listener.
+fn network(bound: Bound, workers: usize) -> Result<Network, String> {
+    let mut threads = Vec::new();
+    for number in 0..workers {
+        threads.push((arbiter(&format!("network-{number}"), Role::Network)?, Vec::new()));
+    }
+    let mut listeners = Vec::new();
+    for (name, listener, queues) in bound {
+        for ((_, own), queue) in threads.iter_mut().zip(queues) {
+            own.push(queue);
+        }
+        listeners.push((name, listener));
+    }
+    Ok((listeners, threads))
+}
+
+type Admin = (madang_actors::host::Child, AdminState, Option<SocketAddr>);
+
+fn admin(node: &Arc<Node>, stats: &Arc<Stats>, listeners: &Vec<(String, SocketAddr)>) -> Result<Admin, String> {
+    let kafka_port = listeners.first().map_or(0, |(_, address)| address.port());
+    let wanted = node.config.admin_listener.clone().unwrap_or_else(|| admin::default_address(kafka_port));
+    let state = AdminState::new(Arc::clone(node), Arc::clone(stats));
+    let (child, address) = admin::bind(&wanted, state.clone())?;
+    Ok((child, state, address))
+}
+
+fn watchdog(directories: &[Arc<Directory>]) -> Result<Watchdog, String> {
+    let directories = directories.to_vec();
+    let on_stuck = move |name: &str, role: &Role| match role {
+        Role::Disk(path) => {
+            for directory in directories.iter().filter(|directory| directory.path == *path) {
+                directory.fail("its thread is stuck");
+            }
+        }
+        Role::Network | Role::Metadata => {
+            tracing::error!(name, %role, "a thread that everything needs is stuck; the process ends");
+            std::process::exit(EXIT_STUCK);
+        }
+    };
+    Watchdog::start(WatchdogLimits::default(), on_stuck).map_err(|error| error.to_string())
+}
+
+fn start_tree(parts: Parts, escalated: &Arc<AtomicBool>) -> Tree {
+    let escalated = Arc::clone(escalated);
+    let options = TreeOptions {
+        on_escalation: Box::new(move |reason| {
+            escalated.store(true, Ordering::Release);
+            tracing::error!(%reason, "supervision has given up");
+        }),
+        observer: Arc::new(admin::Observer),
+    };
+    Tree::start(supervision::tree(parts), options)
+}
+
+/// How long one write of 4 KiB and its sync take in `folder`: the median of five.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn sync_time(folder: &Path) -> std::io::Result<Duration> {
+    let disk = RealDisk::new(1);
+    let path = folder.join(".sync-probe");
+    let file = disk.open(&path, OpenMode::Truncate)?;
+    let block = [0_u8; 4096];
+    let mut times = Vec::new();
+    for turn in 0..5_u64 {
+        let start = Instant::now();
+        file.write_at(turn * 4096, &[std::io::IoSlice::new(&block)])?;
+        file.sync()?;
+        times.push(start.elapsed());
+    }
+    disk.remove_file(&path)?;
+    times.sort();
+    Ok(times[times.len() / 2])
+}

@@ -1,0 +1,169 @@
+//! The whole supervision tree of a node. A test compares this drawing with the tree that is built.
+//!
+//! ```text
+//! node rest_for_one
+//!   metadata one_for_all
+//!     controller actor permanent
+//!     follower actor permanent
+//!   log_dirs one_for_one
+//!     directory-0 rest_for_one
+//!       flusher actor permanent
+//!       replicas dynamic
+//!       cleaner task permanent
+//!   coordinators dynamic
+//!   listeners one_for_one
+//!     network-0 one_for_one
+//!       connections dynamic
+//!       worker task permanent
+//!     acceptor-PLAINTEXT task permanent
+//!     admin task permanent
+//! ```
+//! The top starts first and stops last. There is a `directory-N` for each log directory, a `network-N` for each network thread and
+//! an acceptor for each listener. Replicas, shards and connections are added while the node runs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use madang_actors::child_spec::{Restart, Strategy};
+use madang_actors::host::{Arbiter, Branch, Child, SupervisorHandle};
+use madang_cluster::controller::ControllerConfig;
+use madang_cluster::controller::actor::ControllerActor;
+use madang_storage::Disk;
+use madang_transport::kafka::{Listener, Worker};
+
+use crate::applier::Applier;
+use crate::broker::Broker;
+use crate::cleaner;
+use crate::connections;
+use crate::directory::{Directory, Flusher};
+use crate::follower::{Feed, Follower};
+use crate::node_env::{Node, NodeEnv};
+
+/// An orderly end of a replica may have to sync its log first.
+const REPLICA_STOP: Duration = Duration::from_secs(30);
+
+/// A child that takes something only one life can have, such as a bound socket.
+pub type Once<T> = Arc<Mutex<Option<T>>>;
+
+/// Wraps what the first life takes.
+pub fn once<T>(value: T) -> Once<T> {
+    Arc::new(Mutex::new(Some(value)))
+}
+
+/// Takes it; nothing for every life but the first.
+pub fn take<T>(once: &Once<T>) -> Option<T> {
+    once.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// What the tree is built over.
+pub struct Parts {
+    /// The node.
+    pub node: Arc<Node>,
+    /// What the controller starts from.
+    pub controller: ControllerConfig,
+    /// The disk under everything.
+    pub disk: Arc<dyn Disk>,
+    /// Committed metadata on its way to the follower.
+    pub feed: Arc<Feed>,
+    /// What applies it.
+    pub applier: Arc<Applier>,
+    /// The thread of the controller and of supervision.
+    pub metadata_arbiter: Arbiter,
+    /// The log directories.
+    pub directories: Vec<Arc<Directory>>,
+    /// The supervisor of the group shards.
+    pub coordinators: Branch,
+    /// Each network thread, and what it is handed by each listener.
+    pub network: Vec<(Arbiter, Vec<Worker>)>,
+    /// The listeners.
+    pub listeners: Vec<(String, Listener)>,
+    /// The admin listener.
+    pub admin: Child,
+}
+
+/// The tree, ready to be started.
+#[must_use]
+pub fn tree(parts: Parts) -> Branch {
+    let listeners = listeners(&parts.node, parts.network, parts.listeners, parts.admin);
+    Branch::new("node", Strategy::RestForOne)
+        .child(metadata(parts.node, parts.controller, parts.disk, parts.feed, parts.applier, &parts.metadata_arbiter))
+        .child(log_dirs(&parts.directories))
+        .child(parts.coordinators)
+        .child(listeners)
+}
+
+fn metadata(
+    node: Arc<Node>,
+    config: ControllerConfig,
+    disk: Arc<dyn Disk>,
+    feed: Arc<Feed>,
+    applier: Arc<Applier>,
+    arbiter: &Arbiter,
+) -> Branch {
+    let (actor, follower) = (node.controller.clone(), feed.follower().clone());
+    let sink = Arc::clone(&feed);
+    Branch::new("metadata", Strategy::OneForAll)
+        .child(Child::actor(&actor, arbiter, move |context| {
+            let sink = Arc::clone(&sink);
+            ControllerActor::open(config.clone(), Arc::clone(&disk), sink, node.entropy.next(), context)
+        }))
+        .child(Child::actor(&follower, arbiter, move |context| {
+            Ok(Follower::new(Arc::clone(&feed), Arc::clone(&applier), context))
+        }))
+}
+
+fn log_dirs(directories: &[Arc<Directory>]) -> Branch {
+    let branches = directories.iter().enumerate().map(|(number, directory)| {
+        let replicas = Branch::dynamic("replicas");
+        directory.supervised_by(replicas.handle());
+        let repopulated = Arc::clone(directory);
+        let cleaned = Arc::clone(directory);
+        Branch::new(format!("directory-{number}"), Strategy::RestForOne)
+            .child(Child::actor(&directory.flusher, &directory.arbiter, |_| Flusher::start()))
+            .child(replicas.repopulate(move || repopulated.children()))
+            .child(Child::task("cleaner", &directory.arbiter, move |context| {
+                cleaner::run(Arc::clone(&cleaned), context)
+            }))
+    });
+    branches.fold(Branch::new("log_dirs", Strategy::OneForOne), |all, branch| all.child(branch))
+}
+
+fn listeners(
+    node: &Arc<Node>,
+    network: Vec<(Arbiter, Vec<Worker>)>,
+    listeners: Vec<(String, Listener)>,
+    admin: Child,
+) -> Branch {
+    let mut all = Branch::new("listeners", Strategy::OneForOne);
+    for (number, (arbiter, workers)) in network.into_iter().enumerate() {
+        let connections = Branch::dynamic("connections");
+        let handle = connections.handle();
+        let mut thread = Branch::new(format!("network-{number}"), Strategy::OneForOne).child(connections);
+        for (place, worker) in workers.into_iter().enumerate() {
+            let id = if place == 0 { "worker".to_owned() } else { format!("worker-{place}") };
+            thread = thread.child(worker_child(&id, node, &arbiter, worker, handle.clone()));
+        }
+        all = all.child(thread);
+    }
+    for (name, listener) in listeners {
+        let (listener, node) = (once(listener), Arc::clone(node));
+        all =
+            all.child(Child::task(format!("acceptor-{name}"), madang_actors::host::Placement::Here, move |context| {
+                connections::accept(take(&listener), Arc::clone(&node), context)
+            }));
+    }
+    all.child(admin)
+}
+
+fn worker_child(id: &str, node: &Arc<Node>, arbiter: &Arbiter, worker: Worker, handle: SupervisorHandle) -> Child {
+    let (worker, broker, own) = (once(worker), Broker::new(NodeEnv::new(Arc::clone(node))), arbiter.clone());
+    Child::task(id, arbiter, move |context| {
+        connections::serve(take(&worker), broker.clone(), own.clone(), handle.clone(), context)
+    })
+}
+
+/// A replica's child as its supervisor runs it.
+#[must_use]
+pub fn replica_child(child: Child) -> Child {
+    child.restart(Restart::Permanent).start_deadline(None).shutdown_deadline(REPLICA_STOP)
+}
