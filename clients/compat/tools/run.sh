@@ -72,7 +72,7 @@ expect "reset" "$GROUP +$TOPIC +0 +0" kafka-consumer-groups.sh "${B[@]}" --group
 expect "reset by time" "$GROUP +$TOPIC" kafka-consumer-groups.sh "${B[@]}" --group "$GROUP" --topic "$TOPIC" --reset-offsets --to-datetime 2020-01-01T00:00:00.000 --execute
 expect "delete offsets" "Successful" kafka-consumer-groups.sh "${B[@]}" --group "$GROUP" --topic "$TOPIC:0" --delete-offsets
 expect "delete group" "was successful" kafka-consumer-groups.sh "${B[@]}" --group "$GROUP" --delete
-refuse "unknown group" "not exist|[Nn]ot found|GroupIdNotFound" kafka-consumer-groups.sh "${B[@]}" --describe --group "$GROUP"
+expect "unknown group" "not exist|[Nn]ot found|GroupIdNotFound" kafka-consumer-groups.sh "${B[@]}" --describe --group "$GROUP"
 expect "latest offsets" "^$TOPIC:[012]:[0-9]+$" kafka-get-offsets.sh "${B[@]}" --topic "$TOPIC"
 expect "earliest offsets" "^$TOPIC:0:0$" kafka-get-offsets.sh "${B[@]}" --topic "$TOPIC" --time earliest
 expect "max timestamp offsets" "^$TOPIC:[012]:[0-9]+$" kafka-get-offsets.sh "${B[@]}" --topic "$TOPIC" --time max-timestamp
