@@ -1,1 +1,47 @@
-//! To be filled.
+//! A Kafka client: [`Producer`], [`Consumer`], [`GroupConsumer`] and [`Admin`] over one [`Client`].
+//!
+//! A [`Client`] knows the cluster and keeps one connection per broker and purpose; all others borrow it. Everything is bounded: answers by
+//! [`ClientConfig::max_response_bytes`], a producer's records by [`ProducerConfig::buffer_bytes`], a consumer's by what one fetch may return.
+//! Each operation has its own error enum, and each says by `is_retriable` whether trying again may help.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use madang_client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
+//!
+//! let client = Client::new(ClientConfig::new(["127.0.0.1:9092"]));
+//! let producer = Producer::new(client, ProducerConfig::default());
+//! let delivery = producer.send(ProducerRecord::new("orders").key("42").value("paid")).await?;
+//! println!("at offset {}", delivery.await?.offset);
+//! # Ok(()) }
+//! ```
+
+mod admin;
+mod backoff;
+mod client;
+mod connection;
+mod consumer;
+mod error;
+mod group;
+pub mod http;
+mod metadata;
+mod partitioner;
+mod producer;
+
+pub use admin::{
+    Admin, AlteredConfig, ClusterDescription, CommittedOffset, ConfigEntry, ConfigSource, CreatedTopic,
+    GroupDescription, GroupListing, GroupMember, NewTopic, OffsetReset,
+};
+pub use client::{Client, ClientConfig};
+pub use consumer::{Consumer, ConsumerConfig, ConsumerRecord, ListedOffset, OutOfRange, StartAt};
+pub use error::{AdminError, ConnectionError, ConsumeError, GroupError, MetadataError, ProduceError};
+pub use group::{GroupConfig, GroupConsumer, range_assign};
+pub use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
+pub use partitioner::{murmur2, partition_of};
+pub use producer::{Acks, Delivery, Producer, ProducerConfig, ProducerRecord, RecordMetadata};
+
+/// The protocol's own types that this crate's API speaks of.
+pub use madang_protocol::{
+    compression::{Codec, Compression},
+    error_code::ErrorCode,
+    types::{LeaderEpoch, NodeId, Offset, TopicId},
+};

@@ -1,0 +1,373 @@
+//! The producer's task: sends ready batches to their leaders, one request per leader at a time, and acts on the answers.
+//! Invariant: a batch leaves only by being answered; it comes back from every request, whatever became of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use madang_protocol::ErrorCode;
+use madang_protocol::messages::produce::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+};
+use madang_protocol::types::{NodeId, Offset, TopicId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::batches::{Batch, Batches, Key};
+use super::identity::{Identity, new_identity};
+use super::{Acks, Command, ProducerConfig};
+use crate::client::{Client, Lane};
+use crate::error::{ConnectionError, ProduceError, error_code, is_stale_metadata};
+use crate::metadata::{Broker, Metadata};
+
+/// Produce from this version on names topics by id.
+const PRODUCE_BY_ID: i16 = 13;
+/// No further partition joins a request of this many bytes.
+const MAX_REQUEST: usize = 8 << 20;
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one leader is sent.
+struct Outgoing {
+    broker: Broker,
+    parts: Vec<(Key, TopicId, Batch, Bytes)>,
+    bytes: usize,
+}
+
+/// What became of it.
+struct Returned {
+    node: NodeId,
+    parts: Vec<(Key, TopicId, Batch)>,
+    outcome: Result<Option<ProduceResponse<'static>>, ConnectionError>,
+}
+
+pub(super) struct Sender {
+    client: Client,
+    config: ProducerConfig,
+    lane: Lane,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    batches: Batches,
+    busy: BTreeSet<NodeId>,
+    requests: JoinSet<Returned>,
+    flushes: Vec<oneshot::Sender<()>>,
+    is_closing: bool,
+}
+
+impl Sender {
+    pub(super) fn new(client: Client, config: ProducerConfig, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
+        let lane = client.new_lane();
+        Self {
+            client,
+            config,
+            lane,
+            inbox,
+            batches: Batches::new(config),
+            busy: BTreeSet::new(),
+            requests: JoinSet::new(),
+            flushes: Vec::new(),
+            is_closing: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            if self.batches.is_empty() {
+                self.batches.is_flushing = self.is_closing;
+                for done in self.flushes.drain(..) {
+                    let _ = done.send(());
+                }
+                if self.is_closing {
+                    self.client.close_lane(self.lane);
+                    return;
+                }
+            }
+            let blocked = self.dispatch().await;
+            self.wait(blocked).await;
+        }
+    }
+
+    /// Waits for a command, an answer, or the next batch to be due. `blocked` until when ready batches cannot leave.
+    async fn wait(&mut self, blocked: Option<Instant>) {
+        // With a request on its way to every leader that is due, only its answer changes something.
+        let due = blocked.or_else(|| self.batches.next_ready(Instant::now()));
+        let timer = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            command = self.inbox.recv(), if !self.is_closing => self.command(command),
+            Some(returned) = self.requests.join_next(), if !self.requests.is_empty() => {
+                if let Ok(returned) = returned {
+                    self.returned(returned).await;
+                }
+            }
+            () = timer => {}
+        }
+        while let Ok(command) = self.inbox.try_recv() {
+            self.command(Some(command));
+        }
+    }
+
+    fn command(&mut self, command: Option<Command>) {
+        match command {
+            Some(Command::Append(accepted)) => self.batches.append(Instant::now(), accepted),
+            Some(Command::Flush(done)) => {
+                self.batches.is_flushing = true;
+                self.flushes.push(done);
+            }
+            None => {
+                self.is_closing = true;
+                self.batches.is_flushing = true;
+            }
+        }
+    }
+
+    /// Sends what is due. Answers until when to wait if something due has no leader or no producer id at the moment.
+    async fn dispatch(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let ready = self.batches.ready(now);
+        if ready.is_empty() {
+            return None;
+        }
+        if let Err(why) = self.identify(&ready).await {
+            self.postpone(&ready, &why);
+            return Some(now + RETRY_PAUSE);
+        }
+        let metadata = self.client.cached_metadata();
+        let mut outgoing: BTreeMap<NodeId, Outgoing> = BTreeMap::new();
+        let mut leaderless = Vec::new();
+        let mut again = None;
+        for key in ready {
+            match metadata.leader(&key.0, key.1) {
+                Ok((broker, _)) if !self.busy.contains(&broker.node_id) => {
+                    let broker = broker.clone();
+                    if !self.load(&mut outgoing, broker, key, &metadata) {
+                        again = Some(now);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.postpone(std::slice::from_ref(&key), &error.to_string());
+                    leaderless.push(key.0);
+                }
+            }
+        }
+        for (node, outgoing) in outgoing {
+            self.busy.insert(node);
+            self.requests.spawn(send(self.client.clone(), self.config, self.lane, outgoing));
+        }
+        if leaderless.is_empty() {
+            return again;
+        }
+        self.refresh(&leaderless).await;
+        Some(Instant::now() + RETRY_PAUSE)
+    }
+
+    /// Adds a partition's batch to its leader's request. `false` if the batch could not be written and the next one is to be looked at.
+    fn load(
+        &mut self,
+        outgoing: &mut BTreeMap<NodeId, Outgoing>,
+        broker: Broker,
+        key: Key,
+        metadata: &Metadata,
+    ) -> bool {
+        if outgoing.get(&broker.node_id).is_some_and(|loaded| loaded.bytes >= MAX_REQUEST) {
+            // The leader is busy now: its answer brings the rest here again.
+            return true;
+        }
+        let id = metadata.topics.get(&*key.0).map_or(TopicId::ZERO, |topic| topic.id);
+        let Some((batch, bytes)) = self.batches.take(&key, wall_ms()) else { return false };
+        let request =
+            outgoing.entry(broker.node_id).or_insert_with(|| Outgoing { broker, parts: Vec::new(), bytes: 0 });
+        request.bytes += bytes.len();
+        request.parts.push((key, id, batch, bytes));
+        true
+    }
+
+    /// Gives a producer id to the partitions that have none.
+    async fn identify(&mut self, ready: &[Key]) -> Result<(), String> {
+        if !self.config.idempotent || self.config.acks != Acks::All {
+            return Ok(());
+        }
+        let without: Vec<_> = ready.iter().filter(|key| self.batches.needs_identity(key)).collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        let identity: Identity = match new_identity(&self.client).await {
+            Ok(Ok(identity)) => identity,
+            Ok(Err(code)) => return Err(code.to_string()),
+            Err(error) => return Err(error.to_string()),
+        };
+        for key in without {
+            self.batches.give_identity(key, identity);
+        }
+        Ok(())
+    }
+
+    /// Puts off batches that cannot leave now; gives up those that are too old.
+    fn postpone(&mut self, keys: &[Key], why: &str) {
+        for key in keys {
+            if let Some(batch) = self.batches.postpone(Instant::now(), key, RETRY_PAUSE) {
+                self.retry(key, batch, why.to_owned());
+            }
+        }
+    }
+
+    fn retry(&mut self, key: &Key, batch: Batch, why: String) {
+        if batch.created().elapsed() < self.config.delivery_timeout {
+            self.batches.put_back(Instant::now(), key, batch, RETRY_PAUSE);
+            return;
+        }
+        let error = ProduceError::Unacknowledged {
+            topic: key.0.to_string(),
+            partition: key.1,
+            timeout: self.config.delivery_timeout,
+            last: why,
+        };
+        self.batches.give_up(key, batch, &error);
+    }
+
+    async fn refresh(&self, topics: &[Arc<str>]) {
+        let mut names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+        names.dedup();
+        // A failure shows at the next try, which comes after a pause.
+        drop(self.client.refresh(&names).await);
+    }
+
+    async fn returned(&mut self, returned: Returned) {
+        self.busy.remove(&returned.node);
+        let mut stale = Vec::new();
+        match returned.outcome {
+            Ok(None) => {
+                for (key, _, batch) in returned.parts {
+                    self.batches.written(&key, batch, Offset::NONE);
+                }
+            }
+            Ok(Some(answer)) => {
+                for (key, id, batch) in returned.parts {
+                    let answer = find(&answer, &key, id);
+                    self.answered(key, batch, answer, &mut stale);
+                }
+            }
+            Err(error) => {
+                for (key, _, mut batch) in returned.parts {
+                    batch.is_in_doubt |= !error.is_unsent();
+                    stale.push(Arc::clone(&key.0));
+                    self.undelivered(&key, batch, &error);
+                }
+            }
+        }
+        if !stale.is_empty() {
+            self.refresh(&stale).await;
+        }
+    }
+
+    fn undelivered(&mut self, key: &Key, batch: Batch, error: &ConnectionError) {
+        if error.is_retriable() {
+            return self.retry(key, batch, error.to_string());
+        }
+        let failed = ProduceError::Unacknowledged {
+            topic: key.0.to_string(),
+            partition: key.1,
+            timeout: batch.created().elapsed(),
+            last: error.to_string(),
+        };
+        self.batches.give_up(key, batch, &failed);
+    }
+
+    fn answered(
+        &mut self,
+        key: Key,
+        mut batch: Batch,
+        answer: Option<&PartitionProduceResponse<'static>>,
+        stale: &mut Vec<Arc<str>>,
+    ) {
+        let Some(answer) = answer else {
+            batch.is_in_doubt = true;
+            return self.retry(&key, batch, "the answer does not mention the partition".to_owned());
+        };
+        let code = error_code(answer.error_code);
+        match code {
+            ErrorCode::None => self.batches.written(&key, batch, Offset(answer.base_offset)),
+            // The broker has it from an earlier try.
+            ErrorCode::DuplicateSequenceNumber => self.batches.written(&key, batch, Offset::NONE),
+            code if code.is_retriable() => {
+                if is_stale_metadata(code) {
+                    stale.push(Arc::clone(&key.0));
+                }
+                // Both may be answered after the append.
+                batch.is_in_doubt |=
+                    matches!(code, ErrorCode::NotEnoughReplicasAfterAppend | ErrorCode::RequestTimedOut)
+                        || is_stale_metadata(code);
+                self.retry(&key, batch, code.to_string());
+            }
+            code => {
+                if matches!(
+                    code,
+                    ErrorCode::OutOfOrderSequenceNumber
+                        | ErrorCode::UnknownProducerId
+                        | ErrorCode::InvalidProducerEpoch
+                        | ErrorCode::InvalidProducerIdMapping
+                        | ErrorCode::ProducerFenced
+                ) {
+                    self.batches.forget_identity(&key);
+                }
+                let message = answer.error_message.as_deref().map(str::to_owned);
+                let error = ProduceError::Broker { topic: key.0.to_string(), partition: key.1, code, message };
+                self.batches.give_up(&key, batch, &error);
+            }
+        }
+    }
+}
+
+fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn find<'a>(
+    answer: &'a ProduceResponse<'static>,
+    key: &Key,
+    id: TopicId,
+) -> Option<&'a PartitionProduceResponse<'static>> {
+    // Version 13 and later answer by id, earlier ones by name.
+    let topic = answer.responses.iter().find(|topic| {
+        if topic.name.is_empty() { topic.topic_id == id && !id.is_zero() } else { *topic.name == *key.0 }
+    })?;
+    topic.partition_responses.iter().find(|partition| partition.index == key.1)
+}
+
+async fn send(client: Client, config: ProducerConfig, lane: Lane, outgoing: Outgoing) -> Returned {
+    let Outgoing { broker, parts, .. } = outgoing;
+    let call = client.call();
+    let call = if parts.iter().any(|(_, id, ..)| id.is_zero()) { call.up_to(PRODUCE_BY_ID - 1) } else { call };
+    let mut topic_data: Vec<TopicProduceData<'static>> = Vec::new();
+    let mut kept = Vec::new();
+    // Keys come in order, so a topic's partitions are neighbours.
+    for ((topic, index), id, batch, bytes) in parts {
+        let data = PartitionProduceData { index, records: Some(bytes.into()) };
+        match topic_data.last_mut() {
+            Some(last) if *last.name == *topic => last.partition_data.push(data),
+            _ => topic_data.push(TopicProduceData {
+                name: topic.to_string().into(),
+                topic_id: id,
+                partition_data: vec![data],
+            }),
+        }
+        kept.push(((topic, index), id, batch));
+    }
+    let request = ProduceRequest {
+        acks: config.acks.on_the_wire(),
+        timeout_ms: i32::try_from(call.timeout.as_millis()).unwrap_or(i32::MAX),
+        topic_data,
+        ..ProduceRequest::default()
+    };
+    let outcome = match config.acks {
+        Acks::None => client.to_unanswered(&broker, lane, &request, call).await.map(|()| None),
+        Acks::Leader | Acks::All => client.to(&broker, lane, &request, call).await.map(Some),
+    };
+    Returned { node: broker.node_id, parts: kept, outcome }
+}
