@@ -65,6 +65,9 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Whatever the disk reports.
     fn drop_cache(&self) -> io::Result<()>;
 
+    /// From now on the file is never looked for by its name again, as that is about to become another file's: it stays open, or is gone.
+    fn hold_open(&self) {}
+
     /// A descriptor that stays open as long as the answer lives, however often the file's own is closed or the file unlinked;
     /// none if the file is not one of the operating system.
     ///

@@ -7,6 +7,9 @@
 //! 00000000000000000000.snapshot     producers at that offset: envelope
 //! leader-epoch-checkpoint           epochs and their start offsets: envelope
 //! log-start-offset                  i64: envelope; synced before the new start counts
+//! cleaner-offset-checkpoint         up to where the log is compacted, i64: envelope
+//! 00000000000000000000.7.cleaned    a segment that compaction of incarnation 7 is writing; counts for nothing
+//! 00000000000000000000.swap         the same, whole and synced: takes the place of all segments that it covers
 //! partition.metadata                topic id (16), partition i32, topic name: envelope; synced
 //!
 //! header   0 magic u32 | 4 version u16 | 6 zero u16 | 8 CRC-32C of the entries u32 | 12 entries u32 | 16 bytes of the log u64
@@ -30,6 +33,12 @@ pub const INDEX_SUFFIX: &str = ".index";
 pub const TIME_INDEX_SUFFIX: &str = ".timeindex";
 /// Suffix of a producer snapshot.
 pub const SNAPSHOT_SUFFIX: &str = ".snapshot";
+/// Suffix of a segment that compaction is writing.
+pub const CLEANED_SUFFIX: &str = ".cleaned";
+/// Suffix of a compacted segment that is about to take the place of others.
+pub const SWAP_SUFFIX: &str = ".swap";
+/// The file of the cleaner's offset.
+pub const CLEANER_OFFSET_FILE: &str = "cleaner-offset-checkpoint";
 /// The leader epochs' file.
 pub const LEADER_EPOCHS_FILE: &str = "leader-epoch-checkpoint";
 /// The file of the log start offset.
@@ -57,6 +66,8 @@ pub enum Kind {
     LeaderEpochs,
     /// Log start offset.
     LogStart,
+    /// Up to where a log is compacted.
+    CleanerOffset,
     /// Partition metadata.
     Partition,
     /// The log directory's identity.
@@ -73,6 +84,7 @@ impl Kind {
             Self::Producers => *b"MDPS",
             Self::LeaderEpochs => *b"MDLE",
             Self::LogStart => *b"MDLS",
+            Self::CleanerOffset => *b"MDCO",
             Self::Partition => *b"MDPM",
             Self::Directory => *b"MDLD",
             Self::CleanShutdown => *b"MDCS",

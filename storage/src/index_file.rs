@@ -99,6 +99,13 @@ impl SealedIndex {
         Self { offsets: None, times: None, entries: 0, crcs: (0, 0), sound: OnceLock::new(), rebuilt: OnceLock::new() }
     }
 
+    /// Keeps reading the files that it has, whatever becomes of their names.
+    pub(crate) fn hold_open(&self) {
+        for file in [&self.offsets, &self.times].into_iter().flatten() {
+            file.hold_open();
+        }
+    }
+
     /// Whether both files are as they were written; reads them at the first call.
     pub(crate) fn is_sound(&self) -> bool {
         *self.sound.get_or_init(|| {

@@ -5,6 +5,7 @@
 
 mod append;
 mod checkpoints;
+mod compaction;
 mod config;
 mod disk;
 mod fault_disk;
@@ -36,6 +37,9 @@ mod view;
 
 pub use append::{AppendError, AppendOutcome, Appended, BatchToAppend};
 pub use checkpoints::{Checkpoint, Checkpoints, MemoryCheckpoints};
+pub use compaction::{
+    CompactionError, CompactionJob, CompactionResult, CompactionSettings, CompactionStats, Installed, Pace,
+};
 pub use config::LogConfig;
 pub use disk::{
     Disk, DiskFile, DiskLock, MAX_BATCH, OpenMode, read_exact_at, read_small, replace_file, replace_file_durably,

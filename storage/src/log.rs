@@ -9,6 +9,7 @@ use madang_actors::clock::Wall;
 use madang_protocol::record_batch::BatchHeader;
 use madang_protocol::types::{LeaderEpoch, Offset};
 
+use crate::compaction::CleanerOffset;
 use crate::config::{LogConfig, millis};
 use crate::disk::{Disk, DiskFile, OpenMode, replace_file, replace_file_durably};
 use crate::format::{
@@ -79,6 +80,7 @@ pub struct Log {
     pub(crate) epochs: Arc<LeaderEpochs>,
     pub(crate) producers: ProducerState,
     pub(crate) sync: SyncState,
+    pub(crate) cleaner_offset: CleanerOffset,
     pub(crate) broken: bool,
     /// Bytes that this process appended, up to the warm limit.
     pub(crate) appended: u64,
@@ -107,6 +109,10 @@ impl Active {
             && self.segment.index.set(self.entries, entry)
         {
             self.entries += 1;
+        }
+        if header.base_offset != self.summary.next_offset {
+            // Compaction left a gap. What is recent has none, so that an offset is in the batch that starts before it.
+            self.recent = Recent::default();
         }
         if recent
             && let (Ok(offset), Ok(position)) =
@@ -477,6 +483,7 @@ impl Log {
     fn truncate_state(&mut self) -> Result<(), LogError> {
         let end = self.log_end_offset();
         self.sync.truncated(end);
+        self.cleaner_offset.cut(self.disk.as_ref(), &self.directory, end)?;
         if end < self.log_start_offset {
             let bytes = seal(Kind::LogStart, &end.0.to_be_bytes());
             replace_file_durably(self.disk.as_ref(), &self.directory.join(LOG_START_FILE), &bytes)

@@ -94,6 +94,11 @@ impl ProducerState {
         self.producers.is_empty()
     }
 
+    /// Each producer's id and the last offset of its last batch.
+    pub(crate) fn last_offsets(&self) -> impl Iterator<Item = (i64, Offset)> + '_ {
+        self.producers.iter().filter_map(|(id, entry)| Some((*id, entry.batches.last()?.last_offset)))
+    }
+
     pub(crate) const fn configure(&mut self, expiration: i64) {
         self.expiration = expiration;
     }

@@ -42,6 +42,8 @@ struct FileState {
     path: PathBuf,
     descriptor: Mutex<Option<Arc<OwnedFd>>>,
     used: AtomicBool,
+    /// Its descriptor is not closed to make room.
+    held: AtomicBool,
     written: AtomicBool,
     sync_failed: AtomicBool,
 }
@@ -85,6 +87,9 @@ impl Descriptors {
 impl FileState {
     fn close(&self) {
         let mut descriptor = locked(&self.descriptor);
+        if self.held.load(Ordering::Acquire) {
+            return;
+        }
         self.sync_before_close(descriptor.as_deref());
         *descriptor = None;
     }
@@ -119,6 +124,9 @@ impl RealFile {
             let mut slot = locked(&self.state.descriptor);
             if let Some(open) = slot.as_ref() {
                 return Ok(Arc::clone(open));
+            }
+            if self.state.held.load(Ordering::Acquire) {
+                return Err(io::ErrorKind::NotFound.into());
             }
             let file = OpenOptions::new().read(true).write(true).open(&self.state.path)?;
             let opened = Arc::new(OwnedFd::from(file));
@@ -199,6 +207,16 @@ impl DiskFile for RealFile {
         Ok(rustix::fs::fadvise(self.descriptor()?, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 
+    fn hold_open(&self) {
+        let opened = self.descriptor().ok();
+        let mut slot = locked(&self.state.descriptor);
+        if slot.is_none() {
+            *slot = opened;
+        }
+        // Under the lock: whoever opens or closes looks at it there.
+        self.state.held.store(true, Ordering::Release);
+    }
+
     fn pin(&self) -> io::Result<Option<Arc<OwnedFd>>> {
         self.descriptor().map(Some)
     }
@@ -226,6 +244,7 @@ impl Disk for RealDisk {
             path: path.to_owned(),
             descriptor: Mutex::new(None),
             used: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             written: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
         };

@@ -10,6 +10,7 @@ use madang_actors::prng::Prng;
 use madang_protocol::record_batch::{BatchHeader, Scan, layout, scan};
 use madang_protocol::types::Offset;
 
+use crate::compaction::{self, CleanerOffset};
 use crate::config::{LogConfig, millis};
 use crate::disk::{Disk, DiskFile, MAX_BATCH, OpenMode, read_exact_at, read_small};
 use crate::format::{
@@ -108,6 +109,7 @@ impl Log {
         let mut opening =
             Opening { disk: &disk, directory, config: &config, open, report: Recovery::default(), dirty: Vec::new() };
         opening.create_directory()?;
+        compaction::complete_swaps(disk.as_ref(), directory)?;
         let bases = opening.segment_bases()?;
         let (sealed, active) = opening.open_segments(bases)?;
         let end = active.summary.next_offset;
@@ -130,6 +132,7 @@ impl Log {
             log_start_offset,
             epochs: Arc::default(),
             sync: SyncState::new(confirmed, open.incarnation),
+            cleaner_offset: CleanerOffset::default(),
             broken: false,
             appended: 0,
             unsynced_messages: 0,
@@ -167,6 +170,7 @@ impl Log {
             remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
                 .map_err(doing("remove producer snapshots"))?;
         }
+        self.cleaner_offset = CleanerOffset::load(self.disk.as_ref(), &self.directory, end)?;
         self.producers = rebuild_producers(self)?;
         self.recover_epochs(open, &mut report)?;
         report.log_end_offset = end;
@@ -434,7 +438,7 @@ fn settle_tail(file: &dyn DiskFile) -> Result<(), LogError> {
 }
 
 /// Takes the sound batches from the start of the file into account; answers what ends them before the file ends.
-fn scan_batches(file: &dyn DiskFile, length: u64, active: &mut Active) -> Result<Option<String>, LogError> {
+pub(crate) fn scan_batches(file: &dyn DiskFile, length: u64, active: &mut Active) -> Result<Option<String>, LogError> {
     let mut buffer = vec![0; SCAN_BUFFER];
     let mut wanted = SCAN_BUFFER as u64;
     while active.summary.size < length {

@@ -131,6 +131,10 @@ impl SyncState {
         self.confirmed
     }
 
+    pub(crate) const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     pub(crate) fn is_dirty(&self) -> bool {
         !self.files.is_empty() || !self.directories.is_empty()
     }

@@ -275,6 +275,27 @@ impl LogView {
                 highest = segment.summary().max_timestamp.max(highest);
             }
         }
+        if highest < 0 {
+            return Ok(None);
+        }
+        match self.offset_for_timestamp(highest, self.log_end_offset())? {
+            Some(found) => Ok(Some(found)),
+            None => self.max_timestamp_of_records(),
+        }
+    }
+
+    /// As [`LogView::max_timestamp`], where compaction has left the highest time in a batch without records: looks at every header.
+    fn max_timestamp_of_records(&self) -> Result<Option<TimestampAndOffset>, ReadError> {
+        let mut highest = -1;
+        for at in self.segment_of(self.log_start_offset)..=self.sealed.len() {
+            let Some(segment) = self.segment(at) else { break };
+            let mut walk = segment.walk_by_time(i64::MIN)?;
+            while let Some((_, header)) = walk.next()? {
+                let counts =
+                    header.record_count > 0 && !header.is_control() && header.next_offset() > self.log_start_offset;
+                highest = if counts { highest.max(header.max_timestamp) } else { highest };
+            }
+        }
         if highest < 0 { Ok(None) } else { self.offset_for_timestamp(highest, self.log_end_offset()) }
     }
 }
