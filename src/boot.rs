@@ -134,11 +134,14 @@ pub fn find_partitions(applier: &Applier) -> Result<BTreeMap<TopicPartition, (Ar
     Ok(found)
 }
 
+/// One log to recover, and what came of it.
+type Slot = Mutex<Option<(Blueprint, Option<Log>)>>;
+
 /// Recovers logs on `threads` threads. A log that cannot be recovered comes without one: its replica tries itself, and is set aside.
 pub async fn recover(disk: Arc<dyn Disk>, blueprints: Vec<Blueprint>, threads: usize) -> Vec<(Blueprint, Option<Log>)> {
     let wall = clock::wall();
     let next = Arc::new(AtomicUsize::new(0));
-    let work: Arc<Vec<Mutex<Option<(Blueprint, Option<Log>)>>>> =
+    let work: Arc<Vec<Slot>> =
         Arc::new(blueprints.into_iter().map(|blueprint| Mutex::new(Some((blueprint, None)))).collect());
     let workers = (0..threads.clamp(1, work.len().max(1))).map(|_| {
         let (disk, next, work) = (Arc::clone(&disk), Arc::clone(&next), Arc::clone(&work));

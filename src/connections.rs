@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use madang_actors::child_spec::Restart;
 use madang_actors::host::{Arbiter, Child, SupervisorHandle, TaskContext};
 use madang_transport::kafka::{Accepted, Listener, Worker};
+use tokio::sync::Mutex;
 
 use crate::broker::Broker;
 use crate::node_env::{Node, NodeEnv};
@@ -15,12 +16,8 @@ use crate::supervision::{once, take};
 /// Names connections; never repeats within a process.
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
-/// Accepts for one listener once the node serves. A second life has no socket: the listener's death is the node's to answer.
-///
-/// # Panics
-/// In a second life, so that its supervisor escalates.
-pub(crate) async fn accept(listener: Option<Listener>, node: Arc<Node>, context: TaskContext) {
-    let Some(listener) = listener else { panic!("the listening socket died with its first acceptor") };
+/// Accepts for one listener once the node serves. The socket outlives the task, so a later life accepts where this one stopped.
+pub(crate) async fn accept(listener: Arc<Listener>, node: Arc<Node>, context: TaskContext) {
     node.ready().await;
     tokio::select! {
         ended = listener.run() => {
@@ -32,25 +29,23 @@ pub(crate) async fn accept(listener: Option<Listener>, node: Arc<Node>, context:
     }
 }
 
-/// Takes the connections that one network thread is handed and makes each a child.
-///
-/// # Panics
-/// In a second life, so that its supervisor escalates.
+/// Takes the connections that one network thread is handed and makes each a child. The queue outlives the task.
 pub(crate) async fn serve(
-    worker: Option<Worker>,
+    worker: Arc<Mutex<Worker>>,
     broker: Broker<NodeEnv>,
     arbiter: Arbiter,
     connections: SupervisorHandle,
     mut context: TaskContext,
 ) {
-    let Some(mut worker) = worker else { panic!("the worker's queue died with its first life") };
+    let mut worker = worker.lock().await;
     loop {
         tokio::select! {
             accepted = worker.next() => match accepted {
                 Some(accepted) => add(accepted, &broker, &arbiter, &connections).await,
-                None => break,
+                // The listener is over, which only a shutdown brings about.
+                None => return context.stop.await,
             },
-            () = &mut context.stop => break,
+            () = &mut context.stop => return,
         }
     }
 }

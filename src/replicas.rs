@@ -13,7 +13,7 @@ use madang_actors::mailbox::Capacity;
 use madang_cluster::configs::{BrokerConfig, CompressionType, TimestampType, TopicConfig};
 use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::actor::ReplicaActor;
-use madang_cluster::replica::{Durability, Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, SharedReplica};
+use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, SharedReplica};
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
 use madang_protocol::types::{LeaderEpoch, TopicPartition};
@@ -91,10 +91,7 @@ pub fn replica_config(
     ReplicaConfig {
         log: log_config(&config, broker),
         produce: produce_rules(&config),
-        durability: match broker.durability {
-            madang_cluster::configs::Durability::Fsync => Durability::Fsync,
-            madang_cluster::configs::Durability::PageCache => Durability::PageCache,
-        },
+        durability: broker.durability,
         min_in_sync_replicas: config.min_insync_replicas as usize,
         deletes_old_records: config.cleanup_policy.delete,
         replication_factor: partition.assigned_replicas.len(),

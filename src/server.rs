@@ -56,75 +56,14 @@ impl Server {
     ///
     /// # Errors
     /// A text for a person: an address in use, a directory that cannot be taken, a log that cannot be read.
-    pub async fn start(mut config: BrokerConfig) -> Result<Self, String> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(OPEN_FILES));
-        let metadata = metadata_folder(&config)?;
-        disk.create_dir(&metadata).map_err(|error| format!("{}: {error}", metadata.display()))?;
-        let lock = disk.lock(&metadata.join(".lock")).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => format!("{} is in use by another process", metadata.display()),
-            _ => format!("{}: {error}", metadata.display()),
-        })?;
-        let shutdown = Shutdown::new();
-        let stats = Arc::<Stats>::default();
-        let context = connection_context(&config, &shutdown, &stats)?;
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let bound = bind(&mut config, &context, workers)?;
-        let (phase, phase_seen) = watch::channel(Phase::Starting);
-        let node = Arc::new(Node::new(config, phase_seen));
-        let directories = directories(&node)?;
-        let metadata_arbiter = arbiter("metadata", Role::Metadata)?;
-        let coordinator_arbiter = arbiter("coordinators", Role::Network)?;
-        let coordinators = Branch::dynamic("coordinators");
-        let applier = Arc::new(Applier {
-            node: Arc::clone(&node),
-            disk: Arc::clone(&disk),
-            directories: directories.clone(),
-            coordinators: coordinators.handle(),
-            coordinator_arbiter: coordinator_arbiter.clone(),
-            incarnation_id: Uuid::from_random(node.entropy.next(), node.entropy.next()),
-            phase,
-        });
-        let (listeners, network) = network(bound, workers)?;
-        let addresses = listeners.iter().map(|(name, listener)| (name.clone(), listener.local_addr())).collect();
-        let (admin_child, admin_state, admin_address) = admin(&node, &stats, &addresses)?;
-        let watchdog = watchdog(&directories)?;
-        watchdog.watch(&metadata_arbiter);
-        watchdog.watch(&coordinator_arbiter);
-        network.iter().for_each(|(arbiter, _)| watchdog.watch(arbiter));
-        directories.iter().for_each(|directory| watchdog.watch(&directory.arbiter));
-        let controller = ControllerConfig {
-            node_id: node.config.node_id,
-            voters: vec![node.config.node_id],
-            broker: node.config.clone(),
-            directory: metadata,
-        };
-        let parts = Parts {
-            node: Arc::clone(&node),
-            controller,
-            disk,
-            feed: Arc::default(),
-            applier,
-            metadata_arbiter,
-            directories: directories.clone(),
-            coordinators,
-            network,
-            listeners,
-            admin: admin_child,
-        };
+    pub async fn start(config: BrokerConfig) -> Result<Self, String> {
+        let Assembled { parts, shutdown, admin_state, admin, listeners, watchdog, lock } = assemble(config)?;
+        let (node, directories) = (Arc::clone(&parts.node), parts.directories.clone());
         let escalated = Arc::new(AtomicBool::new(false));
         let tree = start_tree(parts, &escalated);
         admin_state.show(tree.viewer());
-        let server = Self {
-            tree,
-            node,
-            directories,
-            shutdown,
-            admin: admin_address,
-            listeners: addresses,
-            escalated,
-            _watchdog: watchdog,
-            _lock: lock,
-        };
+        let (_watchdog, _lock) = (watchdog, lock);
+        let server = Self { tree, node, directories, shutdown, admin, listeners, escalated, _watchdog, _lock };
         server.wait_until_it_serves().await?;
         Ok(server)
     }
@@ -178,6 +117,81 @@ impl Server {
             directory.close_clean(replicas);
         }
     }
+}
+
+/// A node whose threads and sockets are there and whose tree is not started.
+pub(crate) struct Assembled {
+    pub(crate) parts: Parts,
+    shutdown: Shutdown,
+    admin_state: AdminState,
+    admin: Option<SocketAddr>,
+    listeners: Vec<(String, SocketAddr)>,
+    watchdog: Watchdog,
+    lock: Box<dyn DiskLock>,
+}
+
+/// Starts the threads, binds the sockets and takes the metadata directory.
+pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(OPEN_FILES));
+    let metadata = metadata_folder(&config)?;
+    let lock = take_metadata(&disk, &metadata)?;
+    let shutdown = Shutdown::new();
+    let stats = Arc::<Stats>::default();
+    let context = connection_context(&config, &shutdown, &stats)?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let bound = bind(&mut config, &context, workers)?;
+    let (phase, phase_seen) = watch::channel(Phase::Starting);
+    let node = Arc::new(Node::new(config, phase_seen));
+    let directories = directories(&node)?;
+    let metadata_arbiter = arbiter("metadata", Role::Metadata)?;
+    let coordinator_arbiter = arbiter("coordinators", Role::Network)?;
+    let coordinators = Branch::dynamic("coordinators");
+    let applier = Arc::new(Applier {
+        node: Arc::clone(&node),
+        disk: Arc::clone(&disk),
+        directories: directories.clone(),
+        coordinators: coordinators.handle(),
+        coordinator_arbiter: coordinator_arbiter.clone(),
+        incarnation_id: Uuid::from_random(node.entropy.next(), node.entropy.next()),
+        phase,
+    });
+    let (sockets, network) = network(bound, workers)?;
+    let listeners: Vec<_> = sockets.iter().map(|(name, listener)| (name.clone(), listener.local_addr())).collect();
+    let (admin_child, admin_state, admin) = admin(&node, &stats, &listeners)?;
+    let watchdog = watchdog(&directories)?;
+    let fixed = [&metadata_arbiter, &coordinator_arbiter];
+    fixed.into_iter().for_each(|arbiter| watchdog.watch(arbiter));
+    network.iter().for_each(|(arbiter, _)| watchdog.watch(arbiter));
+    directories.iter().for_each(|directory| watchdog.watch(&directory.arbiter));
+    let controller = ControllerConfig {
+        node_id: node.config.node_id,
+        voters: vec![node.config.node_id],
+        broker: node.config.clone(),
+        directory: metadata,
+    };
+    let feed = Arc::default();
+    let parts = Parts {
+        node,
+        controller,
+        disk,
+        feed,
+        applier,
+        metadata_arbiter,
+        directories,
+        coordinators,
+        network,
+        listeners: sockets,
+        admin: admin_child,
+    };
+    Ok(Assembled { parts, shutdown, admin_state, admin, listeners, watchdog, lock })
+}
+
+fn take_metadata(disk: &Arc<dyn Disk>, folder: &Path) -> Result<Box<dyn DiskLock>, String> {
+    disk.create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    disk.lock(&folder.join(".lock")).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => format!("{} is in use by another process", folder.display()),
+        _ => format!("{}: {error}", folder.display()),
+    })
 }
 
 fn metadata_folder(config: &BrokerConfig) -> Result<PathBuf, String> {
@@ -243,7 +257,6 @@ fn bind(config: &mut BrokerConfig, context: &ConnectionContext, workers: usize) 
         loopback_reserve: config.reserved_connections,
         accepts_per_second: u32::try_from(config.connection_creation_rate).unwrap_or(u32::MAX),
         accepts_per_second_per_ip: u32::try_from(config.connection_creation_rate_per_ip).unwrap_or(u32::MAX),
-        ..AcceptLimits::default()
     });
     let mut bound = Vec::new();
     for listener in &mut config.listeners {
@@ -289,7 +302,7 @@ fn network(bound: Bound, workers: usize) -> Result<Network, String> {
 
 type Admin = (madang_actors::host::Child, AdminState, Option<SocketAddr>);
 
-fn admin(node: &Arc<Node>, stats: &Arc<Stats>, listeners: &Vec<(String, SocketAddr)>) -> Result<Admin, String> {
+fn admin(node: &Arc<Node>, stats: &Arc<Stats>, listeners: &[(String, SocketAddr)]) -> Result<Admin, String> {
     let kafka_port = listeners.first().map_or(0, |(_, address)| address.port());
     let wanted = node.config.admin_listener.clone().unwrap_or_else(|| admin::default_address(kafka_port));
     let state = AdminState::new(Arc::clone(node), Arc::clone(stats));

@@ -1,22 +1,22 @@
 //! The whole supervision tree of a node. A test compares this drawing with the tree that is built.
 //!
 //! ```text
-//! node rest_for_one
-//!   metadata one_for_all
-//!     controller actor permanent
-//!     follower actor permanent
-//!   log_dirs one_for_one
-//!     directory-0 rest_for_one
-//!       flusher actor permanent
-//!       replicas dynamic
-//!       cleaner task permanent
-//!   coordinators dynamic
-//!   listeners one_for_one
-//!     network-0 one_for_one
-//!       connections dynamic
-//!       worker task permanent
-//!     acceptor-PLAINTEXT task permanent
-//!     admin task permanent
+//! node  rest_for_one
+//! ├ metadata  one_for_all
+//! │ ├ controller  actor permanent
+//! │ └ follower  actor permanent
+//! ├ log_dirs  one_for_one
+//! │ └ directory-0  rest_for_one
+//! │   ├ flusher  actor permanent
+//! │   ├ replicas  one_for_one dynamic
+//! │   └ cleaner  task permanent
+//! ├ coordinators  one_for_one dynamic
+//! └ listeners  one_for_one
+//!   ├ network-0  one_for_one
+//!   │ ├ connections  one_for_one dynamic
+//!   │ └ worker  task permanent
+//!   ├ acceptor-PLAINTEXT  task permanent
+//!   └ admin  task permanent
 //! ```
 //! The top starts first and stops last. There is a `directory-N` for each log directory, a `network-N` for each network thread and
 //! an acceptor for each listener. Replicas, shards and connections are added while the node runs.
@@ -42,7 +42,7 @@ use crate::node_env::{Node, NodeEnv};
 /// An orderly end of a replica may have to sync its log first.
 const REPLICA_STOP: Duration = Duration::from_secs(30);
 
-/// A child that takes something only one life can have, such as a bound socket.
+/// What a child takes in its first life and never again, such as an accepted connection.
 pub type Once<T> = Arc<Mutex<Option<T>>>;
 
 /// Wraps what the first life takes.
@@ -146,19 +146,20 @@ fn listeners(
         all = all.child(thread);
     }
     for (name, listener) in listeners {
-        let (listener, node) = (once(listener), Arc::clone(node));
+        let (listener, node) = (Arc::new(listener), Arc::clone(node));
         all =
             all.child(Child::task(format!("acceptor-{name}"), madang_actors::host::Placement::Here, move |context| {
-                connections::accept(take(&listener), Arc::clone(&node), context)
+                connections::accept(Arc::clone(&listener), Arc::clone(&node), context)
             }));
     }
     all.child(admin)
 }
 
 fn worker_child(id: &str, node: &Arc<Node>, arbiter: &Arbiter, worker: Worker, handle: SupervisorHandle) -> Child {
-    let (worker, broker, own) = (once(worker), Broker::new(NodeEnv::new(Arc::clone(node))), arbiter.clone());
+    let (worker, broker, own) =
+        (Arc::new(tokio::sync::Mutex::new(worker)), Broker::new(NodeEnv::new(Arc::clone(node))), arbiter.clone());
     Child::task(id, arbiter, move |context| {
-        connections::serve(take(&worker), broker.clone(), own.clone(), handle.clone(), context)
+        connections::serve(Arc::clone(&worker), broker.clone(), own.clone(), handle.clone(), context)
     })
 }
 
@@ -166,4 +167,38 @@ fn worker_child(id: &str, node: &Arc<Node>, arbiter: &Arbiter, worker: Worker, h
 #[must_use]
 pub fn replica_child(child: Child) -> Child {
     child.restart(Restart::Permanent).start_deadline(None).shutdown_deadline(REPLICA_STOP)
+}
+
+#[cfg(test)]
+mod tests {
+    use madang_cluster::configs::BrokerConfig;
+
+    use crate::server::assemble;
+
+    /// The drawing at the top of this file, without its comment marks.
+    fn drawing() -> String {
+        let source = include_str!("supervision.rs");
+        let inside = source.split("//! ```text\n").nth(1).and_then(|rest| rest.split("//! ```").next());
+        let lines = inside.unwrap_or_default().lines().map(|line| line.strip_prefix("//! ").unwrap_or_default());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_tree_that_is_built_is_the_one_that_is_drawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let pairs = [
+            ("log.dirs", folder.path().to_str().unwrap()),
+            ("listeners", "PLAINTEXT://127.0.0.1:0"),
+            ("madang.admin.listener", "127.0.0.1:0"),
+        ];
+        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let (config, _) = BrokerConfig::parse(pairs).unwrap();
+        let built = actix_rt::System::new().block_on(async {
+            let mut assembled = assemble(config).unwrap();
+            // The drawing shows one network thread, whatever the machine has.
+            assembled.parts.network.truncate(1);
+            super::tree(assembled.parts).describe()
+        });
+        assert_eq!(built.trim_end(), drawing().trim_end());
+    }
 }

@@ -203,7 +203,7 @@ fn connections_go_to_the_thread_that_has_the_fewest() {
         let limits = ConnectionLimits::new(AcceptLimits::default());
         let (listener, mut workers) = Listener::bind(&settings, limits.clone(), context).expect("a free port");
         let address = listener.local_addr();
-        let listening = tokio::task::spawn_local(listener.run());
+        let listening = tokio::task::spawn_local(async move { listener.run().await });
         let mut clients = Vec::new();
         let mut held = Vec::new();
         for number in [0, 1, 0, 1] {

@@ -21,6 +21,7 @@ use madang_storage::{LogConfig, SyncOutcome, SyncRequest};
 
 pub use self::core::{LostRecords, Replica};
 pub use self::shared::{ReplicaHandle, ReplicaSnapshot, SharedReplica};
+pub use crate::configs::Durability;
 use crate::request::RequestId;
 
 /// Which copies must have a record before its append is answered (Produce's `acks`).
@@ -32,16 +33,6 @@ pub enum RequiredAcks {
     Leader,
     /// `acks=all`: answered when the high watermark has passed the record.
     All,
-}
-
-/// When a record counts as stored (`madang.durability`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Durability {
-    /// When the device has confirmed it: a power cut takes nothing that was acknowledged.
-    #[default]
-    Fsync,
-    /// When the operating system has it: a power cut can take what it has not yet written, as in Kafka.
-    PageCache,
 }
 
 /// What the committed metadata and the node's configuration say of a partition.

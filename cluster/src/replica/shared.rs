@@ -217,7 +217,6 @@ impl ReplicaHandle {
 
     /// The message that asks for an append, and its answer. A replica that dies before it answers leaves it open whether the
     /// batch was appended, and the answer says so: `NOT_LEADER_OR_FOLLOWER`.
-    #[must_use]
     pub fn append_message(
         batch: ValidatedBatch,
         required_acks: RequiredAcks,

@@ -121,7 +121,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the socket cannot be registered with the runtime.
-    pub async fn run(self) -> io::Result<()> {
+    pub async fn run(&self) -> io::Result<()> {
         let mut shutdown = self.context.shutdown.clone();
         shutdown.rearm();
         let listener = TcpListener::from_std(self.socket.try_clone()?)?;

@@ -208,7 +208,7 @@ impl Node {
         let bind = ListenerSettings { name: "TEST".into(), address: ([127, 0, 0, 1], 0).into(), workers: 1 };
         let (listener, workers) = Listener::bind(&bind, ConnectionLimits::new(limits), context).expect("a free port");
         let address = listener.local_addr();
-        tokio::task::spawn_local(listener.run());
+        tokio::task::spawn_local(async move { listener.run().await });
         let seen = Rc::new(Seen::default());
         let service = Script(Rc::clone(&seen));
         let worker = workers.into_iter().next().expect("one worker");
