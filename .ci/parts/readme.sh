@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs the commands of README.md as a newcomer would, with the data in a temporary folder and on ports of its own.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+madang="${MADANG:-${CARGO_TARGET_DIR:-target}/release/madang}"
+work=$(mktemp -d)
+trap '[ -z "${pid:-}" ] || kill "$pid" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$work"' EXIT
+start() {
+    "$madang" start --data "$work/madang-data" --listen 127.0.0.1:29192 >"$work/out" 2>"$work/err" &
+    pid=$!
+    for _ in $(seq 100); do
+        grep -q "Kafka listener" "$work/out" && return
+        kill -0 "$pid" || { cat "$work/err"; exit 1; }
+        sleep 0.1
+    done
+    echo "the broker does not listen"; cat "$work/err"; exit 1
+}
+stop() { kill -TERM "$pid"; wait "$pid"; pid=; grep -q "stopped; everything is on disk" "$work/out"; }
+expect() { if [ "$1" = "$2" ]; then echo "ok    $3"; else echo "FAILED $3: got '$1', expected '$2'"; exit 1; fi; }
+export MADANG_SERVER=127.0.0.1:29192
+start
+expect "$(grep -c 'one sync takes' "$work/out")" 1 "the banner tells the sync time"
+echo hello | "$madang" produce greetings
+expect "$("$madang" consume greetings --from-beginning --max 1)" hello "our own produce and consume"
+expect "$("$madang" topic list)" greetings "madang topic list"
+echo world | kcat -b "$MADANG_SERVER" -P -t greetings
+expect "$(kcat -b "$MADANG_SERVER" -C -t greetings -o beginning -e -q | tr '\n' ' ')" "hello world " "kcat"
+curl -fsS http://127.0.0.1:30192/health | grep -q '"status":"ok"' && echo "ok    /health"
+curl -fsS http://127.0.0.1:30192/metrics | grep -q madang_topics && echo "ok    /metrics"
+"$madang" tree | grep -q greetings-0 && echo "ok    madang tree"
+stop && echo "ok    an orderly stop"
+start
+expect "$(kcat -b "$MADANG_SERVER" -C -t greetings -o beginning -e -q | tr '\n' ' ')" "hello world " "a second start recovers"
+stop
+echo "11 passed, 0 failed"

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The simulator's short form: seeds, determinism, the crash-point sweep, the explorer, the planted bugs.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+simulator="${CARGO_TARGET_DIR:-target}/release/madang-simulator"
+"$simulator" --nodes 1 --seeds "${1:-0..300}"
+"$simulator" --nodes 1 --seeds 0..20 --twice
+"$simulator" --sweep
+"$simulator" --explore
+cargo run --release -q -p madang-simulator --features mutants -- --mutants
