@@ -22,10 +22,12 @@ use tokio::sync::watch;
 use crate::boot;
 use crate::directory::Directory;
 use crate::node_env::Node;
-use crate::replicas::{Blueprint, led_in, replica_config};
+use crate::replicas::{Blueprint, Held, led_in, replica_config};
 
 /// Appends that a shard may have in flight: fewer than its replica's mailbox holds.
 const SHARD_APPENDS: usize = 900;
+/// How long the node waits for one replica before it goes on with the others.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a replica may take to take a message about a change of metadata.
 const TELL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -116,11 +118,7 @@ impl Applier {
             let partition = blueprint.partition;
             let held = Arc::new(blueprint.build(Arc::clone(&self.disk), log));
             self.node.replicas.insert(partition, Arc::clone(&held));
-            adding.push(async move {
-                if let Some(replicas) = held.directory.replicas() {
-                    report(replicas.add(held.child.clone()).await, &held.path);
-                }
-            });
+            adding.push(async move { add(&held).await });
         }
         join_all(adding).await;
         boot::sync_points(self);
@@ -220,9 +218,7 @@ impl Applier {
         let blueprint = self.blueprint(image, topic, state, partition, home);
         let held = Arc::new(blueprint.build(Arc::clone(&self.disk), None));
         self.node.replicas.insert(partition, Arc::clone(&held));
-        if let Some(replicas) = held.directory.replicas() {
-            report(replicas.add(held.child.clone()).await, &held.path);
-        }
+        add(&held).await;
     }
 
     async fn tell_leadership(&self, handle: &ReplicaHandle, state: &PartitionImage) {
@@ -320,6 +316,15 @@ impl Applier {
         Child::actor(actor, &self.coordinator_arbiter, move |context| {
             Ok(ShardActor::new(config.clone(), replica.clone(), Arc::clone(&history), seed, context))
         })
+    }
+}
+
+/// Starts a replica. One that keeps failing to start goes on trying without holding up the rest.
+async fn add(held: &Held) {
+    let Some(replicas) = held.directory.replicas() else { return };
+    match tokio::time::timeout(START_TIMEOUT, replicas.add(held.child.clone())).await {
+        Ok(added) => report(added, &held.path),
+        Err(_) => tracing::error!(path = %held.path.display(), "replica does not start; its supervisor goes on trying"),
     }
 }
 

@@ -62,7 +62,10 @@ pub fn open_directories(applier: &Applier, image: &MetadataImage) -> Result<(), 
 fn open_one(applier: &Applier, directory: &Directory, who: &OpenLogDir) -> Result<Opened, String> {
     let log_dir = LogDir::open(Arc::clone(&applier.disk), &directory.path, who).map_err(|error| error.to_string())?;
     let facts = log_dir.restart_facts();
-    tracing::info!(directory = %directory.path.display(), restart = ?facts.kind(), "log directory opened");
+    let is_empty = log_dir.partitions().map_err(|error| error.to_string())?.is_empty();
+    if !is_empty {
+        tracing::info!(directory = %directory.path.display(), restart = ?facts.kind(), "log directory opened");
+    }
     let checkpoints =
         SledCheckpoints::open(&directory.path.join("checkpoints")).map_err(|error| format!("checkpoints: {error}"))?;
     Ok(Opened { log_dir, checkpoints: Arc::new(checkpoints), clean: facts.clean_marker })

@@ -133,6 +133,9 @@ impl Directory {
         let first = !self.failed.swap(true, Ordering::AcqRel);
         if first {
             self.arbiter.revoked().set();
+            for held in self.held() {
+                held.handle.shared().set_offline();
+            }
             tracing::error!(directory = %self.path.display(), why, "log directory failed; its partitions are offline");
         }
         first

@@ -17,7 +17,7 @@ use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMess
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
 use madang_protocol::types::{LeaderEpoch, TopicPartition};
-use madang_storage::{Disk, Log, LogConfig, OpenLog, Recovery, Start};
+use madang_storage::{Disk, Log, LogConfig, LogError, OpenLog, Recovery, Start};
 
 use crate::directory::{Directory, DirectoryLink};
 use crate::supervision::replica_child;
@@ -210,8 +210,9 @@ fn start(
     link: &DirectoryLink,
     context: &mut ShellContext<ReplicaMessage>,
 ) -> StartResult<ReplicaActor<DirectoryLink>> {
+    let offline = |why: &str| Ok(ReplicaActor::offline(Arc::clone(shared), link.clone(), why));
     if link.0.has_failed() {
-        return Err("the log directory has failed".into());
+        return offline("its log directory has failed");
     }
     let config = shared.config();
     let before = shared.last_published();
@@ -224,10 +225,18 @@ fn start(
             let start = if before.is_some() { Start::SameProcess } else { Start::Unclean };
             let wall = context.wall();
             let open = OpenLog { start, recovery_point, incarnation, wall, seed, ..OpenLog::default() };
-            Log::open(Arc::clone(disk), path, config.log.clone(), &open)?.0
+            match Log::open(Arc::clone(disk), path, config.log.clone(), &open) {
+                Ok((log, _)) => log,
+                Err(error @ LogError::Quarantine { .. }) => return offline(&error.to_string()),
+                // A descriptor or some memory may be free again at the next try.
+                Err(error) => return Err(error.into()),
+            }
         }
     };
-    let replica = Replica::new(incarnation, log, (*config).clone(), before.as_deref())?;
+    let replica = match Replica::new(incarnation, log, (*config).clone(), before.as_deref()) {
+        Ok(replica) => replica,
+        Err(lost) => return offline(&lost.to_string()),
+    };
     let mut actor = ReplicaActor::new(replica, Arc::clone(shared), link.clone());
     actor.begin(context);
     Ok(actor)

@@ -1,6 +1,14 @@
 //! The command line: one file per command. Every error says what to do next.
 
+mod common;
+mod consume;
+mod doctor;
+mod group;
+mod log;
+mod produce;
 mod start;
+mod topic;
+mod tree;
 
 use std::process::ExitCode;
 
@@ -18,6 +26,13 @@ struct Cli {
 enum Command {
     /// Start a broker.
     Start(start::Start),
+    Topic(topic::Topic),
+    Group(group::Group),
+    Produce(produce::Produce),
+    Consume(consume::Consume),
+    Tree(tree::Tree),
+    Doctor(doctor::Doctor),
+    Log(log::Log),
 }
 
 /// What went wrong, for a person: what happened, and what to do next.
@@ -41,6 +56,13 @@ impl Failure {
         self
     }
 
+    /// The same, with something else to know.
+    #[must_use]
+    pub(crate) fn noting(mut self, note: &str) -> Self {
+        self.what = format!("{}; {note}", self.what);
+        self
+    }
+
     /// The same, with what the person can do about it.
     #[must_use]
     pub(crate) fn try_this(mut self, next: impl Into<String>) -> Self {
@@ -53,7 +75,14 @@ impl Failure {
 #[must_use]
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Start(start) => start::run(start),
+        Command::Start(args) => start::run(args),
+        Command::Topic(args) => topic::run(args),
+        Command::Group(args) => group::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Consume(args) => consume::run(args),
+        Command::Tree(args) => tree::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Log(args) => log::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,7 +27,8 @@ pub trait Directory: 'static {
 
 /// One replica as an actor on its directory's disk arbiter.
 pub struct ReplicaActor<D> {
-    replica: Replica,
+    /// None once the partition is offline: every request is refused, and nothing touches the disk.
+    replica: Option<Replica>,
     shared: Arc<SharedReplica>,
     directory: D,
     rng: Prng,
@@ -41,6 +42,18 @@ impl<D: Directory> ReplicaActor<D> {
     /// An actor around a replica that was built from disk.
     #[must_use]
     pub fn new(replica: Replica, shared: Arc<SharedReplica>, directory: D) -> Self {
+        Self::build(Some(replica), shared, directory)
+    }
+
+    /// An actor for a partition whose log cannot be served: it refuses everything, and its neighbours serve on.
+    #[must_use]
+    pub fn offline(shared: Arc<SharedReplica>, directory: D, why: &str) -> Self {
+        tracing::error!(partition = %shared.partition(), topic = %shared.topic(), why, "partition is offline");
+        shared.set_offline();
+        Self::build(None, shared, directory)
+    }
+
+    fn build(replica: Option<Replica>, shared: Arc<SharedReplica>, directory: D) -> Self {
         Self {
             replica,
             shared,
@@ -67,7 +80,8 @@ impl<D: Directory> ReplicaActor<D> {
     }
 
     fn step(&mut self, input: ReplicaInput, context: &mut ShellContext<ReplicaMessage>) {
-        self.replica.step(context.now(), context.wall(), input, &mut self.rng, &mut self.effects);
+        let Some(replica) = &mut self.replica else { return };
+        replica.step(context.now(), context.wall(), input, &mut self.rng, &mut self.effects);
         for effect in std::mem::take(&mut self.effects) {
             self.perform(effect, context);
         }
@@ -88,9 +102,8 @@ impl<D: Directory> ReplicaActor<D> {
             }
             ReplicaEffect::Sync(request) => self.directory.sync(request, context),
             ReplicaEffect::FailDirectory(why) => {
-                self.shared.suspend();
                 self.directory.fail(&why);
-                context.stop();
+                self.go_offline();
             }
             ReplicaEffect::Restart(why) => {
                 tracing::error!(partition = %self.shared.partition(), topic = %self.shared.topic(), why, "replica is rebuilt from disk");
@@ -102,10 +115,36 @@ impl<D: Directory> ReplicaActor<D> {
     }
 }
 
+impl<D> ReplicaActor<D> {
+    /// Lets go of the log. What was asked and not answered stays open for the client: some of it may be on the disk.
+    fn go_offline(&mut self) {
+        self.shared.set_offline();
+        self.replica = None;
+        self.appends.clear();
+        self.deletes.clear();
+    }
+
+    /// Answers a message without a log. Nothing was done, so the error is definite.
+    fn refuse(message: ReplicaMessage) {
+        match message {
+            ReplicaMessage::Append { reply, .. } => reply.send(Err(ErrorCode::KafkaStorageError.into())),
+            ReplicaMessage::DeleteRecords { reply, .. } => reply.send(Err(ErrorCode::KafkaStorageError)),
+            _ => {}
+        }
+    }
+}
+
 impl<D: Directory> Behavior for ReplicaActor<D> {
     type Message = ReplicaMessage;
 
     fn handle(&mut self, message: ReplicaMessage, context: &mut ShellContext<ReplicaMessage>) {
+        if self.shared.is_offline() && self.replica.is_some() {
+            // Its directory has failed meanwhile, by a neighbour's sync or by the watchdog.
+            self.go_offline();
+        }
+        if self.replica.is_none() {
+            return Self::refuse(message);
+        }
         let input = match message {
             ReplicaMessage::Lead { leader_epoch } => ReplicaInput::Lead(leader_epoch),
             ReplicaMessage::Configure(config) => ReplicaInput::Configure(*config),
@@ -127,11 +166,13 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
 
     fn end_batch(&mut self, context: &mut ShellContext<ReplicaMessage>) {
         self.step(ReplicaInput::EndBatch, context);
-        self.replica.check();
+        if let Some(replica) = &self.replica {
+            replica.check();
+        }
     }
 
     fn deadline(&self) -> Option<Mono> {
-        self.replica.deadline()
+        self.replica.as_ref().and_then(Machine::deadline)
     }
 
     fn on_deadline(&mut self, context: &mut ShellContext<ReplicaMessage>) {

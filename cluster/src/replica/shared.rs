@@ -60,6 +60,8 @@ pub struct SharedReplica {
     snapshot: ArcSwapOption<ReplicaSnapshot>,
     /// Whether the snapshot may be read: not while a new life has not yet published its first.
     serving: AtomicBool,
+    /// Whether the partition cannot be served until the process starts again.
+    offline: AtomicBool,
     config: ArcSwap<ReplicaConfig>,
     /// The epoch that committed metadata lets this node lead in; negative if another node leads.
     leader_epoch: AtomicI32,
@@ -82,6 +84,7 @@ impl SharedReplica {
             is_internal,
             snapshot: ArcSwapOption::empty(),
             serving: AtomicBool::new(false),
+            offline: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
             leader_epoch: AtomicI32::new(leader_epoch.unwrap_or(LeaderEpoch::NONE).0),
             waiters: Waiters::new(MAX_WAITERS),
@@ -136,6 +139,18 @@ impl SharedReplica {
         self.snapshot.load_full()
     }
 
+    /// Refuses every reader and writer from now on. Holds at once, whatever the replica's thread is doing.
+    pub fn set_offline(&self) {
+        self.offline.store(true, Ordering::Release);
+        self.waiters.wake_all();
+    }
+
+    /// Whether it refuses every reader and writer.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
     /// Stops readers until the next snapshot, and wakes those who wait so that they find out.
     pub fn suspend(&self) {
         self.serving.store(false, Ordering::Release);
@@ -143,7 +158,8 @@ impl SharedReplica {
     }
 
     fn readable(&self) -> Option<Arc<ReplicaSnapshot>> {
-        if self.serving.load(Ordering::Acquire) { self.snapshot.load_full() } else { None }
+        let readable = self.serving.load(Ordering::Acquire) && !self.is_offline();
+        if readable { self.snapshot.load_full() } else { None }
     }
 }
 
@@ -204,6 +220,7 @@ impl ReplicaHandle {
     /// Why there is nothing to read.
     fn unavailable(&self) -> ErrorCode {
         match self.actor.state() {
+            _ if self.shared.is_offline() => ErrorCode::KafkaStorageError,
             ActorState::Quarantined | ActorState::Stopped => ErrorCode::KafkaStorageError,
             ActorState::Starting | ActorState::Running | ActorState::Restarting => ErrorCode::NotLeaderOrFollower,
         }
@@ -232,8 +249,12 @@ impl ReplicaHandle {
     /// `KAFKA_STORAGE_ERROR` if the replica is down for good, `NOT_LEADER_OR_FOLLOWER` while it is starting,
     /// `REQUEST_TIMED_OUT` if too many wait already. Nothing was done in any of these cases.
     pub fn admit(&self, message: ReplicaMessage) -> impl Future<Output = Result<(), ErrorCode>> + use<> {
+        let offline = self.shared.is_offline();
         let admission = self.actor.admit(message);
         async move {
+            if offline {
+                return Err(ErrorCode::KafkaStorageError);
+            }
             admission.await.map_err(|error| match error {
                 SendError::Full(_) | SendError::Deadline(_) => ErrorCode::RequestTimedOut,
                 SendError::NotRunning { state: ActorState::Quarantined | ActorState::Stopped, .. } => {
