@@ -9,6 +9,7 @@ use madang_client::{
     Offset, OutOfRange, StartAt,
 };
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use super::common::{Common, Output, block_on, explain_code, written};
@@ -52,21 +53,30 @@ async fn consume(args: Consume) -> Result<(), Failure> {
     if printer.left == 0 {
         return Ok(());
     }
-    let mut interrupted = Box::pin(tokio::signal::ctrl_c());
+    let interrupted = interrupted()?;
     let out_of_range = if args.from_beginning { OutOfRange::Earliest } else { OutOfRange::Latest };
     let max_poll_records = usize::try_from(printer.left.min(500)).unwrap_or(500);
     let config = ConsumerConfig { out_of_range, max_poll_records, ..ConsumerConfig::default() };
     if args.group.is_some() {
-        tokio::select! {
-            outcome = consume_as_member(&args, config, &mut printer) => outcome,
-            _ = &mut interrupted => Ok(()),
-        }
-    } else {
-        tokio::select! {
-            outcome = consume_alone(&args, config, &mut printer) => outcome,
-            _ = &mut interrupted => Ok(()),
-        }
+        return consume_as_member(&args, config, &mut printer, interrupted).await;
     }
+    tokio::select! {
+        outcome = consume_alone(&args, config, &mut printer) => outcome,
+        () = interrupted => Ok(()),
+    }
+}
+
+/// Ends when the process is asked to end.
+fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 async fn consume_alone(args: &Consume, config: ConsumerConfig, printer: &mut Printer) -> Result<(), Failure> {
@@ -86,7 +96,13 @@ async fn consume_alone(args: &Consume, config: ConsumerConfig, printer: &mut Pri
     }
 }
 
-async fn consume_as_member(args: &Consume, config: ConsumerConfig, printer: &mut Printer) -> Result<(), Failure> {
+async fn consume_as_member(
+    args: &Consume,
+    config: ConsumerConfig,
+    printer: &mut Printer,
+    interrupted: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let mut interrupted = std::pin::pin!(interrupted);
     let group = args.group.as_deref().unwrap_or_default();
     let config = GroupConfig { consumer: config, ..GroupConfig::new(group) };
     let client = args.common.client();
@@ -95,7 +111,11 @@ async fn consume_as_member(args: &Consume, config: ConsumerConfig, printer: &mut
     let mut member = GroupConsumer::new(client, config, [args.topic.as_str()]);
     let failed = |error: GroupError| args.failed_group(&error);
     loop {
-        let records = match member.poll(POLL).await {
+        let polled = tokio::select! {
+            polled = member.poll(POLL) => polled,
+            () = &mut interrupted => return member.leave().await.map_err(failed),
+        };
+        let records = match polled {
             Err(error) if error.is_retriable() => continue,
             outcome => outcome.map_err(failed)?,
         };

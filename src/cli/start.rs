@@ -36,6 +36,8 @@ pub(crate) struct Start {
 
 pub(crate) fn run(start: Start) -> Result<(), Failure> {
     log_to_stderr();
+    #[cfg(feature = "failpoints")]
+    crate::failpoints::follow().map_err(|error| Failure::new(format!("fail points: {error}")))?;
     let began = Instant::now();
     let pairs = pairs(&start)?;
     let (config, unknown) = BrokerConfig::parse(pairs).map_err(|error| {
@@ -100,9 +102,10 @@ async fn serve(config: BrokerConfig, began: Instant) -> Result<i32, Failure> {
     let mut server = Server::start(config).await.map_err(|why| {
         Failure::new(why).try_this("another --listen address or --data directory, or stop the process that uses it")
     })?;
-    announce(&server, &data, began.elapsed());
+    let took = began.elapsed();
     let mut terminated = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupted = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    announce(&server, data, took).await;
     let code = tokio::select! {
         code = server.ended() => return Ok(code),
         _ = terminated.recv() => 0,
@@ -117,7 +120,7 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::
     tokio::signal::unix::signal(kind).map_err(|error| Failure::new(format!("signals: {error}")))
 }
 
-fn announce(server: &Server, data: &[String], took: Duration) {
+async fn announce(server: &Server, data: Vec<String>, took: Duration) {
     println!("madang {} serves after {} ms", env!("CARGO_PKG_VERSION"), took.as_millis());
     for (_, address) in server.listeners() {
         println!("  Kafka listener  {address}");
@@ -125,12 +128,18 @@ fn announce(server: &Server, data: &[String], took: Duration) {
     if let Some(admin) = server.admin() {
         println!("  admin           http://{admin}");
     }
-    for directory in data {
-        let sync = server::sync_time(std::path::Path::new(directory)).map_or_else(
-            |error| format!("cannot be synced: {error}"),
-            |time| format!("one sync takes {:.2} ms here", time.as_secs_f64() * 1000.0),
-        );
-        println!("  data            {directory} ({sync})");
+    // On another thread: this one accepts connections.
+    let measured = tokio::task::spawn_blocking(move || {
+        for directory in &data {
+            let sync = server::sync_time(std::path::Path::new(directory)).map_or_else(
+                |error| format!("cannot be synced: {error}"),
+                |time| format!("one sync takes {:.2} ms here", time.as_secs_f64() * 1000.0),
+            );
+            println!("  data            {directory} ({sync})");
+        }
+    });
+    if let Err(error) = measured.await {
+        tracing::warn!(%error, "the time of a sync was not measured");
     }
     let address = server.listeners().first().map_or_else(String::new, |(_, address)| address.to_string());
     println!("Next, in another terminal:");

@@ -193,6 +193,13 @@ impl Batches {
         }
     }
 
+    /// Answers the first waiting batch with an error. It has not been sent.
+    pub(super) fn refuse(&mut self, key: &Key, error: &ProduceError) {
+        if let Some(batch) = self.queues.get_mut(key).and_then(|queue| queue.waiting.pop_front()) {
+            batch.fail(error);
+        }
+    }
+
     /// The first waiting batch is not sent before `pause` is over. Answers it, as one in flight, if it is older than the delivery timeout.
     pub(super) fn postpone(&mut self, now: Instant, key: &Key, pause: Duration) -> Option<Batch> {
         let queue = self.queues.get_mut(key).filter(|queue| !queue.in_flight)?;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::batches::{Batch, Batches, Key};
-use super::identity::{Identity, new_identity};
+use super::identity::{IdentityError, new_identity};
 use super::{Acks, Command, ProducerConfig};
 use crate::client::{Client, Lane};
 use crate::error::{ConnectionError, ProduceError, error_code, is_stale_metadata};
@@ -132,9 +132,20 @@ impl Sender {
         if ready.is_empty() {
             return None;
         }
-        if let Err(why) = self.identify(&ready).await {
-            self.postpone(&ready, &why);
-            return Some(now + RETRY_PAUSE);
+        match self.identify(&ready).await {
+            Ok(()) => {}
+            Err(IdentityError::Broker(code)) if !code.is_retriable() => {
+                for key in &ready {
+                    let (topic, partition) = (key.0.to_string(), key.1);
+                    let error = ProduceError::Broker { topic, partition, code, message: None };
+                    self.batches.refuse(key, &error);
+                }
+                return Some(now);
+            }
+            Err(error) => {
+                self.postpone(&ready, &error.to_string());
+                return Some(now + RETRY_PAUSE);
+            }
         }
         let metadata = self.client.cached_metadata();
         let mut outgoing: BTreeMap<NodeId, Outgoing> = BTreeMap::new();
@@ -188,20 +199,16 @@ impl Sender {
     }
 
     /// Gives a producer id to the partitions that have none.
-    async fn identify(&mut self, ready: &[Key]) -> Result<(), String> {
+    async fn identify(&mut self, ready: &[Key]) -> Result<(), IdentityError> {
         if !self.config.idempotent || self.config.acks != Acks::All {
             return Ok(());
         }
-        let without: Vec<_> = ready.iter().filter(|key| self.batches.needs_identity(key)).collect();
+        let without: Vec<Key> = ready.iter().filter(|key| self.batches.needs_identity(key)).cloned().collect();
         if without.is_empty() {
             return Ok(());
         }
-        let identity: Identity = match new_identity(&self.client).await {
-            Ok(Ok(identity)) => identity,
-            Ok(Err(code)) => return Err(code.to_string()),
-            Err(error) => return Err(error.to_string()),
-        };
-        for key in without {
+        let identity = new_identity(&self.client).await?;
+        for key in &without {
             self.batches.give_identity(key, identity);
         }
         Ok(())
