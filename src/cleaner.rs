@@ -1,4 +1,4 @@
-//! The periodic work of one log directory: retention, checkpoints, the remains of deleted topics.
+//! The periodic work of one log directory: retention, compaction, checkpoints, the remains of deleted topics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,10 +14,14 @@ use crate::directory::Directory;
 /// How often recovery points are noted: what a kill leaves to be scanned is what was appended since.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often the compacted partitions are asked whether there is enough to do: Kafka's `log.cleaner.backoff.ms`.
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Runs until the supervisor stops it.
 pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
     let mut noted = BTreeMap::new();
     let mut since_retention = Duration::ZERO;
+    let mut since_compaction = Duration::ZERO;
     loop {
         tokio::select! {
             () = tokio::time::sleep(CHECKPOINT_INTERVAL) => {}
@@ -27,6 +31,11 @@ pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
             continue;
         }
         checkpoint(&directory, &mut noted).await;
+        since_compaction += CHECKPOINT_INTERVAL;
+        if since_compaction >= COMPACTION_INTERVAL {
+            since_compaction = Duration::ZERO;
+            compact(&directory);
+        }
         since_retention += CHECKPOINT_INTERVAL;
         if since_retention >= directory.retention_interval() {
             since_retention = Duration::ZERO;
@@ -53,6 +62,15 @@ async fn checkpoint(directory: &Arc<Directory>, noted: &mut BTreeMap<TopicPartit
     if !matches!(stored, Ok(Ok(()))) {
         tracing::warn!(directory = %directory.path.display(), "checkpoints not stored; a recovery would scan more");
         noted.clear();
+    }
+}
+
+fn compact(directory: &Directory) {
+    for held in directory.held() {
+        if held.handle.shared().config().compaction.is_some() {
+            // A replica that is down or busy is asked again at the next round.
+            drop(held.handle.actor().try_send(ReplicaMessage::Compact));
+        }
     }
 }
 

@@ -10,9 +10,10 @@ use madang_actors::actor_ref::{ActorRef, IncarnationRef};
 use madang_actors::host::{Arbiter, Behavior, Child, ShellContext, StartResult, SupervisorHandle};
 use madang_actors::mailbox::Capacity;
 use madang_actors::messages;
-use madang_cluster::replica::ReplicaMessage;
+use madang_cluster::replica::{Compacted, ReplicaMessage};
 use madang_cluster::replica::actor::Directory as ReplicaDirectory;
-use madang_storage::{Checkpoints, LogDir, SyncPool, SyncRequest};
+use madang_storage::{Checkpoints, CompactionError, CompactionJob, LogDir, Pace, SyncPool, SyncRequest};
+use tokio::sync::Semaphore;
 
 use crate::node_env::Node;
 use crate::replicas::Held;
@@ -61,6 +62,8 @@ pub struct Directory {
     /// The node that the replicas are listed by.
     node: OnceLock<Weak<Node>>,
     opened: Mutex<Option<Opened>>,
+    /// Held by the one compaction that runs; the others wait in the order in which they came.
+    compacting: Arc<Semaphore>,
     failed: AtomicBool,
     closed: AtomicUsize,
 }
@@ -76,6 +79,7 @@ impl Directory {
             replicas: OnceLock::new(),
             node: OnceLock::new(),
             opened: Mutex::new(None),
+            compacting: Arc::new(Semaphore::new(1)),
             failed: AtomicBool::new(false),
             closed: AtomicUsize::new(0),
         }
@@ -173,6 +177,14 @@ impl ReplicaDirectory for DirectoryLink {
         }
     }
 
+    fn compact(&self, job: CompactionJob, context: &mut ShellContext<ReplicaMessage>) {
+        let (directory, replica) = (Arc::clone(&self.0), context.this_life());
+        context.spawn(async move {
+            let compacted = run_compaction(directory, job).await;
+            drop(replica.try_send(ReplicaMessage::Compacted(Box::new(compacted))));
+        });
+    }
+
     fn fail(&self, why: &str) {
         self.0.fail(why);
     }
@@ -180,6 +192,32 @@ impl ReplicaDirectory for DirectoryLink {
     fn closed(&self) {
         self.0.closed.fetch_add(1, Ordering::AcqRel);
     }
+}
+
+/// Stops a job when nobody waits for it any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Runs a job beside the directory's thread, one at a time for each directory. Dropped, it stops the job.
+async fn run_compaction(directory: Arc<Directory>, job: CompactionJob) -> Compacted {
+    let stop = StopOnDrop(Arc::default());
+    let stopped = Arc::clone(&stop.0);
+    let turn = Arc::clone(&directory.compacting).acquire_owned().await;
+    let run = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        job.run(|_| {
+            if stopped.load(Ordering::Acquire) || directory.has_failed() { Pace::Stop } else { Pace::Continue }
+        })
+    });
+    let result = run.await;
+    drop(stop);
+    // A panic in it is one failed try; the log has not changed.
+    result.unwrap_or_else(|error| Err(CompactionError::Io(std::io::Error::other(error))))
 }
 
 /// The flusher: hands each sync to a few threads. A replica has one sync in flight, so the queue is bounded by the replicas.

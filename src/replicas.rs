@@ -1,8 +1,10 @@
 //! The replicas that this node holds: where each one is, how it is reached, how it is built from disk.
 //! Invariant: a replica is forgotten only because a committed tombstone names its topic's id.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
@@ -17,7 +19,7 @@ use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMess
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
 use madang_protocol::types::{LeaderEpoch, TopicPartition};
-use madang_storage::{Disk, Log, LogConfig, LogError, OpenLog, Recovery, Start};
+use madang_storage::{CompactionSettings, Disk, Log, LogConfig, LogError, OpenLog, Recovery, Start};
 
 use crate::directory::{Directory, DirectoryLink};
 use crate::supervision::replica_child;
@@ -94,8 +96,29 @@ pub fn replica_config(
         durability: broker.durability,
         min_in_sync_replicas: config.min_insync_replicas as usize,
         deletes_old_records: config.cleanup_policy.delete,
+        compaction: config.cleanup_policy.compact.then(|| compaction_settings(&config)),
         replication_factor: partition.assigned_replicas.len(),
         in_sync_replicas: partition.in_sync_replicas.len(),
+    }
+}
+
+/// What is appended must be sealed before it can be compacted, so a segment of a compacted topic does not stay open for longer than
+/// `max.compaction.lag.ms`.
+fn segment_age(config: &TopicConfig) -> Duration {
+    if config.cleanup_policy.compact { config.segment_age.min(config.max_compaction_lag) } else { config.segment_age }
+}
+
+fn compaction_settings(config: &TopicConfig) -> CompactionSettings {
+    // One number for the life of the process; no client knows it.
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    let never = config.max_compaction_lag.as_millis() >= i64::MAX as u128;
+    CompactionSettings {
+        min_cleanable_dirty_ratio: config.min_cleanable_dirty_ratio,
+        min_compaction_lag: config.min_compaction_lag,
+        max_compaction_lag: (!never).then_some(config.max_compaction_lag),
+        delete_retention: config.delete_retention,
+        seed: *SEED,
+        ..CompactionSettings::default()
     }
 }
 
@@ -103,7 +126,7 @@ fn log_config(config: &TopicConfig, broker: &BrokerConfig) -> LogConfig {
     let keeps_all = !config.cleanup_policy.delete;
     LogConfig {
         segment_bytes: u64::from(config.segment_bytes),
-        segment_age: config.segment_age,
+        segment_age: segment_age(config),
         segment_jitter: config.segment_jitter,
         segment_index_bytes: u64::from(config.segment_index_bytes),
         index_interval_bytes: u64::from(config.index_interval_bytes),

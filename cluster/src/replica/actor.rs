@@ -10,7 +10,7 @@ use madang_actors::prng::Prng;
 use madang_actors::reply::Reply;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::Offset;
-use madang_storage::SyncRequest;
+use madang_storage::{CompactionJob, SyncRequest};
 
 use super::{Append, AppendResult, Replica, ReplicaEffect, ReplicaInput, ReplicaMessage, SharedReplica};
 use crate::request::RequestId;
@@ -19,6 +19,9 @@ use crate::request::RequestId;
 pub trait Directory: 'static {
     /// Has `request` performed on another thread and returns the outcome to this life of the replica, as a `Synced` message.
     fn sync(&self, request: SyncRequest, context: &ShellContext<ReplicaMessage>);
+    /// Has `job` run beside the disk thread and returns the outcome to this life of the replica, as a `Compacted` message, whatever
+    /// becomes of it; a job whose replica ends is stopped.
+    fn compact(&self, job: CompactionJob, context: &mut ShellContext<ReplicaMessage>);
     /// The directory can no longer be trusted.
     fn fail(&self, why: &str);
     /// This replica's log is closed and clean.
@@ -101,6 +104,7 @@ impl<D: Directory> ReplicaActor<D> {
                 }
             }
             ReplicaEffect::Sync(request) => self.directory.sync(request, context),
+            ReplicaEffect::Compact(job) => self.directory.compact(*job, context),
             ReplicaEffect::FailDirectory(why) => {
                 self.directory.fail(&why);
                 self.go_offline();
@@ -150,6 +154,8 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
             ReplicaMessage::Configure(config) => ReplicaInput::Configure(*config),
             ReplicaMessage::Synced(outcome) => ReplicaInput::Synced(outcome),
             ReplicaMessage::Retain => ReplicaInput::Retain,
+            ReplicaMessage::Compact => ReplicaInput::Compact,
+            ReplicaMessage::Compacted(result) => ReplicaInput::Compacted(result),
             ReplicaMessage::Append { batch, required_acks, deadline, expected_epoch, reply } => {
                 let request = self.new_request();
                 self.appends.insert(request, reply);

@@ -14,6 +14,7 @@ use madang_protocol::types::{LeaderEpoch, Offset};
 use madang_storage::mutants::mutant;
 use madang_storage::{AppendError, AppendOutcome, BatchToAppend, Log, LogError, SequenceError, SyncOutcome};
 
+use super::compaction::Compaction;
 use super::pending::Pending;
 use super::{
     Append, AppendResult, Appended, Durability, Refused, ReplicaConfig, ReplicaEffect, ReplicaInput, ReplicaSnapshot,
@@ -28,24 +29,25 @@ const MAX_PENDING: usize = 100_000;
 #[derive(Debug)]
 pub struct Replica {
     incarnation: u64,
-    log: Option<Log>,
-    config: ReplicaConfig,
+    pub(super) log: Option<Log>,
+    pub(super) config: ReplicaConfig,
     /// None while this node does not lead the partition.
     leader_epoch: Option<LeaderEpoch>,
-    high_watermark: Offset,
+    pub(super) high_watermark: Offset,
     /// Gathered since the last write.
     gathered: Vec<Append>,
     pending: Pending,
     syncs_in_flight: usize,
+    pub(super) compaction: Compaction,
     /// Page-cache mode: when `flush.ms` asks for a sync of what was appended first since the last one.
     flush_at: Option<Mono>,
     /// What the last snapshot said, so that nothing is published twice.
-    published: Option<Published>,
+    pub(super) published: Option<Published>,
 }
 
 /// What of a snapshot can change without the log's view changing in a way that the offsets do not show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Published {
+pub(super) struct Published {
     leader_epoch: Option<LeaderEpoch>,
     high_watermark: Offset,
     confirmed_end: Offset,
@@ -82,6 +84,7 @@ impl Replica {
             gathered: Vec::new(),
             pending: Pending::default(),
             syncs_in_flight: 0,
+            compaction: Compaction::Idle,
             flush_at: None,
             published: None,
         };
@@ -218,7 +221,7 @@ impl Replica {
         self.ask_for_sync(now, wall, effects);
     }
 
-    fn ask_for_sync(&mut self, now: Mono, wall: Wall, effects: &mut Vec<ReplicaEffect>) {
+    pub(super) fn ask_for_sync(&mut self, now: Mono, wall: Wall, effects: &mut Vec<ReplicaEffect>) {
         let Some(log) = &mut self.log else { return };
         let due = match self.config.durability {
             Durability::Fsync => log.is_dirty(),
@@ -284,7 +287,7 @@ impl Replica {
         }
     }
 
-    fn publish_if_changed(&mut self, effects: &mut Vec<ReplicaEffect>) {
+    pub(super) fn publish_if_changed(&mut self, effects: &mut Vec<ReplicaEffect>) {
         let Some(log) = &self.log else { return };
         let now = Published {
             leader_epoch: self.leader_epoch,
@@ -329,7 +332,8 @@ impl Replica {
     }
 
     fn retain(&mut self, now: Mono, wall: Wall, effects: &mut Vec<ReplicaEffect>) {
-        let Some(log) = &mut self.log else { return };
+        // What a job has read may not go under it: its result would be worth nothing.
+        let Some(log) = self.log.as_mut().filter(|_| self.compaction != Compaction::Running) else { return };
         if let Err(error) = log.delete_old_segments(self.high_watermark, wall) {
             tracing::warn!(%error, "old segments not deleted; tried again at the next round");
         }
@@ -452,6 +456,8 @@ impl Machine for Replica {
             ReplicaInput::Configure(config) => self.configure(config, effects),
             ReplicaInput::DeleteRecords { request, before } => self.delete_records(request, before, effects),
             ReplicaInput::Retain => self.retain(now, wall, effects),
+            ReplicaInput::Compact => self.compact(wall, effects),
+            ReplicaInput::Compacted(result) => self.compacted(now, wall, *result, effects),
             ReplicaInput::Close => self.close(effects),
             ReplicaInput::Tick => {
                 self.expire(now, effects);
@@ -483,7 +489,7 @@ impl Machine for Replica {
         self.incarnation.hash(&mut hasher);
         self.leader_epoch.hash(&mut hasher);
         self.high_watermark.hash(&mut hasher);
-        (self.pending.len(), self.gathered.len(), self.syncs_in_flight).hash(&mut hasher);
+        (self.pending.len(), self.gathered.len(), self.syncs_in_flight, self.compaction).hash(&mut hasher);
         if let Some(log) = &self.log {
             (log.log_start_offset(), log.log_end_offset(), log.confirmed_offset(), log.size_in_bytes())
                 .hash(&mut hasher);

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "host")]
 pub mod actor;
+mod compaction;
 mod core;
 mod pending;
 mod shared;
@@ -17,7 +18,9 @@ use madang_actors::reply::Reply;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::record_batch::{ProduceRules, ValidatedBatch};
 use madang_protocol::types::{LeaderEpoch, Offset};
-use madang_storage::{LogConfig, SyncOutcome, SyncRequest};
+use madang_storage::{
+    CompactionError, CompactionJob, CompactionResult, CompactionSettings, LogConfig, SyncOutcome, SyncRequest,
+};
 
 pub use self::core::{LostRecords, Replica};
 pub use self::shared::{ReplicaHandle, ReplicaSnapshot, SharedReplica};
@@ -48,6 +51,8 @@ pub struct ReplicaConfig {
     pub min_in_sync_replicas: usize,
     /// Whether `cleanup.policy` has `delete`, so that records may be deleted on request.
     pub deletes_old_records: bool,
+    /// How to compact the log, if `cleanup.policy` has `compact`.
+    pub compaction: Option<CompactionSettings>,
     /// How many nodes hold the partition.
     pub replication_factor: usize,
     /// How many nodes are in sync by committed metadata, this one included.
@@ -102,6 +107,9 @@ impl From<ErrorCode> for Refused {
 /// How an append ended.
 pub type AppendResult = Result<Appended, Refused>;
 
+/// How a compaction ended.
+pub type Compacted = Result<CompactionResult, CompactionError>;
+
 /// What can happen to a replica.
 #[derive(Debug)]
 pub enum ReplicaInput {
@@ -124,6 +132,10 @@ pub enum ReplicaInput {
     },
     /// Time to look for segments that retention no longer wants.
     Retain,
+    /// Time to look whether the log is to be compacted.
+    Compact,
+    /// A job that this replica asked for has ended.
+    Compacted(Box<Compacted>),
     /// An orderly end: sync everything, write the clean side files.
     Close,
     /// Time alone has passed.
@@ -151,6 +163,8 @@ pub enum ReplicaEffect {
     },
     /// Have this synced and return the outcome as [`ReplicaInput::Synced`].
     Sync(SyncRequest),
+    /// Have this run beside the disk thread and return the outcome as [`ReplicaInput::Compacted`].
+    Compact(Box<CompactionJob>),
     /// The log directory can no longer be trusted: nothing in it is retried.
     FailDirectory(String),
     /// This replica must be rebuilt from disk.
@@ -175,6 +189,10 @@ messages! {
             Synced(SyncOutcome),
             /// Time to delete what retention no longer wants.
             Retain,
+            /// Time to compact, if enough has been superseded.
+            Compact,
+            /// A compaction has ended.
+            Compacted(Box<Compacted>),
         }
         data {
             /// Append a batch.
