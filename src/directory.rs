@@ -10,8 +10,8 @@ use madang_actors::actor_ref::{ActorRef, IncarnationRef};
 use madang_actors::host::{Arbiter, Behavior, Child, ShellContext, StartResult, SupervisorHandle};
 use madang_actors::mailbox::Capacity;
 use madang_actors::messages;
-use madang_cluster::replica::{Compacted, ReplicaMessage};
 use madang_cluster::replica::actor::Directory as ReplicaDirectory;
+use madang_cluster::replica::{Compacted, ReplicaMessage};
 use madang_storage::{Checkpoints, CompactionError, CompactionJob, LogDir, Pace, SyncPool, SyncRequest};
 use tokio::sync::Semaphore;
 
@@ -210,9 +210,7 @@ async fn run_compaction(directory: Arc<Directory>, job: CompactionJob) -> Compac
     let turn = Arc::clone(&directory.compacting).acquire_owned().await;
     let run = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        job.run(|_| {
-            if stopped.load(Ordering::Acquire) || directory.has_failed() { Pace::Stop } else { Pace::Continue }
-        })
+        job.run(|_| if stopped.load(Ordering::Acquire) || directory.has_failed() { Pace::Stop } else { Pace::Continue })
     });
     let result = run.await;
     drop(stop);
