@@ -92,7 +92,8 @@ fn segments(path: &Path) -> Result<Vec<Segment>, Failure> {
     }
     let open = |path: PathBuf| {
         let Some(base_offset) = named(&path) else {
-            return Err(Failure::new(format!("{} is not named as a segment is: 20 digits and .log", path.display())));
+            let what = format!("{} is no directory, and not named as a segment is: 20 digits and .log", path.display());
+            return Err(Failure::new(what).try_this("a partition's directory, as DATA/TOPIC-PARTITION"));
         };
         let file = disk.open(&path, OpenMode::Existing).map_err(|error| failed(&path, error))?;
         let length = file.len().map_err(|error| failed(&path, error))?;

@@ -125,7 +125,9 @@ async fn produce(args: Produce) -> Result<(), Failure> {
             Ok(record) => record,
             Err(failure) => break Err(failure),
         };
-        let bytes = record.size_in_bytes() as u64;
+        let part = |bytes: Option<usize>| bytes.unwrap_or(0) as u64;
+        let bytes =
+            part(record.key.as_ref().map(|key| key.len())) + part(record.value.as_ref().map(|value| value.len()));
         match producer.send(record).await {
             Ok(delivery) => waiting.push_back((delivery, bytes)),
             Err(error) => break Err(args.failed(&error)),
