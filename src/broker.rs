@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use madang_actors::failpoint;
 use madang_protocol::frame::{RequestHeader, RequestPrefix, decode_request_body, encode_response};
 use madang_protocol::{ApiKey, Message, Reader, Request};
 use madang_transport::{Admission, Outcome, PeerInfo, Response, Service};
@@ -109,6 +110,9 @@ impl<E: Env> Call<'_, E> {
     }
 
     async fn run(&self, reader: &mut Reader<'_>) -> Admission {
+        if failpoint::hit("connection", self.key.api().name).is_some() {
+            panic!("planted: a connection handles {}", self.key.api().name);
+        }
         if self.key == ApiKey::Produce {
             return self.produce(reader).await;
         }

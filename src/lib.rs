@@ -10,6 +10,8 @@ pub mod cli;
 mod connections;
 pub mod directory;
 pub mod env;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 pub mod fetch_sessions;
 pub mod follower;
 pub mod node_env;
