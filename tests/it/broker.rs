@@ -1,11 +1,78 @@
 //! A broker as a real process, for the tests: started from the built binary, killed by its process id.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+/// How long an orderly end may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a broker is started.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    command: Command,
+    log: Option<PathBuf>,
+}
+
+impl Launch {
+    /// `madang start` of the built binary, or of the one that MADANG_TEST_BINARY names.
+    pub(crate) fn new(data: &Path) -> Self {
+        let binary = std::env::var("MADANG_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_madang").to_owned());
+        let mut command = Command::new(binary);
+        command.arg("start").arg("--data").arg(data).args(["--set", "madang.admin.listener=127.0.0.1:0"]);
+        Self { command, log: None }
+    }
+
+    /// Sets one key.
+    pub(crate) fn set(mut self, setting: &str) -> Self {
+        self.command.args(["--set", setting]);
+        self
+    }
+
+    /// Sets one variable of its environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Appends what it logs to a file instead of the test's own standard error.
+    pub(crate) fn log_to(mut self, path: &Path) -> Self {
+        self.log = Some(path.to_owned());
+        self
+    }
+
+    /// Starts it and waits until it says that it listens.
+    pub(crate) fn start(self, listen: &str) -> Broker {
+        self.try_start(listen).expect("the broker says where it listens")
+    }
+
+    /// Starts it; nothing if it ends before it listens.
+    pub(crate) fn try_start(mut self, listen: &str) -> Option<Broker> {
+        let log = self.log.map_or_else(Stdio::inherit, |path| {
+            Stdio::from(File::options().create(true).append(true).open(path).expect("the log can be written"))
+        });
+        self.command.args(["--listen", listen]).stdout(Stdio::piped()).stderr(log);
+        let mut child = self.command.spawn().expect("the binary starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (mut address, mut admin) = (None, None);
+        while address.is_none() || admin.is_none() {
+            let Some(Ok(line)) = lines.next() else {
+                child.wait().expect("the broker can be waited for");
+                return None;
+            };
+            address = address.or_else(|| line.trim().strip_prefix("Kafka listener").map(|rest| rest.trim().to_owned()));
+            admin = admin.or_else(|| line.trim().strip_prefix("admin").map(|rest| rest.trim().to_owned()));
+        }
+        // What it prints later must not block it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Broker { child, address: address.unwrap_or_default(), admin: admin.unwrap_or_default() })
+    }
+}
 
 /// A running `madang start`. Dropping it kills the process.
 #[derive(Debug)]
@@ -25,27 +92,17 @@ impl Broker {
 
     /// Starts a broker on a given address.
     pub(crate) fn start_on(data: &Path, listen: &str, settings: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_madang"));
-        command.arg("start").arg("--data").arg(data).args(["--listen", listen]);
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the binary starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let (mut address, mut admin) = (None, None);
-        while address.is_none() || admin.is_none() {
-            let line = lines.next().expect("the broker says where it listens").expect("its output is text");
-            address = address.or_else(|| line.trim().strip_prefix("Kafka listener").map(|rest| rest.trim().to_owned()));
-            admin = admin.or_else(|| line.trim().strip_prefix("admin").map(|rest| rest.trim().to_owned()));
-        }
-        // What it prints later must not block it.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address: address.unwrap_or_default(), admin: admin.unwrap_or_default() }
+        settings.iter().fold(Launch::new(data), |launch, setting| launch.set(setting)).start(listen)
     }
 
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().expect("the broker can be waited for").is_none()
     }
 
     /// `kill -9`, and waits until the process is gone.
@@ -57,7 +114,7 @@ impl Broker {
     /// Asks for an orderly end and returns whether it came with exit code 0 within 30 s.
     pub(crate) fn stop(mut self) -> bool {
         self.signal(Signal::TERM);
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + STOP_TIMEOUT;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("the broker can be waited for") {
                 return status.success();
@@ -65,6 +122,18 @@ impl Broker {
             std::thread::sleep(Duration::from_millis(5));
         }
         false
+    }
+
+    /// The body of a page of the admin listener.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let host = self.admin.strip_prefix("http://").unwrap_or(&self.admin);
+        let mut stream = TcpStream::connect(host).expect("the admin listener accepts");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("the admin listener reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("the admin listener answers");
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,0 +1,100 @@
+//! librdkafka's consumer groups: sharing, rebalances, committed offsets, restarts.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::FutureRecord;
+
+use crate::client::{PATIENCE, Yard, run};
+use crate::load::poll;
+
+const PARTITIONS: i32 = 4;
+
+fn fill(yard: &Yard, topic: &str, from: i32, to: i32) {
+    let producer = yard.producer(&[("linger.ms", "5")]);
+    run(async {
+        let sent = (from..to).map(|number| {
+            let producer = &producer;
+            async move {
+                let value = number.to_string();
+                let record = FutureRecord::<str, str>::to(topic).partition(number % PARTITIONS).payload(&value);
+                producer.send(record, PATIENCE).await.expect("acknowledged");
+            }
+        });
+        futures_util::future::join_all(sent).await;
+    });
+}
+
+fn member(yard: &Yard, topic: &str, strategy: &str) -> BaseConsumer {
+    let pairs = [
+        ("group.id", "workers"),
+        ("auto.offset.reset", "earliest"),
+        ("enable.auto.commit", "false"),
+        ("session.timeout.ms", "6000"),
+        ("heartbeat.interval.ms", "200"),
+        ("partition.assignment.strategy", strategy),
+    ];
+    let consumer: BaseConsumer = yard.config(&pairs).create().expect("a consumer");
+    consumer.subscribe(&[topic]).expect("subscribed");
+    consumer
+}
+
+fn number(message: &impl Message) -> i32 {
+    String::from_utf8_lossy(message.payload().unwrap_or_default()).parse().expect("a number")
+}
+
+/// Polls every member until `count` numbers came; gives all that came.
+fn take(members: &[&BaseConsumer], count: usize) -> BTreeSet<i32> {
+    let mut numbers = BTreeSet::new();
+    let deadline = Instant::now() + PATIENCE;
+    while numbers.len() < count {
+        assert!(Instant::now() < deadline, "{} of {count} records came", numbers.len());
+        for member in members {
+            if let Some(Ok(message)) = member.poll(Duration::from_millis(5)) {
+                numbers.insert(number(&message));
+            }
+        }
+    }
+    numbers
+}
+
+/// How many partitions each member has.
+fn shares(members: &[&BaseConsumer]) -> Vec<usize> {
+    for member in members {
+        drop(member.poll(Duration::from_millis(5)));
+    }
+    members.iter().map(|member| member.assignment().map_or(0, |list| list.count())).collect()
+}
+
+fn shares_and_hands_over(strategy: &str) {
+    let yard = Yard::open(&[&format!("num.partitions={PARTITIONS}"), "group.initial.rebalance.delay.ms=0"]);
+    fill(&yard, "work", 0, 40);
+    let first = member(&yard, "work", strategy);
+    assert_eq!(take(&[&first], 40), (0..40).collect());
+    first.commit_consumer_state(CommitMode::Sync).expect("committed");
+    let second = member(&yard, "work", strategy);
+    assert!(poll(PATIENCE, || shares(&[&first, &second]) == [2, 2]), "{strategy}: two members share");
+    fill(&yard, "work", 40, 80);
+    assert_eq!(take(&[&first, &second], 40), (40..80).collect(), "{strategy}: what was committed does not come again");
+    first.commit_consumer_state(CommitMode::Sync).expect("committed");
+    second.commit_consumer_state(CommitMode::Sync).expect("committed");
+    drop(second);
+    assert!(poll(PATIENCE, || shares(&[&first]) == [4]), "{strategy}: the one that stays takes all");
+    drop(first);
+    let yard = yard.reopen();
+    fill(&yard, "work", 80, 90);
+    let third = member(&yard, "work", strategy);
+    assert_eq!(take(&[&third], 10), (80..90).collect(), "{strategy}: the group goes on after a restart");
+}
+
+#[test]
+fn two_members_share_and_hand_over_and_the_group_survives_a_restart() {
+    shares_and_hands_over("range");
+}
+
+#[test]
+fn cooperative_members_share_and_hand_over() {
+    shares_and_hands_over("cooperative-sticky");
+}
