@@ -110,9 +110,9 @@ impl FileBody {
         self.change(Pending::Truncate(usize::try_from(length).unwrap_or(0)));
     }
 
-    pub(crate) fn read(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, position: u64, buffer: &mut [u8], ignore_unreadable: bool) -> io::Result<usize> {
         let end = position + buffer.len() as u64;
-        if self.unreadable.iter().any(|range| range.start < end && position < range.end) {
+        if !ignore_unreadable && self.unreadable.iter().any(|range| range.start < end && position < range.end) {
             return Err(io::Error::other("the device cannot read these sectors"));
         }
         let from = usize::try_from(position).unwrap_or(usize::MAX).min(self.visible.len());

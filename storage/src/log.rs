@@ -388,12 +388,18 @@ impl Log {
         let Some(last) = count.checked_sub(1).and_then(|last| self.sealed.get(last)) else { return Ok(0) };
         self.set_log_start_offset(last.summary.next_offset)?;
         let gone: Vec<Arc<SealedSegment>> = self.sealed.iter().take(count).cloned().collect();
-        self.sealed = self.sealed.iter().skip(count).cloned().collect();
-        // Oldest first: a crash between two leaves no hole.
+        // Oldest first: a crash between two leaves no hole. What could not go stays known, so that it goes before any newer one.
+        let mut removed = 0;
+        let mut result = Ok(());
         for segment in &gone {
-            self.unlink(segment.base_offset)?;
+            result = self.unlink(segment.base_offset);
+            if result.is_err() {
+                break;
+            }
+            removed += 1;
         }
-        Ok(count)
+        self.sealed = self.sealed.iter().skip(removed).cloned().collect();
+        result.map(|()| removed)
     }
 
     /// Removes a segment's files, the batches first: what is left over then is a side file without a segment.
