@@ -2,6 +2,7 @@
 
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
 mod broker;
+mod cli;
 mod client;
 mod client_admin;
 mod client_groups;
