@@ -284,9 +284,6 @@ impl FetchSessions {
         answers: &[(PartitionKey, Answered)],
         mut random: impl FnMut() -> u64,
     ) -> i32 {
-        if plan.partitions.is_empty() {
-            return 0;
-        }
         let mut sessions = lock(&self.sessions);
         if sessions.len() >= self.slots && !Self::evict(&mut sessions, now) {
             return 0;

@@ -6,7 +6,7 @@ use madang_protocol::messages::create_partitions::{
 };
 use madang_protocol::types::NodeId;
 
-use crate::apis::proposals::{ask, timeout, wire};
+use crate::apis::proposals::{ask, first_of_each, timeout};
 use crate::env::Env;
 
 /// Answers one request.
@@ -24,6 +24,7 @@ pub async fn handle<E: Env>(env: &E, request: CreatePartitionsRequest<'_>) -> Cr
         Ok(results) => names.into_iter().zip(results).map(|(name, result)| answer(name, result)).collect(),
         Err(error) => names.into_iter().map(|name| answer(name, Err(error.clone()))).collect(),
     };
+    let results = first_of_each(results, |result: &CreatePartitionsTopicResult<'_>| result.name.to_string());
     CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
 }
 
@@ -37,6 +38,10 @@ fn more(topic: &CreatePartitionsTopic<'_>) -> MorePartitions {
 }
 
 fn answer(name: String, result: ApiResult<()>) -> CreatePartitionsTopicResult<'static> {
-    let (error_code, error_message) = result.map_or_else(|error| wire(&error), |()| (0, None));
+    let (error_code, error_message) = match result {
+        Ok(()) => (0, None),
+        // As in Kafka, a text only where it says more than the code.
+        Err(error) => (error.error.code(), error.message.map(|text| text.to_string().into())),
+    };
     CreatePartitionsTopicResult { name: name.into(), error_code, error_message }
 }

@@ -9,7 +9,7 @@ use madang_protocol::messages::create_topics::{
 };
 use madang_protocol::types::NodeId;
 
-use crate::apis::proposals::{ask, timeout, wire};
+use crate::apis::proposals::{ask, first_of_each, timeout, wire};
 use crate::env::Env;
 
 /// Answers one request.
@@ -28,6 +28,7 @@ pub async fn handle<E: Env>(env: &E, request: CreateTopicsRequest<'_>) -> Create
         Ok(results) => names.into_iter().zip(results).map(|(name, result)| answer(env, name, result)).collect(),
         Err(error) => names.into_iter().map(|name| answer(env, name, Err(error.clone()))).collect(),
     };
+    let topics = first_of_each(topics, |topic: &CreatableTopicResult<'_>| topic.name.to_string());
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 
@@ -55,6 +56,7 @@ fn answer<E: Env>(env: &E, name: String, result: ApiResult<CreatedTopic>) -> Cre
                 topic_id: created.topic_id,
                 num_partitions: created.partitions,
                 replication_factor: created.replication_factor,
+                error_message: None,
                 configs: Some(described.into_iter().map(config).collect()),
                 ..CreatableTopicResult::default()
             }

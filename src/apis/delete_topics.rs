@@ -2,10 +2,12 @@
 
 use madang_cluster::controller::{ApiResult, DeletedTopic, Outcome, Proposal, TopicRef};
 use madang_protocol::error_code::ErrorCode;
-use madang_protocol::messages::delete_topics::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
+use madang_protocol::messages::delete_topics::{
+    DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
+};
 use madang_protocol::types::TopicId;
 
-use crate::apis::proposals::{ask, timeout, wire};
+use crate::apis::proposals::{ask, first_of_each, timeout, wire};
 use crate::env::Env;
 
 /// The first version that names topics in entries of their own.
@@ -15,9 +17,13 @@ const DISABLED: i16 = 3;
 
 /// Answers one request.
 pub async fn handle<E: Env>(env: &E, request: DeleteTopicsRequest<'_>, version: i16) -> DeleteTopicsResponse<'static> {
+    let mut refused = Vec::new();
     let topics: Vec<TopicRef> = if version >= ENTRIES {
         let reference = |name: Option<&str>, id| name.map_or(TopicRef::Id(id), |name| TopicRef::Name(name.to_owned()));
-        request.topics.iter().map(|topic| reference(topic.name.as_deref(), topic.topic_id)).collect()
+        let both = |topic: &&DeleteTopicState<'_>| topic.name.is_some() && !topic.topic_id.is_zero();
+        refused.extend(request.topics.iter().filter(both).map(named_twice));
+        let rest = request.topics.iter().filter(|topic| !both(topic));
+        rest.map(|topic| reference(topic.name.as_deref(), topic.topic_id)).collect()
     } else {
         request.topic_names.iter().map(|name| TopicRef::Name(name.to_string())).collect()
     };
@@ -31,11 +37,23 @@ pub async fn handle<E: Env>(env: &E, request: DeleteTopicsRequest<'_>, version: 
         let error = if version >= DISABLED { ErrorCode::TopicDeletionDisabled } else { ErrorCode::InvalidRequest };
         Err(error.into())
     };
-    let responses = match results {
+    let mut responses: Vec<_> = match results {
         Ok(results) => topics.into_iter().zip(results).map(|(topic, result)| answer(topic, result)).collect(),
         Err(error) => topics.into_iter().map(|topic| answer(topic, Err(error.clone()))).collect(),
     };
+    responses.extend(refused);
+    let responses = first_of_each(responses, |one: &DeletableTopicResult<'_>| (one.name.clone(), one.topic_id));
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
+}
+
+/// A topic that is asked for by name and by id, which may not be the same one.
+fn named_twice(topic: &DeleteTopicState<'_>) -> DeletableTopicResult<'static> {
+    DeletableTopicResult {
+        name: topic.name.as_deref().map(|name| name.to_owned().into()),
+        topic_id: topic.topic_id,
+        error_code: ErrorCode::InvalidRequest.code(),
+        error_message: Some("You may not specify both topic name and topic id.".into()),
+    }
 }
 
 fn answer(topic: TopicRef, result: ApiResult<DeletedTopic>) -> DeletableTopicResult<'static> {

@@ -22,11 +22,14 @@ pub fn handle<E: Env>(env: &E, request: DescribeConfigsRequest<'_>) -> DescribeC
     let results = request.resources.iter().map(|resource| {
         let described = describe(env, resource);
         let (error_code, error_message, configs) = match described {
-            Ok(configs) => (0, None, configs),
+            Ok(configs) => (0, Some("".into()), configs),
             Err((error, message)) => (error.code(), Some(message.into()), Vec::new()),
         };
-        let wanted: Option<HashSet<&str>> =
-            resource.configuration_keys.as_ref().map(|keys| keys.iter().map(|key| &**key).collect());
+        let wanted: Option<HashSet<&str>> = resource
+            .configuration_keys
+            .as_ref()
+            .filter(|keys| !keys.is_empty())
+            .map(|keys| keys.iter().map(|key| &**key).collect());
         let configs = configs
             .into_iter()
             .filter(|config| wanted.as_ref().is_none_or(|wanted| wanted.contains(config.name.as_str())))

@@ -31,7 +31,7 @@ pub async fn handle<E: Env>(
         let described = ask(env, group, describe, TIMEOUT, take).await;
         let described = described.unwrap_or_else(|error| Described::none((&**group).into(), error, None, ""));
         let mut described = respond(described, version);
-        if request.include_authorized_operations {
+        if request.include_authorized_operations && described.error_code == 0 {
             described.authorized_operations = operations::GROUP;
         }
         groups.push(described);

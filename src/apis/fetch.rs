@@ -7,13 +7,11 @@ use std::time::Duration;
 use madang_actors::clock::Mono;
 use madang_actors::waiters::Waiter;
 use madang_cluster::replica::{ReplicaHandle, ReplicaSnapshot};
-use madang_protocol::compression::Codec;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use madang_protocol::payload::Payload;
-use madang_protocol::record_batch::Batches;
 use madang_protocol::types::{LeaderEpoch, Offset};
 use madang_storage::ReadError;
 
@@ -23,12 +21,13 @@ use crate::fetch_sessions::{Answered, FetchPlan, PartitionFetch, PartitionKey, S
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 13;
-/// The first version whose zstd batches the client can read.
-const ZSTD: i16 = 10;
 /// The first version that has room for leader hints' addresses.
 const ENDPOINTS: i16 = 16;
 /// Kafka's limit of a wait that a client may ask for is its own; ours keeps a parked request from outliving a connection.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+const READ_UNCOMMITTED: i8 = 0;
+const READ_COMMITTED: i8 = 1;
 
 /// How often a read is tried through a newer snapshot.
 const STALE_READS: usize = 3;
@@ -46,6 +45,7 @@ struct Read {
 }
 
 impl Read {
+    /// As Kafka does, an error says nothing of the log: no watermark, no log start.
     fn failed(error: ErrorCode) -> Self {
         Self {
             error,
@@ -58,12 +58,12 @@ impl Read {
         }
     }
 
-    fn of(snapshot: &ReplicaSnapshot, error: ErrorCode) -> Self {
+    fn of(snapshot: &ReplicaSnapshot) -> Self {
         Self {
             high_watermark: snapshot.high_watermark.0,
             last_stable_offset: snapshot.last_stable_offset.0,
             log_start_offset: snapshot.view.log_start_offset().0,
-            ..Self::failed(error)
+            ..Self::failed(ErrorCode::None)
         }
     }
 
@@ -98,8 +98,10 @@ pub async fn handle<E: Env>(env: &E, request: FetchRequest<'_>, version: i16) ->
     let limits = Limits {
         version,
         max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(env.config().fetch_max_bytes),
-        read_committed: request.isolation_level == 1,
+        read_committed: request.isolation_level == READ_COMMITTED,
     };
+    let unknown_isolation = !(READ_UNCOMMITTED..=READ_COMMITTED).contains(&request.isolation_level);
+    let senseless = request.max_bytes < 0 || unknown_isolation;
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
     let deadline = env.now() + wait;
@@ -107,8 +109,16 @@ pub async fn handle<E: Env>(env: &E, request: FetchRequest<'_>, version: i16) ->
         Ok(plan) => plan,
         Err(error) => return refused(error),
     };
-    let reads = read_until_enough(env, &plan, limits, min_bytes, deadline).await;
-    respond(env, &plan, reads, version)
+    let reads = if senseless {
+        plan.partitions.iter().map(|_| Read::failed(ErrorCode::UnknownServerError)).collect()
+    } else {
+        read_until_enough(env, &plan, limits, min_bytes, deadline).await
+    };
+    let mut response = respond(env, &plan, reads, limits);
+    if unknown_isolation {
+        response.error_code = ErrorCode::UnknownServerError.code();
+    }
+    response
 }
 
 fn refused(error: ErrorCode) -> FetchResponse<'static> {
@@ -212,7 +222,7 @@ fn read_one(handle: &ReplicaHandle, fetch: &PartitionFetch, limits: Limits, left
         match read_through(&snapshot, fetch, limits, left, first) {
             Some(found) => return found,
             // The segment went while it was looked at; a newer snapshot knows.
-            None => read = Read::of(&snapshot, ErrorCode::KafkaStorageError),
+            None => read = Read::failed(ErrorCode::KafkaStorageError),
         }
     }
     read
@@ -229,30 +239,24 @@ fn read_through(
     if fetch.last_fetched_epoch >= 0 {
         match diverging(snapshot, fetch) {
             Ok(None) => {}
-            Ok(Some(end)) => return Some(Read { diverging: Some(end), ..Read::of(snapshot, ErrorCode::None) }),
-            Err(error) => return Some(Read::of(snapshot, error)),
+            Ok(Some(end)) => return Some(Read { diverging: Some(end), ..Read::of(snapshot) }),
+            Err(error) => return Some(Read::failed(error)),
         }
     }
+    let Ok(asked) = usize::try_from(fetch.max_bytes) else {
+        return Some(Read::failed(ErrorCode::UnknownServerError));
+    };
     let upper = if limits.read_committed { snapshot.last_stable_offset } else { snapshot.high_watermark };
-    let partition_limit = usize::try_from(fetch.max_bytes).unwrap_or(0).min(left);
+    let partition_limit = asked.min(left);
     Some(match snapshot.view.read(Offset(fetch.fetch_offset), upper, partition_limit, first) {
-        Ok(found) if limits.version < ZSTD && has_zstd(&found.records) => {
-            Read::of(snapshot, ErrorCode::UnsupportedCompressionType)
-        }
-        Ok(found) => Read { records: found.records, ..Read::of(snapshot, ErrorCode::None) },
-        Err(ReadError::OutOfRange { .. }) => Read::of(snapshot, ErrorCode::OffsetOutOfRange),
+        Ok(found) => Read { records: found.records, ..Read::of(snapshot) },
+        Err(ReadError::OutOfRange { .. }) => Read::failed(ErrorCode::OffsetOutOfRange),
         Err(ReadError::Stale) => return None,
         Err(ReadError::Io(error)) => {
             tracing::error!(%error, "log cannot be read");
-            Read::of(snapshot, ErrorCode::KafkaStorageError)
+            Read::failed(ErrorCode::KafkaStorageError)
         }
     })
-}
-
-/// Whether a client that cannot read zstd would be given some. Only versions below 10 pay for the look.
-fn has_zstd(records: &Payload) -> bool {
-    let Ok(bytes) = records.read() else { return false };
-    Batches::new(&bytes).filter_map(Result::ok).any(|batch| batch.header.codec() == Ok(Codec::Zstd))
 }
 
 /// Where the client's log and ours part, if they do (KIP-595's truncation on fetch).
@@ -262,7 +266,7 @@ fn diverging(snapshot: &ReplicaSnapshot, fetch: &PartitionFetch) -> Result<Optio
     Ok((epoch < asked || end < Offset(fetch.fetch_offset)).then_some((epoch, end)))
 }
 
-fn respond<E: Env>(env: &E, plan: &FetchPlan, reads: Vec<Read>, version: i16) -> FetchResponse<'static> {
+fn respond<E: Env>(env: &E, plan: &FetchPlan, reads: Vec<Read>, limits: Limits) -> FetchResponse<'static> {
     let answers: Vec<(PartitionKey, Answered)> =
         plan.partitions.iter().zip(&reads).map(|((key, _), read)| (key.clone(), read.answered())).collect();
     let (session_id, sent) = env.fetch_sessions().finish(env.now(), plan, &answers, || env.random());
@@ -272,12 +276,12 @@ fn respond<E: Env>(env: &E, plan: &FetchPlan, reads: Vec<Read>, version: i16) ->
             continue;
         }
         if let Some(hint) = &read.hint
-            && version >= ENDPOINTS
+            && limits.version >= ENDPOINTS
             && !response.node_endpoints.iter().any(|endpoint| endpoint.node_id == hint.leader.0)
         {
             response.node_endpoints.push(endpoint(hint));
         }
-        topic_of(&mut response, &key.topic).partitions.push(partition_data(key.partition, read));
+        topic_of(&mut response, &key.topic).partitions.push(partition_data(key.partition, read, limits));
     }
     response
 }
@@ -309,13 +313,14 @@ fn topic_of<'r>(response: &'r mut FetchResponse<'static>, topic: &TopicKey) -> &
     &mut response.responses[last]
 }
 
-fn partition_data(partition_index: i32, read: Read) -> PartitionData {
+fn partition_data(partition_index: i32, read: Read, limits: Limits) -> PartitionData {
     let mut data = PartitionData {
         partition_index,
         error_code: read.error.code(),
         high_watermark: read.high_watermark,
         last_stable_offset: read.last_stable_offset,
         log_start_offset: read.log_start_offset,
+        aborted_transactions: lists_aborted(read.error, limits).then(Vec::new),
         // Never null: librdkafka 2.0.2 drops the rest of an answer that has a null here.
         records: Some(read.records),
         ..PartitionData::default()
@@ -327,4 +332,37 @@ fn partition_data(partition_index: i32, read: Read) -> PartitionData {
         data.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.epoch.0 };
     }
     data
+}
+
+/// Whether the list of aborted transactions is there, if empty, and not null: to those who read what is committed, and, as
+/// Kafka answers it before it looks at the isolation, for a topic that is not known.
+const fn lists_aborted(error: ErrorCode, limits: Limits) -> bool {
+    match error {
+        ErrorCode::None => limits.read_committed,
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aborted_transactions_are_null_unless_only_what_is_committed_is_read() {
+        let limits = |read_committed| Limits { version: 12, max_bytes: 0, read_committed };
+        let data = |error, committed| partition_data(0, Read::failed(error), limits(committed)).aborted_transactions;
+        assert_eq!(data(ErrorCode::None, false), None);
+        assert_eq!(data(ErrorCode::None, true), Some(Vec::new()));
+        assert_eq!(data(ErrorCode::OffsetOutOfRange, true), None);
+        assert_eq!(data(ErrorCode::UnknownTopicOrPartition, false), Some(Vec::new()));
+    }
+
+    #[test]
+    fn an_error_tells_no_watermarks() {
+        let limits = Limits { version: 12, max_bytes: 0, read_committed: false };
+        let data = partition_data(3, Read::failed(ErrorCode::OffsetOutOfRange), limits);
+        assert_eq!((data.high_watermark, data.last_stable_offset, data.log_start_offset), (-1, -1, -1));
+        assert_eq!(data.records, Some(Payload::default()));
+    }
 }

@@ -15,6 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn handle<E: Env>(env: &E, request: &InitProducerIdRequest<'_>) -> InitProducerIdResponse {
     let outcome = match request.transactional_id {
         Some(_) => Err(ErrorCode::InvalidRequest),
+        // One without the other says nothing (KIP-360).
+        None if (request.producer_id == -1) != (request.producer_epoch == -1) => Err(ErrorCode::InvalidRequest),
         None => producer_ids::next(env, env.now() + TIMEOUT).await,
     };
     match outcome {

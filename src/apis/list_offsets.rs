@@ -32,16 +32,21 @@ const NOT_FOUND: Found = (Offset::NONE, -1, LeaderEpoch::NONE);
 /// Answers one request.
 pub fn handle<E: Env>(env: &E, request: &ListOffsetsRequest<'_>, version: i16) -> ListOffsetsResponse<'static> {
     let read_committed = request.isolation_level == 1;
+    let unknown_isolation = !(0..=1).contains(&request.isolation_level);
     let duplicates = duplicates(request);
+    let mut answered = HashSet::new();
     let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
         name: topic.name.to_string().into(),
         partitions: topic
             .partitions
             .iter()
+            .filter(|asked| answered.insert((&*topic.name, asked.partition_index)))
             .map(|asked| {
                 let twice = duplicates.contains(&(&*topic.name, asked.partition_index));
                 let found = if twice {
                     Err(ErrorCode::InvalidRequest)
+                } else if unknown_isolation {
+                    Err(ErrorCode::UnknownServerError)
                 } else {
                     find(env, &topic.name, asked, version, read_committed)
                 };

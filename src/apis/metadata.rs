@@ -1,6 +1,6 @@
 //! Metadata: brokers, topics, leaders. May create a topic that a client has asked for by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ pub fn handle<E: Env>(
     request: &MetadataRequest<'_>,
     version: i16,
 ) -> MetadataResponse<'static> {
+    if let Some(refused) = refused(request, version) {
+        return refused;
+    }
     let image = env.image();
     let mut response = MetadataResponse {
         brokers: brokers(&image, client),
@@ -39,7 +42,9 @@ pub fn handle<E: Env>(
     match asked(request, version) {
         None => response.topics.extend(image.topics().map(|topic| described(&image, topic))),
         Some(topics) => {
-            for topic in topics {
+            // A topic that is asked for twice is described once.
+            let mut seen = HashSet::new();
+            for topic in topics.iter().filter(|topic| seen.insert((topic.name.as_deref(), topic.topic_id))) {
                 response.topics.push(one(&image, topic, version, &mut missing));
             }
         }
@@ -65,6 +70,28 @@ fn asked<'r, 'a>(request: &'r MetadataRequest<'a>, version: i16) -> Option<&'r [
         Some(topics) => Some(topics),
         None => None,
     }
+}
+
+/// The answer to a request that asks for a topic in a way that its version does not have: every topic fails and nothing else is said.
+fn refused(request: &MetadataRequest<'_>, version: i16) -> Option<MetadataResponse<'static>> {
+    let topics = request.topics.as_deref()?;
+    let nameless = |topic: &MetadataRequestTopic<'_>| topic.name.is_none();
+    let error = if version < BY_ID && topics.iter().any(|topic| nameless(topic) || !topic.topic_id.is_zero()) {
+        ErrorCode::InvalidRequest
+    } else if topics.iter().any(|topic| nameless(topic) && topic.topic_id.is_zero()) {
+        ErrorCode::UnknownServerError
+    } else {
+        return None;
+    };
+    let failed = topics.iter().map(|topic| failed(topic.name.as_deref().or(Some("")), topic.topic_id, error));
+    // Only a failure that nobody foresaw is told at the top too.
+    let top = if error == ErrorCode::UnknownServerError { error.code() } else { 0 };
+    Some(MetadataResponse {
+        topics: failed.collect(),
+        controller_id: -1,
+        error_code: top,
+        ..MetadataResponse::default()
+    })
 }
 
 fn brokers(image: &MetadataImage, client: &Client) -> Vec<MetadataResponseBroker<'static>> {
@@ -156,4 +183,26 @@ fn create_in_background<E: Env>(env: &E, names: BTreeSet<Arc<str>>) {
         // Whatever went wrong, the client's next request finds out.
         drop(created.await);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(name: Option<&'static str>, topic_id: TopicId) -> MetadataRequest<'static> {
+        let topic = MetadataRequestTopic { topic_id, name: name.map(Into::into) };
+        MetadataRequest { topics: Some(vec![topic]), ..MetadataRequest::default() }
+    }
+
+    #[test]
+    fn a_topic_is_asked_for_by_id_from_version_12_on() {
+        let id = TopicId::from_random(7, 9);
+        let code =
+            |request: &MetadataRequest<'_>, version| refused(request, version).map(|all| all.topics[0].error_code);
+        assert_eq!(code(&asking(None, id), 11), Some(ErrorCode::InvalidRequest.code()));
+        assert_eq!(code(&asking(None, id), 12), None);
+        assert_eq!(code(&asking(None, TopicId::ZERO), 12), Some(ErrorCode::UnknownServerError.code()));
+        assert_eq!(code(&asking(Some("t"), TopicId::ZERO), 10), None);
+        assert_eq!(code(&asking(Some("t"), TopicId::ZERO), 0), None);
+    }
 }

@@ -34,5 +34,12 @@ pub fn handle<E: Env>(env: &E, request: &OffsetForLeaderEpochRequest<'_>) -> Off
 fn find<E: Env>(env: &E, key: &TopicKey, asked: &OffsetForLeaderPartition) -> Result<(LeaderEpoch, Offset), ErrorCode> {
     let handle = locate::replica(env, key, asked.partition).map_err(|(error, _)| error)?;
     let snapshot = handle.snapshot_for(LeaderEpoch(asked.current_leader_epoch))?;
-    Ok(snapshot.end_offset_for_epoch(LeaderEpoch(asked.leader_epoch)).unwrap_or((LeaderEpoch::NONE, Offset::NONE)))
+    let epoch = LeaderEpoch(asked.leader_epoch);
+    Ok(snapshot.end_offset_for_epoch(epoch).unwrap_or_else(|| {
+        let before_all = snapshot.view.leader_epochs().entries().first().filter(|first| epoch < first.epoch);
+        match before_all {
+            Some(first) if epoch != LeaderEpoch::NONE => (epoch, first.start_offset),
+            _ => (LeaderEpoch::NONE, Offset::NONE),
+        }
+    }))
 }

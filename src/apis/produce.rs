@@ -1,6 +1,7 @@
 //! Produce: validates each batch, hands all of them to their replicas at once, and answers when every one is acknowledged.
 //! A definite error leaves here only if nothing was appended.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +12,11 @@ use madang_cluster::replica::{AppendResult, Appended, Refused, ReplicaHandle, Re
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse,
-    ProduceRequest, ProduceResponse, TopicProduceResponse,
+    ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use madang_protocol::payload::Payload;
-use madang_protocol::record_batch::{BatchRejection, validate_produced};
+use madang_protocol::record_batch::{BatchRejection, layout, validate_produced};
+use madang_protocol::types::LeaderEpoch;
 
 use crate::apis::locate::{self, Hint};
 use crate::env::{Client, Env};
@@ -42,7 +44,7 @@ pub enum Produced {
 /// A partition's outcome, now or later.
 enum Outcome {
     Known(PartitionProduceResponse<'static>, Option<Hint>),
-    Pending(i32, Answer<AppendResult>),
+    Pending(i32, ReplicaHandle, Answer<AppendResult>),
 }
 
 struct TopicOutcome {
@@ -62,19 +64,28 @@ pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>
         -1 => Ok(RequiredAcks::All),
         _ => Err(ErrorCode::InvalidRequiredAcks),
     };
-    let acks = if request.transactional_id.is_some() { Err(ErrorCode::InvalidTxnState) } else { acks };
+    let acks = match request.transactional_id {
+        Some(_) => Err(ErrorCode::InvalidTxnState),
+        None if has_transactional(&request) => Err(ErrorCode::TransactionalIdAuthorizationFailed),
+        None => acks,
+    };
+    let overridden = overridden(&request, version);
+    let mut overridden = overridden.into_iter();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
         let key = if version >= BY_ID { TopicKey::Id(topic.topic_id) } else { TopicKey::Name((&*topic.name).into()) };
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
+            if overridden.next().unwrap_or(false) {
+                continue;
+            }
             let index = data.index;
             let enqueued = match acks {
                 Ok(acks) => enqueue(env, client, &key, data, version, acks, deadline).await,
                 Err(error) => Err((Refusal::from(error), None)),
             };
             partitions.push(match enqueued {
-                Ok(answer) => Outcome::Pending(index, answer),
+                Ok((handle, answer)) => Outcome::Pending(index, handle, answer),
                 Err((refusal, hint)) => Outcome::Known(refused(index, refusal, version), hint),
             });
         }
@@ -91,11 +102,39 @@ struct Refusal {
     error: ErrorCode,
     message: Option<String>,
     records: Vec<(i32, Option<String>)>,
+    /// Where the log starts, which the answer says if the log is why: -1 for every other reason.
+    log_start_offset: i64,
+}
+
+impl Refusal {
+    /// The same, with the start of the log if `handle`'s log is why.
+    fn of_log(mut self, handle: &ReplicaHandle) -> Self {
+        if tells_log_start(self.error) {
+            let snapshot = handle.snapshot_for(LeaderEpoch::NONE).ok();
+            self.log_start_offset = snapshot.map_or(-1, |snapshot| snapshot.view.log_start_offset().0);
+        }
+        self
+    }
+}
+
+/// Whether an append that fails with this says where the log starts. Kafka does not for what it expects of clients in motion.
+const fn tells_log_start(error: ErrorCode) -> bool {
+    !matches!(
+        error,
+        ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::NotLeaderOrFollower
+            | ErrorCode::MessageTooLarge
+            | ErrorCode::RecordListTooLarge
+            | ErrorCode::CorruptMessage
+            | ErrorCode::KafkaStorageError
+            | ErrorCode::InvalidTopicException
+            | ErrorCode::RequestTimedOut
+    )
 }
 
 impl From<ErrorCode> for Refusal {
     fn from(error: ErrorCode) -> Self {
-        Self { error, message: None, records: Vec::new() }
+        Self { error, message: None, records: Vec::new(), log_start_offset: -1 }
     }
 }
 
@@ -106,8 +145,40 @@ impl From<BatchRejection> for Refusal {
             error: rejection.error.into(),
             message: Some(rejection.message),
             records: records.map(|one| (one.batch_index, Some(one.message.to_owned()))).collect(),
+            log_start_offset: -1,
         }
     }
+}
+
+/// Whether any batch says that it is part of a transaction. Without a transactional id nobody may write one.
+fn has_transactional(request: &ProduceRequest<'_>) -> bool {
+    let mut data = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    data.any(|data| match &data.records {
+        Some(Payload::Bytes(bytes)) => {
+            let low = bytes.get(layout::ATTRIBUTES + 1).copied().unwrap_or(0);
+            i16::from(low) & layout::TRANSACTIONAL != 0
+        }
+        _ => false,
+    })
+}
+
+/// For each partition's data, in order, whether the same partition comes again: then the last one counts, alone.
+fn overridden(request: &ProduceRequest<'_>, version: i16) -> Vec<bool> {
+    let of_topic = |topic: &'_ TopicProduceData<'_>| {
+        if version >= BY_ID { TopicKey::Id(topic.topic_id) } else { TopicKey::Name((&*topic.name).into()) }
+    };
+    let data = request.topic_data.iter().map(|topic| topic.partition_data.len()).sum::<usize>();
+    if data <= 1 {
+        return vec![false; data];
+    }
+    let mut seen = HashSet::with_capacity(data);
+    let mut overridden = Vec::with_capacity(data);
+    for topic in request.topic_data.iter().rev() {
+        let key = of_topic(topic);
+        overridden.extend(topic.partition_data.iter().rev().map(|data| !seen.insert((key.clone(), data.index))));
+    }
+    overridden.reverse();
+    overridden
 }
 
 async fn enqueue<E: Env>(
@@ -118,7 +189,7 @@ async fn enqueue<E: Env>(
     version: i16,
     acks: RequiredAcks,
     deadline: Mono,
-) -> Result<Answer<AppendResult>, (Refusal, Option<Hint>)> {
+) -> Result<(ReplicaHandle, Answer<AppendResult>), (Refusal, Option<Hint>)> {
     let handle = locate::replica(env, topic, data.index).map_err(|(error, hint)| (error.into(), hint))?;
     let refuse = |error: ErrorCode| (Refusal::from(error), None);
     if handle.is_internal() && &*client.id != ADMIN_CLIENT {
@@ -129,11 +200,13 @@ async fn enqueue<E: Env>(
         _ => Bytes::new(),
     };
     let rules = handle.produce_rules(version, env.wall());
-    let batch = validate_produced(&records, &rules).map_err(|rejection| (rejection.into(), None))?;
-    if batch.header.is_transactional() {
-        return Err(refuse(ErrorCode::InvalidTxnState));
-    }
-    send(env, &handle, batch, acks, deadline).await.map_err(refuse)
+    let batch = validate_produced(&records, &rules).map_err(|rejection| {
+        let malformed = rejection.malformed;
+        let refusal = Refusal::from(rejection);
+        (if malformed { refusal } else { refusal.of_log(&handle) }, None)
+    })?;
+    let answer = send(env, &handle, batch, acks, deadline).await.map_err(refuse)?;
+    Ok((handle, answer))
 }
 
 async fn send<E: Env>(
@@ -157,6 +230,7 @@ fn refused(index: i32, refusal: Refusal, version: i16) -> PartitionProduceRespon
         index,
         error_code: refusal.error.code(),
         base_offset: -1,
+        log_start_offset: refusal.log_start_offset,
         ..PartitionProduceResponse::default()
     };
     if version >= RECORD_ERRORS {
@@ -188,7 +262,7 @@ async fn all_appended(topics: Vec<TopicOutcome>) -> bool {
     for outcome in topics.into_iter().flat_map(|topic| topic.partitions) {
         let appended = match outcome {
             Outcome::Known(..) => false,
-            Outcome::Pending(_, answer) => answer.await.is_ok(),
+            Outcome::Pending(_, _, answer) => answer.await.is_ok(),
         };
         if !appended {
             return false;
@@ -221,12 +295,11 @@ async fn respond(topics: Vec<TopicOutcome>, version: i16) -> ProduceResponse<'st
 async fn settle(outcome: Outcome, version: i16) -> (PartitionProduceResponse<'static>, Option<Hint>) {
     match outcome {
         Outcome::Known(response, hint) => (response, hint),
-        Outcome::Pending(index, answer) => match answer.await {
+        Outcome::Pending(index, handle, answer) => match answer.await {
             Ok(appended) => (acknowledged(index, appended), None),
             Err(Refused { error, message }) => {
-                let refusal =
-                    Refusal { error, message: message.map(|message| message.to_string()), records: Vec::new() };
-                (refused(index, refusal, version), None)
+                let refusal = Refusal { message: message.map(|message| message.to_string()), ..Refusal::from(error) };
+                (refused(index, refusal.of_log(&handle), version), None)
             }
         },
     }
@@ -240,5 +313,46 @@ fn name_endpoint(response: &mut ProduceResponse<'static>, hint: &Hint) {
             port: i32::from(hint.port),
             rack: hint.rack.clone().map(Into::into),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(index: i32, low_attributes: u8) -> PartitionProduceData {
+        let mut batch = vec![0; layout::RECORDS];
+        batch[layout::ATTRIBUTES + 1] = low_attributes;
+        PartitionProduceData { index, records: Some(Payload::Bytes(batch.into())) }
+    }
+
+    fn request(topics: &[(&'static str, &[(i32, u8)])]) -> ProduceRequest<'static> {
+        let topic = |(name, all): &(&'static str, &[(i32, u8)])| TopicProduceData {
+            name: (*name).into(),
+            partition_data: all.iter().map(|&(index, attributes)| data(index, attributes)).collect(),
+            ..TopicProduceData::default()
+        };
+        ProduceRequest { topic_data: topics.iter().map(topic).collect(), ..ProduceRequest::default() }
+    }
+
+    #[test]
+    fn of_a_partition_that_comes_twice_the_last_counts() {
+        let twice = request(&[("a", &[(0, 0), (1, 0), (0, 0)]), ("b", &[(0, 0)]), ("a", &[(1, 0)])]);
+        assert_eq!(overridden(&twice, 9), [true, true, false, false, false]);
+        assert_eq!(overridden(&request(&[("a", &[(7, 0)])]), 9), [false]);
+    }
+
+    #[test]
+    fn one_transactional_batch_is_seen_among_others() {
+        assert!(!has_transactional(&request(&[("a", &[(0, 1), (1, 0x28)])])));
+        assert!(has_transactional(&request(&[("a", &[(0, 0)]), ("b", &[(0, 0), (1, 0x11)])])));
+    }
+
+    #[test]
+    fn only_what_the_log_refuses_says_where_it_starts() {
+        assert!(tells_log_start(ErrorCode::OutOfOrderSequenceNumber));
+        assert!(tells_log_start(ErrorCode::InvalidTimestamp));
+        assert!(!tells_log_start(ErrorCode::MessageTooLarge));
+        assert!(!tells_log_start(ErrorCode::CorruptMessage));
     }
 }

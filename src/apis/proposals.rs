@@ -1,6 +1,7 @@
 //! What the handlers that change metadata share: the way to the controller, and how its refusals read.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use madang_cluster::controller::{ApiError, Outcome, Proposal};
@@ -31,4 +32,20 @@ pub async fn ask<E: Env, T>(
 pub fn wire(error: &ApiError) -> (i16, Option<Cow<'static, str>>) {
     let text = error.message.as_deref().map_or_else(|| error.error.message().to_owned(), str::to_owned);
     (error.error.code(), Some(text.into()))
+}
+
+/// The first answer for each `key`: what a request names twice is refused once.
+pub fn first_of_each<T, K: Ord>(answers: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    answers.into_iter().filter(|answer| seen.insert(key(answer))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_twice_is_answered_once() {
+        assert_eq!(first_of_each(vec![(1, 'a'), (2, 'b'), (1, 'c')], |one| one.0), [(1, 'a'), (2, 'b')]);
+    }
 }

@@ -116,7 +116,7 @@ def main():
     todo, found, steps = scenarios(options.only), [], 0
 
     for address in (options.a, options.b):
-        transcript.Transcript(wire, address, run, base_time).coordinator("warm-up")
+        transcript.Transcript(wire, address, run, base_time).warm_up()
 
     def one(numbered):
         number, item = numbered

@@ -105,6 +105,14 @@ class Transcript:
             entry["Name"] = topic
         return self.send(label, "Produce", version, {"Acks": acks, "TimeoutMs": 5000, "TopicData": [entry]}, quiet=quiet, **options)
 
+    def warm_up(self):
+        """Waits until the broker has its coordinators and its first block of producer ids."""
+        self.coordinator("warm-up")
+        for _ in range(100):
+            if self.send("ids", "InitProducerId", 4, {"TransactionalId": None, "TransactionTimeoutMs": 60000}, quiet=True).get("ErrorCode") == 0:
+                return
+            time.sleep(0.1)
+
     def coordinator(self, group):
         """Waits until the group's coordinator is ready."""
         for _ in range(150):

@@ -98,7 +98,7 @@ fn describe_own(
     let describe = |key: &'static ConfigDefinition| {
         let mut synonyms = key.synonym.map_or_else(Vec::new, |synonym| places.synonyms(synonym));
         if let Some(value) = own.and_then(|own| own.get(key.name)) {
-            let value = Some(value.to_string());
+            let value = Some(value.trim().to_owned());
             synonyms.insert(0, ConfigSynonym { name: key.name.to_owned(), value, source: ConfigSource::DynamicTopic });
         }
         DescribedConfig {

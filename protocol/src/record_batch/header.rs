@@ -292,12 +292,12 @@ pub fn set_log_append_time(batch: &mut [u8], wall_ms: i64) -> Result<bool, Batch
     set_times(batch, attributes, wall_ms)
 }
 
-/// Sets `maxTimestamp`, milliseconds, and recomputes the CRC. Answers whether bytes changed.
+/// Makes the timestamps the producer's, sets `maxTimestamp`, milliseconds, and recomputes the CRC. Answers whether bytes changed.
 ///
 /// # Errors
 /// Those of [`BatchHeader::parse`]; `Torn` if the batch is not whole.
 pub fn set_max_timestamp(batch: &mut [u8], max_timestamp: i64) -> Result<bool, BatchError> {
-    let attributes = BatchHeader::parse(batch)?.attributes;
+    let attributes = BatchHeader::parse(batch)?.attributes & !layout::LOG_APPEND_TIME;
     set_times(batch, attributes, max_timestamp)
 }
 

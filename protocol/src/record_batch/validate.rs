@@ -14,6 +14,8 @@ use crate::record::{Walk, walk};
 
 /// The lowest version of Produce whose clients know zstd.
 const ZSTD_PRODUCE_VERSION: i16 = 7;
+/// The least that can follow a length, in any format: a legacy record without key and value.
+const SHORTEST_LEGACY: i32 = 14;
 /// Records that are named in one rejection; the batch fails as a whole anyway.
 const MAX_RECORD_ERRORS: usize = 100;
 
@@ -130,11 +132,17 @@ pub struct BatchRejection {
     pub message: String,
     /// The records at fault, at most 100; empty if the batch as such is.
     pub record_errors: Vec<RecordError>,
+    /// The bytes are not one batch of the one format, so it is the request that is wrong and no log was looked at.
+    pub malformed: bool,
 }
 
 impl BatchRejection {
     fn new(error: Rejection, message: impl Into<String>) -> Self {
-        Self { error, message: message.into(), record_errors: Vec::new() }
+        Self { error, message: message.into(), record_errors: Vec::new(), malformed: false }
+    }
+
+    fn malformed(message: impl Into<String>) -> Self {
+        Self { malformed: true, ..Self::new(Rejection::InvalidRecord, message) }
     }
 }
 
@@ -150,11 +158,8 @@ impl From<BatchError> for BatchRejection {
             | BatchError::Record { .. }
             | BatchError::TrailingBytes => Rejection::InvalidRecord,
         };
-        let record_errors = match error {
-            BatchError::Record { index, reason } => vec![RecordError { batch_index: index, message: reason }],
-            _ => Vec::new(),
-        };
-        Self { error: rejection, message: error.to_string(), record_errors }
+        // A batch whose records cannot be read names none of them: the client's own count of them means nothing then.
+        Self { malformed: matches!(error, BatchError::Magic(_)), ..Self::new(rejection, error.to_string()) }
     }
 }
 
@@ -164,10 +169,8 @@ impl From<BatchError> for BatchRejection {
 /// # Errors
 /// The answer that the producer gets.
 pub fn validate_produced(batch: &Bytes, rules: &ProduceRules) -> Result<ValidatedBatch, BatchRejection> {
+    let batch = &only_batch(batch)?;
     let view = BatchView::parse(batch)?;
-    if view.bytes.len() != batch.len() {
-        return Err(BatchRejection::new(Rejection::InvalidRecord, "a partition's records are exactly one batch"));
-    }
     check_size(batch.len(), rules)?;
     view.verify_crc()?;
     check_header(&view.header, rules)?;
@@ -180,6 +183,34 @@ pub fn validate_produced(batch: &Bytes, rules: &ProduceRules) -> Result<Validate
         TimestampType::LogAppendTime => (rules.now_ms, header.last_offset_delta),
     };
     Ok(ValidatedBatch { bytes, header, max_timestamp, max_timestamp_offset_delta })
+}
+
+/// The one batch of a partition's records. As Kafka reads them: what does not hold a whole batch is no batch, and what is left
+/// behind the last whole one is dropped.
+fn only_batch(records: &Bytes) -> Result<Bytes, BatchRejection> {
+    let first = whole_batch(records)?.ok_or_else(|| BatchRejection::malformed("the records hold no whole batch"))?;
+    if whole_batch(&records.slice(first..))?.is_some() {
+        return Err(BatchRejection::malformed("a partition's records are exactly one batch"));
+    }
+    Ok(records.slice(..first))
+}
+
+/// Length in bytes of the batch that `records` begin with, if all of it is there.
+fn whole_batch(records: &[u8]) -> Result<Option<usize>, BatchRejection> {
+    let Some(length) = records.get(layout::BATCH_LENGTH..).and_then(<[u8]>::first_chunk::<4>) else {
+        return Ok(None);
+    };
+    let length = i32::from_be_bytes(*length);
+    if length < SHORTEST_LEGACY {
+        return Err(BatchError::Length(length).into());
+    }
+    let Some(&magic) = records.get(layout::MAGIC) else { return Ok(None) };
+    if magic > layout::MAGIC_V2 as u8 {
+        let message = format!("record format {} is not known", magic as i8);
+        return Err(BatchRejection::new(Rejection::CorruptMessage, message));
+    }
+    let size = layout::LENGTH_PREFIX + length.unsigned_abs() as usize;
+    Ok((size <= records.len()).then_some(size))
 }
 
 fn check_size(size: usize, rules: &ProduceRules) -> Result<(), BatchRejection> {
@@ -214,15 +245,12 @@ fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchR
     if header.producer_id < NO_PRODUCER_ID {
         return invalid("the producer id is negative");
     }
-    if header.has_producer_id() && (header.producer_epoch < 0 || header.base_sequence < 0) {
-        return invalid("an idempotent batch has an epoch and a sequence");
+    // An epoch below 0 is for the producer's state to refuse: it is an old one.
+    if header.has_producer_id() && header.base_sequence < 0 {
+        return invalid("an idempotent batch has a sequence");
     }
     if header.is_transactional() && !header.has_producer_id() {
         return invalid("a transactional batch has a producer id");
-    }
-    if header.timestamp_type() == TimestampType::LogAppendTime {
-        let message = "a producer does not set the timestamp type to LogAppendTime";
-        return Err(BatchRejection::new(Rejection::InvalidTimestamp, message));
     }
     Ok(())
 }
@@ -289,7 +317,7 @@ fn check_records(view: &BatchView<'_>, rules: &ProduceRules, limits: &Limits) ->
     }
     let error = if found.bad_timestamps { Rejection::InvalidTimestamp } else { Rejection::InvalidRecord };
     let message = format!("{} of {} records are rejected", found.failed, view.header.record_count);
-    Err(BatchRejection { error, message, record_errors: found.errors })
+    Err(BatchRejection { record_errors: found.errors, ..BatchRejection::new(error, message) })
 }
 
 /// The bytes to store: the producer's, unless something in them has to change.
@@ -307,7 +335,8 @@ fn rewrite(
     };
     let append_time = rules.timestamp_type == TimestampType::LogAppendTime;
     let Some(compression) = recompression else {
-        if !append_time && header.max_timestamp == max_timestamp {
+        let says_append_time = header.timestamp_type() == TimestampType::LogAppendTime;
+        if !append_time && !says_append_time && header.max_timestamp == max_timestamp {
             return Ok(batch.clone());
         }
         let mut changed = BytesMut::from(&batch[..]);
@@ -324,7 +353,7 @@ fn rewrite(
     check_size(size, rules)?;
     header.batch_length =
         i32::try_from(size - layout::LENGTH_PREFIX).map_err(|_| BatchError::TooLarge(i32::MAX as usize))?;
-    header.attributes = header.attributes & !layout::CODEC_MASK | compression.codec.bits();
+    header.attributes = header.attributes & !(layout::CODEC_MASK | layout::LOG_APPEND_TIME) | compression.codec.bits();
     header.max_timestamp = if append_time { rules.now_ms } else { max_timestamp };
     if append_time {
         header.attributes |= layout::LOG_APPEND_TIME;

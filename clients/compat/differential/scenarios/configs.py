@@ -45,11 +45,12 @@ def reported(t):
 def incremental(t):
     """SET, DELETE, APPEND, SUBTRACT; unknown names, wrong values, validation only."""
     topic = t.topic("inc")
+    # An unknown operation is not among them: Kafka's controller resigns over it, and every other scenario sees that.
     steps = {
         "set": [(SET, "retention.ms", "1234567")], "unknown": [(SET, "nonsense", "1")], "not a number": [(SET, "retention.ms", "abc")], "below": [(SET, "retention.ms", "-2")],
         "null": [(SET, "retention.ms", None)], "delete": [(DELETE, "retention.ms", None)], "delete unset": [(DELETE, "segment.ms", None)], "delete unknown": [(DELETE, "nonsense", None)],
         "append": [(APPEND, "cleanup.policy", "compact")], "append again": [(APPEND, "cleanup.policy", "compact")], "subtract": [(SUBTRACT, "cleanup.policy", "delete")],
-        "subtract absent": [(SUBTRACT, "cleanup.policy", "delete")], "append to a number": [(APPEND, "retention.ms", "1")], "operation 9": [(9, "retention.ms", "1")],
+        "subtract absent": [(SUBTRACT, "cleanup.policy", "delete")], "append to a number": [(APPEND, "retention.ms", "1")],
         "two": [(SET, "retention.ms", "1111"), (SET, "segment.ms", "2222")], "good and bad": [(SET, "retention.ms", "3333"), (SET, "nonsense", "1")],
         "same twice": [(SET, "retention.ms", "1"), (SET, "retention.ms", "2")], "huge": [(SET, "retention.ms", "9" * 30)], "empty value": [(SET, "retention.ms", "")],
         "path": [(SET, "cleanup.policy", "../../etc/passwd")], "spaces": [(SET, "retention.ms", " 500000 ")], "throttle": [(SET, "leader.replication.throttled.replicas", "*")],

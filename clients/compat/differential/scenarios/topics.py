@@ -88,14 +88,14 @@ def automatic(t):
 
 
 def partitions(t):
-    """Adding partitions."""
+    """Adding partitions. 2^31 - 1 of them are not asked for: Kafka's controller resigns over it, and every other scenario sees that."""
     node = t.send("node", "Metadata", 9, {"Topics": []}, quiet=True)["Brokers"][0]["NodeId"]
     topic = t.topic("parts", 2)
     for label, item, more in [("shrink", {"Count": 1}, {}), ("same", {"Count": 2}, {}), ("validate", {"Count": 4}, {"ValidateOnly": True}), ("grow", {"Count": 3}, {}),
                               ("zero", {"Count": 0}, {}), ("negative", {"Count": -1}, {}), ("absent", {"Count": 3, "Name": t.name("absent")}, {}),
                               ("assigned", {"Count": 4, "Assignments": [{"BrokerIds": [node]}]}, {}), ("too many assigned", {"Count": 5, "Assignments": [{"BrokerIds": [node]}] * 2}, {}),
                               ("unknown node", {"Count": 5, "Assignments": [{"BrokerIds": [99]}]}, {}), ("no node", {"Count": 5, "Assignments": [{"BrokerIds": []}]}, {}),
-                              ("far too many", {"Count": 2**31 - 1}, {}), ("bad name", {"Count": 2, "Name": "a b"}, {})]:
+                              ("bad name", {"Count": 2, "Name": "a b"}, {})]:
         t.send(label, "CreatePartitions", 3, {"TimeoutMs": 5000, "Topics": [{"Name": topic, "Assignments": None, **item}], **more})
     t.send("twice", "CreatePartitions", 3, {"TimeoutMs": 5000, "Topics": [{"Name": topic, "Count": n, "Assignments": None} for n in (5, 6)]})
     t.wait_leader(topic, 4)
