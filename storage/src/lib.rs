@@ -18,6 +18,7 @@ mod leader_epochs;
 mod log;
 mod log_dir;
 pub mod mutants;
+mod producer_recovery;
 mod producer_state;
 #[cfg(feature = "real-disk")]
 mod real_disk;
@@ -33,6 +34,7 @@ mod sync;
 mod sync_pool;
 #[cfg(test)]
 mod testing;
+mod truncate;
 mod view;
 
 pub use append::{AppendError, AppendOutcome, Appended, BatchToAppend};

@@ -140,7 +140,7 @@ impl Active {
     }
 
     /// Planted bug 26: entries of what was cut stay in the index.
-    fn keep_index_of(&mut self, old: &Self) {
+    pub(crate) fn keep_index_of(&mut self, old: &Self) {
         for entry in old.index_entries().into_iter().skip(self.entries) {
             if self.segment.index.set(self.entries, entry) {
                 self.entries += 1;
@@ -403,110 +403,18 @@ impl Log {
     }
 
     /// Removes a segment's files, the batches first: what is left over then is a side file without a segment.
-    fn unlink(&self, base_offset: Offset) -> Result<(), LogError> {
+    pub(crate) fn unlink(&self, base_offset: Offset) -> Result<(), LogError> {
         for suffix in [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, SNAPSHOT_SUFFIX] {
             self.remove_if_there(&offset_path(&self.directory, base_offset, suffix))?;
         }
         Ok(())
     }
 
-    fn remove_if_there(&self, path: &Path) -> Result<(), LogError> {
+    pub(crate) fn remove_if_there(&self, path: &Path) -> Result<(), LogError> {
         match self.disk.remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(doing("delete a file of a segment")(error)),
             _ => Ok(()),
         }
-    }
-
-    /// Cuts the log so that it ends at `offset`, a bound of batches (else at the start of the batch that contains it). Durable when it returns.
-    /// Below the log's start nothing is left, and the log starts anew at `offset`.
-    ///
-    /// # Errors
-    /// The disk failed: reopen the log.
-    pub fn truncate_to(&mut self, offset: Offset) -> Result<(), LogError> {
-        if offset >= self.log_end_offset() {
-            return Ok(());
-        }
-        self.broken = true;
-        let keep = self.sealed.iter().take_while(|segment| segment.base_offset < offset).count();
-        if offset <= self.active.segment.base_offset && self.active.segment.base_offset > Offset::ZERO {
-            self.drop_segments_from(keep, offset)?;
-        }
-        if self.active.summary.next_offset > offset {
-            self.cut_active(offset)?;
-        }
-        self.truncate_state()?;
-        self.broken = false;
-        Ok(())
-    }
-
-    /// Removes the active and all sealed segments from number `keep` on, newest first; the last one kept, or a new one, becomes the active.
-    fn drop_segments_from(&mut self, keep: usize, offset: Offset) -> Result<(), LogError> {
-        let base = self.active.segment.base_offset;
-        if keep == 0 && self.sealed.is_empty() && base == offset {
-            return Ok(());
-        }
-        self.unlink(base)?;
-        for segment in self.sealed.iter().skip(keep).rev() {
-            self.unlink(segment.base_offset)?;
-        }
-        let last = keep.checked_sub(1).and_then(|at| self.sealed.get(at)).cloned();
-        self.active = match last {
-            Some(last) => self.reopen_as_active(&last)?,
-            None => {
-                let path = offset_path(&self.directory, offset, LOG_SUFFIX);
-                let file = self.disk.open(&path, OpenMode::Truncate).map_err(doing("create a segment"))?;
-                Active::new(offset, file, self.config.index_interval_bytes, -1)
-            }
-        };
-        self.sealed = self.sealed.iter().take(keep.saturating_sub(1)).cloned().collect();
-        Ok(())
-    }
-
-    fn reopen_as_active(&self, segment: &SealedSegment) -> Result<Active, LogError> {
-        let interval = self.config.index_interval_bytes;
-        let mut active = Active::new(segment.base_offset, Arc::clone(&segment.file), interval, -1);
-        let size = segment.summary.size;
-        replay_headers(&mut active, size, segment.summary.next_offset).map_err(doing("walk a segment"))?;
-        Ok(active)
-    }
-
-    /// A new shared part is made, so that older views keep theirs.
-    fn cut_active(&mut self, offset: Offset) -> Result<(), LogError> {
-        let (base, file) = (self.active.segment.base_offset, Arc::clone(&self.active.segment.file));
-        let interval = self.config.index_interval_bytes;
-        let old_size = self.active.summary.size;
-        let mut active = Active::new(base, file, interval, self.active.created);
-        replay_headers(&mut active, old_size, offset).map_err(doing("walk a segment"))?;
-        active.segment.file.truncate(active.summary.size).map_err(doing("truncate a segment"))?;
-        if mutant(26) {
-            active.keep_index_of(&self.active);
-        }
-        self.active = active;
-        Ok(())
-    }
-
-    /// Brings everything beside the batches to the new end, and all of it to the device: a snapshot from a cut future must not come back.
-    fn truncate_state(&mut self) -> Result<(), LogError> {
-        let end = self.log_end_offset();
-        self.sync.truncated(end);
-        self.cleaner_offset.cut(self.disk.as_ref(), &self.directory, end)?;
-        if end < self.log_start_offset {
-            let bytes = seal(Kind::LogStart, &end.0.to_be_bytes());
-            replace_file_durably(self.disk.as_ref(), &self.directory.join(LOG_START_FILE), &bytes)
-                .map_err(doing("write the log start offset"))?;
-            self.log_start_offset = end;
-        }
-        // What was written for a longer segment must not be taken for an index of what is appended now.
-        for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
-            self.remove_if_there(&offset_path(&self.directory, self.active.segment.base_offset, suffix))?;
-        }
-        Arc::make_mut(&mut self.epochs).truncate_from_end(end);
-        self.write_epochs_durably()?;
-        crate::recovery::remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
-            .map_err(doing("remove producer snapshots"))?;
-        self.producers = crate::recovery::rebuild_producers(self)?;
-        self.active.segment.file.sync().map_err(doing("sync a segment"))?;
-        self.disk.sync_dir(&self.directory).map_err(doing("sync the partition's directory"))
     }
 
     /// Writes what the next start needs to be quick, and syncs all of it. Consumes the log: nothing can be appended after it. The outcomes of

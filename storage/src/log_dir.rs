@@ -216,12 +216,13 @@ impl LogDir {
         self.facts
     }
 
-    /// Notes the broker epoch that was unfenced; durable when it returns.
+    /// Notes the broker epoch that was unfenced, and [`LogDir::set_sync_point`] with it; one write, durable when it returns.
     ///
     /// # Errors
     /// Whatever the disk reports.
-    pub fn set_broker_epoch(&mut self, broker_epoch: i64) -> io::Result<()> {
+    pub fn unfenced(&mut self, broker_epoch: i64, sync_point: bool) -> io::Result<()> {
         self.identity.broker_epoch = broker_epoch;
+        self.identity.sync_point = sync_point;
         self.write_identity()
     }
 

@@ -14,13 +14,14 @@ use crate::compaction::{self, CleanerOffset};
 use crate::config::{LogConfig, millis};
 use crate::disk::{Disk, DiskFile, MAX_BATCH, OpenMode, read_exact_at, read_small};
 use crate::format::{
-    Fields, Kind, LEADER_EPOCHS_FILE, LOG_START_FILE, LOG_SUFFIX, MAX_SIDE_FILE, SNAPSHOT_SUFFIX, TEMPORARY_SUFFIX,
-    offset_of, offset_path, unseal,
+    Fields, Kind, LEADER_EPOCHS_FILE, LOG_START_FILE, LOG_SUFFIX, MAX_SIDE_FILE, TEMPORARY_SUFFIX, offset_of,
+    offset_path, unseal,
 };
 use crate::index_file;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::{Active, Log, LogError, doing, index_header, replay_headers};
 use crate::mutants::mutant;
+use crate::producer_recovery::{rebuild_producers, remove_snapshots_above};
 use crate::producer_state::ProducerState;
 use crate::segment::{HeaderWalk, LONG_WALK_BUFFER, SealedSegment};
 use crate::sync::SyncState;
@@ -219,7 +220,7 @@ impl Log {
     }
 
     /// Files, lengths and base offsets of the segments with batches at or after `from`.
-    fn files_after(&self, from: Offset) -> Vec<(Arc<dyn DiskFile>, u64, Offset)> {
+    pub(crate) fn files_after(&self, from: Offset) -> Vec<(Arc<dyn DiskFile>, u64, Offset)> {
         let sealed = self.sealed.iter().filter(|segment| segment.summary.next_offset > from);
         let mut files: Vec<_> =
             sealed.map(|segment| (Arc::clone(&segment.file), segment.summary.size, segment.base_offset)).collect();
@@ -465,41 +466,4 @@ pub(crate) fn scan_batches(file: &dyn DiskFile, length: u64, active: &mut Active
         }
     }
     Ok(None)
-}
-
-/// Snapshots from a future that was cut.
-pub(crate) fn remove_snapshots_above(disk: &dyn Disk, directory: &Path, end: Offset) -> io::Result<()> {
-    for name in disk.list(directory)? {
-        if offset_of(&name, SNAPSHOT_SUFFIX).is_some_and(|offset| offset > end) {
-            disk.remove_file(&directory.join(name))?;
-        }
-    }
-    Ok(())
-}
-
-/// The producers at the log's end: the newest sound snapshot, and the batches after it.
-pub(crate) fn rebuild_producers(log: &Log) -> Result<ProducerState, LogError> {
-    let empty = || ProducerState::new(log.config.max_producers, millis(log.config.producer_id_expiration));
-    let names = log.disk.list(&log.directory).map_err(doing("list the partition's directory"))?;
-    let mut snapshots: Vec<Offset> = names.iter().filter_map(|name| offset_of(name, SNAPSHOT_SUFFIX)).collect();
-    snapshots.retain(|offset| *offset <= log.log_end_offset());
-    snapshots.sort_unstable();
-    let (mut state, mut from) = (empty(), log.log_start_offset);
-    for offset in snapshots.into_iter().rev() {
-        let path = offset_path(&log.directory, offset, SNAPSHOT_SUFFIX);
-        let bytes = read_small(log.disk.as_ref(), &path, MAX_SIDE_FILE).ok();
-        if let Some(found) = bytes.and_then(|bytes| empty().filled(&bytes)) {
-            (state, from) = (found, offset);
-            break;
-        }
-    }
-    for (file, size, _) in log.files_after(from) {
-        let mut walk = HeaderWalk::new(file.as_ref(), 0, size, LONG_WALK_BUFFER);
-        while let Some((_, header)) = walk.next().map_err(doing("walk a segment"))? {
-            if header.base_offset >= from {
-                state.note(&header, header.max_timestamp);
-            }
-        }
-    }
-    Ok(state)
 }

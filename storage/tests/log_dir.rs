@@ -78,8 +78,7 @@ fn the_kind_of_a_restart_follows_from_its_facts() {
 fn identity_and_sync_point_survive() {
     let disk = FaultDisk::new();
     let mut directory = open(&disk).expect("opens");
-    directory.set_broker_epoch(42).expect("writes");
-    directory.set_sync_point(true).expect("writes");
+    directory.unfenced(42, true).expect("writes");
     drop(directory);
     disk.crash(Crash::Power, &mut Prng::new(3));
     let directory = open(&disk).expect("opens");

@@ -1,7 +1,7 @@
 //! What of one batch stays. Decides over bytes; reads and writes no file.
 //! Invariant: no offset, epoch, producer or sequence of what stays changes, and a batch of which all stays is not touched.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use madang_protocol::compression::{Compression, Limits};
@@ -33,7 +33,7 @@ pub(super) struct Filter<'a> {
     /// The delete horizon, in milliseconds, of a tombstone that is met for the first time.
     pub(super) horizon: i64,
     /// The last offset of each idempotent producer.
-    pub(super) producers: &'a HashMap<i64, Offset>,
+    pub(super) producers: &'a BTreeMap<i64, Offset>,
 }
 
 /// How much the records of one batch may be. Whoever let it in had a limit, which may have been higher than today's; the ratio is always the same.

@@ -1,7 +1,7 @@
 //! The writer's side: what is to be compacted, and how a result takes its place.
 //! Invariant: names change in an order in which every prefix is a whole log; lower offsets before higher ones.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl Log {
         if !is_due(&decision, oldest, settings, wall) {
             return None;
         }
-        let producers: HashMap<i64, Offset> = self.producers.last_offsets().collect();
+        let producers: BTreeMap<i64, Offset> = self.producers.last_offsets().collect();
         Some(CompactionJob {
             disk: Arc::clone(&self.disk),
             directory: self.directory.clone(),

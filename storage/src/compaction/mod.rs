@@ -16,7 +16,7 @@ mod output;
 mod plan;
 mod run;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ pub struct CompactionJob {
     seed: u64,
     now: i64,
     horizon: i64,
-    producers: HashMap<i64, Offset>,
+    producers: BTreeMap<i64, Offset>,
 }
 
 impl CompactionJob {
