@@ -13,7 +13,7 @@ use madang_cluster::controller::{Proposal, RegisterBroker};
 use madang_cluster::metadata::{Endpoint, MetadataImage};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{TopicPartition, Uuid};
-use madang_storage::{Disk, Log, LogDir, OpenLogDir, PartitionDir, SledCheckpoints};
+use madang_storage::{Disk, Log, LogDir, OpenLogDir, PartitionDir, RestartKind, SledCheckpoints};
 
 use crate::applier::{Applier, Phase};
 use crate::directory::{Directory, Opened};
@@ -165,11 +165,16 @@ pub async fn recover(disk: Arc<dyn Disk>, blueprints: Vec<Blueprint>, threads: u
     work.iter().filter_map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take()).collect()
 }
 
+/// Whether the directory was left in a way in which something that counted may be gone.
+fn left_lossy(directory: &Directory) -> bool {
+    directory.opened().as_ref().is_some_and(|opened| opened.log_dir.restart_facts().kind() == RestartKind::Lossy)
+}
+
 fn recover_one(blueprint: &Blueprint, disk: Arc<dyn Disk>, wall: madang_actors::clock::Wall) -> Option<Log> {
     let partition = format!("{}-{}", blueprint.topic.name, blueprint.partition.partition);
     match blueprint.recover(disk, wall) {
         Ok((log, recovery)) => {
-            if recovery.below_recovery_point {
+            if recovery.below_recovery_point || left_lossy(&blueprint.directory) {
                 tracing::error!(
                     partition,
                     log_end_offset = %recovery.log_end_offset,
@@ -195,8 +200,7 @@ pub fn sync_points(applier: &Applier) {
     for directory in &applier.directories {
         let mut opened = directory.opened();
         let Some(opened) = opened.as_mut() else { continue };
-        let noted = opened.log_dir.set_broker_epoch(epoch).and_then(|()| opened.log_dir.set_sync_point(holds));
-        if let Err(error) = noted {
+        if let Err(error) = opened.log_dir.unfenced(epoch, holds) {
             directory.fail(&format!("directory's metadata: {error}"));
         }
     }
