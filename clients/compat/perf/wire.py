@@ -58,7 +58,7 @@ def metadata(topic):
 
 def create_topic(topic, partitions):
     body = struct.pack(">i", 1) + _string(topic) + struct.pack(">ihii", partitions, 1, 0, 0) + struct.pack(">i", 30000)
-    return frame(19, 1, body + b"\0")
+    return frame(19, 2, body + b"\0")
 
 
 def produce(topic, data, partitions=(0,), acks=-1):
