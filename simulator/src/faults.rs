@@ -137,7 +137,7 @@ async fn unreadable(sim: &Rc<Sim>, node: &Rc<Node>) {
 fn reconfigure(sim: &Sim, node: &Node) {
     let Some(slot) = any_slot(sim, node) else { return };
     let mut config = node.replica_config(&slot.spec);
-    config.log.segment_bytes = 1000 + sim.below(8000);
+    config.log.segment_bytes = 2600 + sim.below(8000);
     config.log.index_interval_bytes = 64 + sim.below(700);
     slot.handle.shared().set_config(config.clone());
     if slot.handle.actor().try_send(ReplicaMessage::Configure(Box::new(config))).is_ok() {

@@ -6,10 +6,14 @@
 pub mod clients;
 pub mod coverage;
 pub mod executor;
+pub mod explorer;
 pub mod faults;
 pub mod history;
 pub mod invariants;
 pub mod node;
+pub mod planted;
+pub mod scenario;
 pub mod sim;
 pub mod swarm;
+pub mod sweep;
 pub mod world;

@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use madang_simulator::executor::Planted;
 use madang_simulator::world::{self, Verdict};
-use madang_simulator::coverage;
+use madang_simulator::{coverage, explorer, planted, sweep};
 
-const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N | --seeds A..B] [--mutant K] [--twice]";
+const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--coverage] [--sweep] [--mutants] [--explore]";
+/// Disk operations of the swept scenario.
+const SWEPT_OPERATIONS: u64 = 2000;
+/// Events on the explorer's longest path.
+const EXPLORED_DEPTH: usize = 9;
 
 #[derive(Default)]
 struct Arguments {
@@ -14,6 +18,9 @@ struct Arguments {
     mutant: Option<u32>,
     twice: bool,
     coverage: bool,
+    sweep: bool,
+    mutants: bool,
+    explore: bool,
 }
 
 fn parse() -> Option<Arguments> {
@@ -33,6 +40,9 @@ fn parse() -> Option<Arguments> {
             "--mutant" => arguments.mutant = Some(given.next()?.parse().ok()?),
             "--twice" => arguments.twice = true,
             "--coverage" => arguments.coverage = true,
+            "--sweep" => arguments.sweep = true,
+            "--mutants" => arguments.mutants = true,
+            "--explore" => arguments.explore = true,
             _ => return None,
         }
     }
@@ -44,7 +54,10 @@ fn print(verdict: &Verdict, mutant: Option<u32>) -> bool {
     let Verdict { seed, ticks, digest, acked, .. } = verdict;
     match &verdict.violation {
         None => {
-            println!("PASS seed {seed} ticks {ticks} digest {digest:016x} faults {count} classes {} acked {acked}", verdict.faults.len());
+            println!(
+                "PASS seed {seed} ticks {ticks} digest {digest:016x} faults {count} classes {} acked {acked}",
+                verdict.faults.len()
+            );
             true
         }
         Some(violation) => {
@@ -75,14 +88,50 @@ fn main() -> ExitCode {
         }
         failed += u32::from(!good);
     }
-    println!("{} seeds, {failed} failed", arguments.seeds.len());
+    if !arguments.seeds.is_empty() {
+        println!("{} seeds, {failed} failed", arguments.seeds.len());
+    }
     if arguments.coverage {
         for mark in coverage::missing() {
             println!("not reached: {mark}");
             failed += 1;
         }
     }
+    failed += u32::from(arguments.sweep && !sweep_all());
+    failed += u32::from(arguments.mutants && !hunt_all());
+    failed += u32::from(arguments.explore && !explore_all());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn sweep_all() -> bool {
+    let swept = sweep::run(1, SWEPT_OPERATIONS, 1);
+    println!("sweep: {} operations, {} crash points", swept.operations, swept.points);
+    if let Some((at, kind, violation)) = &swept.failed {
+        println!("FAIL sweep: {kind:?} at operation {at}: {}: {}", violation.code, violation.what);
+        println!("  repeat: cargo run --release -p madang-simulator -- --nodes 1 --sweep");
+    }
+    swept.failed.is_none()
+}
+
+fn hunt_all() -> bool {
+    println!("{:>4}  {:<50} {:>5}  invariant", "bug", "what", "seeds");
+    let mut all = true;
+    for bug in &planted::BUGS {
+        let found = planted::hunt(bug);
+        all &= found.is_some();
+        let (seeds, code) = found.map_or((planted::BUDGET, "NOT FOUND"), |(seeds, violation)| (seeds, violation.code));
+        println!("{:>4}  {:<50} {seeds:>5}  {code}", bug.number, bug.what);
+    }
+    all
+}
+
+fn explore_all() -> bool {
+    let explored = explorer::run(EXPLORED_DEPTH);
+    println!("explorer: {} states, {} paths, {} events deep", explored.states, explored.paths, explored.depth);
+    if let Some((violation, path)) = &explored.failed {
+        println!("FAIL explorer: {}: {} after {path:?}", violation.code, violation.what);
+    }
+    explored.failed.is_none()
 }
 
 /// A planted panic is part of the run; a real one is reported with its place.

@@ -183,6 +183,14 @@ impl Sim {
         self.faults.borrow().clone()
     }
 
+    /// Looks at what the node wrote, past sectors that cannot be read.
+    pub fn look<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.disk.ignore_unreadable(true);
+        let seen = look();
+        self.disk.ignore_unreadable(false);
+        seen
+    }
+
     /// From now on nothing fails any more.
     pub fn heal(&self) {
         self.healed.set(true);

@@ -108,7 +108,7 @@ impl Swarm {
             classes,
             fault_interval: Duration::from_millis(20 + rng.below(130)),
             faults: 55 + rng.below(30),
-            segment_bytes: 1200 + rng.below(7000),
+            segment_bytes: 2600 + rng.below(7000),
             index_interval_bytes: 64 + rng.below(700),
             mailbox_items: 2 + rng.below(12) as usize,
             sync_us: [300, 3000, 30_000].get(rng.below(3) as usize).copied().unwrap_or(3000),

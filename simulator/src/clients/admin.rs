@@ -26,7 +26,9 @@ pub async fn run(clients: Rc<Clients>) {
         }
         if let Ok(low) = clients.node.delete_records(partition, before).await {
             cover!("records deleted on request");
-            sim.require(low >= before, "R13", || format!("{partition:?}: deleted below {before}, and it starts at {low}"));
+            sim.require(low >= before, "R13", || {
+                format!("{partition:?}: deleted below {before}, and it starts at {low}")
+            });
         }
     }
 }

@@ -60,7 +60,9 @@ async fn poll(clients: &Rc<Clients>, partition: TopicPartition, position: i64) -
         Ok(fetched) => {
             let reads = batches(&fetched.records);
             let whole: usize = reads.iter().map(|read| read.header.size_in_bytes()).sum();
-            sim.require(whole == fetched.records.len(), "S2", || format!("{partition:?}: served bytes that are no batch"));
+            sim.require(whole == fetched.records.len(), "S2", || {
+                format!("{partition:?}: served bytes that are no batch")
+            });
             replication::consumed(sim, partition, &reads, position, fetched.high_watermark, known.high_watermark);
             sim.note("read", &[position, i64::try_from(reads.len()).unwrap_or(0)]);
             reads.last().map_or(position, |last| last.header.next_offset().0)
@@ -70,7 +72,10 @@ async fn poll(clients: &Rc<Clients>, partition: TopicPartition, position: i64) -
             let start = sim.history.borrow_mut().of(partition).log_start;
             let wrong = !lost && position >= start && position <= known.high_watermark;
             sim.require(!wrong, "R12", || {
-                format!("{partition:?}: {position} is out of range, the log starts at {start} and {} was heard", known.high_watermark)
+                format!(
+                    "{partition:?}: {position} is out of range, the log starts at {start} and {} was heard",
+                    known.high_watermark
+                )
             });
             clients.node.list_offset(partition, -2).await.unwrap_or(0)
         }

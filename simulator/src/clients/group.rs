@@ -83,13 +83,17 @@ impl Member {
         self.id = Arc::clone(&joined.member);
         groups::joined(&self.clients.sim, heard, joined.generation_id);
         self.generation = joined.generation_id;
-        self.sync(&joined).await
+        self.sync(&joined).await?;
+        // Only now is the generation stored: before, a shard that dies may give its number again.
+        groups::synced(&self.clients.sim, self.generation);
+        Some(())
     }
 
     async fn sync(&self, joined: &JoinGroupResponse) -> Option<()> {
         let mut assignments = Vec::new();
         if joined.leader == self.id {
-            assignments = joined.members.iter().map(|one| (Arc::clone(&one.member), Bytes::from_static(b"all"))).collect();
+            assignments =
+                joined.members.iter().map(|one| (Arc::clone(&one.member), Bytes::from_static(b"all"))).collect();
         }
         let sync = SyncGroup {
             group: GROUP.into(),

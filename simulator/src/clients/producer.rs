@@ -46,11 +46,12 @@ pub async fn idempotent(clients: Rc<Clients>) {
         let partition = clients.any_partition();
         let id = i64::try_from(sim.serial()).unwrap_or(0);
         let mut sequence = 0;
+        let since = known(&sim, partition);
         for _ in 0..20 {
             if clients.is_stopping() {
                 return;
             }
-            let Some(next) = window(&clients, partition, id, sequence).await else { break };
+            let Some(next) = window(&clients, partition, (id, since), sequence).await else { break };
             sequence = next;
             sim.pause(100, 20_000).await;
         }
@@ -58,9 +59,13 @@ pub async fn idempotent(clients: Rc<Clients>) {
 }
 
 /// Sends up to five batches until all are acknowledged; the next sequence, or none if the producer has to start anew.
-async fn window(clients: &Rc<Clients>, partition: TopicPartition, id: i64, mut sequence: i32) -> Option<i32> {
+async fn window(
+    clients: &Rc<Clients>,
+    partition: TopicPartition,
+    (id, (losses, start)): (i64, (u64, i64)),
+    mut sequence: i32,
+) -> Option<i32> {
     let sim = &clients.sim;
-    let (losses, start) = known(sim, partition);
     let mut unresolved = Vec::new();
     for _ in 0..1 + sim.below(WINDOW) {
         let records = 1 + i32::try_from(sim.below(4)).unwrap_or(0);
@@ -128,9 +133,10 @@ pub async fn plain(clients: Rc<Clients>) {
     let sim = Rc::clone(&clients.sim);
     while !clients.is_stopping() {
         let partition = clients.any_partition();
-        let batches: Vec<Bytes> = (0..1 + sim.below(3))
-            .map(|_| batch(&sim, 1 + i32::try_from(sim.below(3)).unwrap_or(0), None))
-            .collect();
+        // Now and then a storm, which the mailbox has to bear.
+        let count = if sim.chance(1, 40) { 200 } else { 1 + sim.below(3) };
+        let batches: Vec<Bytes> =
+            (0..count).map(|_| batch(&sim, 1 + i32::try_from(sim.below(3)).unwrap_or(0), None)).collect();
         let acks = match sim.below(4) {
             0 => RequiredAcks::None,
             1 => RequiredAcks::Leader,

@@ -29,7 +29,7 @@ pub struct Commit {
 /// What is known of the group.
 #[derive(Clone, Debug, Default)]
 pub struct GroupHistory {
-    /// The highest generation that a member has heard of.
+    /// The highest generation in which a member has its assignment.
     generation: i32,
     /// Whether a commit was stored, so that the group outlives its members.
     stored: bool,
@@ -45,12 +45,17 @@ pub fn heard(sim: &Sim) -> i32 {
 /// A member that knew of `heard` when it asked has joined.
 pub fn joined(sim: &Sim, heard: i32, generation: i32) {
     let lost = offsets_lost(sim) > 0;
-    let mut history = sim.history.borrow_mut();
-    let group = &mut history.group;
+    let history = sim.history.borrow();
+    let group = &history.group;
     sim.require(lost || !group.stored || generation >= heard, "G3", || {
         format!("joined generation {generation} after {heard} was heard of")
     });
-    group.generation = group.generation.max(generation);
+}
+
+/// A member has its assignment, so the generation is stored.
+pub fn synced(sim: &Sim, generation: i32) {
+    let mut history = sim.history.borrow_mut();
+    history.group.generation = history.group.generation.max(generation);
 }
 
 /// How often the offsets topic lost records as page-cache durability allows.
@@ -96,7 +101,8 @@ pub fn read_ends(sim: &Sim, before: Mono, partition: i32, offset: i64) {
     }
     let history = sim.history.borrow();
     let of_it = || history.group.commits.iter().filter(|commit| commit.partition == partition);
-    let stored_before = |commit: &&Commit| commit.fate == Fate::Stored && commit.ended.is_some_and(|ended| ended < before);
+    let stored_before =
+        |commit: &&Commit| commit.fate == Fate::Stored && commit.ended.is_some_and(|ended| ended < before);
     if offset < 0 {
         let lost = of_it().find(stored_before).copied();
         sim.require(lost.is_none(), "G5", || format!("no committed offset, after {lost:?}"));

@@ -27,11 +27,7 @@ pub struct Read {
 pub fn batches(bytes: &[u8]) -> Vec<Read> {
     let whole = Batches::new(bytes).map_while(Result::ok);
     whole
-        .map(|batch| Read {
-            header: batch.header,
-            content: content(batch.bytes),
-            sound: batch.verify_crc().is_ok(),
-        })
+        .map(|batch| Read { header: batch.header, content: content(batch.bytes), sound: batch.verify_crc().is_ok() })
         .collect()
 }
 

@@ -32,15 +32,12 @@ pub fn published(sim: &Sim, partition: TopicPartition, directory: &Path, snapsho
     if !page_cache {
         sim.require(high <= snapshot.confirmed_end.0, "R9", || format!("{}, not confirmed", what()));
     }
-    let fresh = match read_view(view, known.end.max(start), end) {
-        Ok(fresh) => fresh,
-        // A device that cannot be read publishes nothing new about what it holds.
-        Err(_) if end > known.end => return,
-        Err(_) => Vec::new(),
-    };
+    let fresh = sim.look(|| read_view(view, known.end.max(start), end)).unwrap_or_default();
     let sent = |content: u64| history.sent.contains_key(&content);
     for read in &fresh {
-        sim.require(sent(read.content), "S6", || format!("{}: nobody wrote the batch at {}", what(), read.header.base_offset));
+        sim.require(sent(read.content), "S6", || {
+            format!("{}: nobody wrote the batch at {}", what(), read.header.base_offset)
+        });
     }
     let slot = history.of(partition);
     take_in(sim, partition, slot, &fresh, end);
@@ -75,7 +72,9 @@ fn take_in(sim: &Sim, partition: TopicPartition, known: &mut PartitionHistory, f
         epoch = new_epoch;
         known.stored.insert(base, Stored { content: read.content, epoch, next: at });
     }
-    sim.require(at == end || fresh.is_empty(), "R8", || format!("{partition:?}: batches end at {at}, the log at {end}"));
+    sim.require(at == end || fresh.is_empty(), "R8", || {
+        format!("{partition:?}: batches end at {at}, the log at {end}")
+    });
 }
 
 /// R10: what is said to be on the device is there, from `from` to `to`, under a name that is there too.
@@ -120,7 +119,7 @@ pub fn acknowledged(
     if !all {
         return;
     }
-    if !page_cache && stored.is_some() {
+    if !page_cache && stored.is_some() && base >= known.log_start {
         durable(sim, directory, &known, base, next);
     }
     let high = published.map_or(-1, |snapshot| snapshot.high_watermark.0);
@@ -146,20 +145,22 @@ pub fn consumed(sim: &Sim, partition: TopicPartition, reads: &[Read], from: i64,
     }
     if let Some(first) = reads.first() {
         let (base, next) = (first.header.base_offset.0, first.header.next_offset().0);
-        sim.require(base <= from && from < next, "R11", || format!("{partition:?}: asked {from}, served {base}..{next}"));
+        sim.require(base <= from && from < next, "R11", || {
+            format!("{partition:?}: asked {from}, served {base}..{next}")
+        });
     }
     sim.require(high >= floor, "R6", || format!("{partition:?}: high watermark {high} after {floor} was heard"));
     known.heard_high_watermark = known.heard_high_watermark.max(high);
 }
 
 /// R12: every acknowledged record that nobody deleted is at its offset, once.
-pub fn nothing_lost(sim: &Sim, partition: TopicPartition, all: &[Read], start: i64) {
+pub fn nothing_lost(sim: &Sim, partition: TopicPartition, all: &[Read], range: std::ops::Range<i64>) {
     let mut history = sim.history.borrow_mut();
     let sent = history.sent.clone();
     let known = history.of(partition);
     let found: std::collections::BTreeMap<i64, u64> =
         all.iter().map(|read| (read.header.base_offset.0, read.content)).collect();
-    for (base, acked) in known.acked.range(start..) {
+    for (base, acked) in known.acked.range(range) {
         sim.require(found.get(base) == Some(&acked.content), "R12", || {
             format!("{partition:?}: the batch acknowledged at {base} is not there")
         });

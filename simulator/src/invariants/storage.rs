@@ -37,7 +37,9 @@ pub fn surviving(sim: &Sim, directory: &Path, from: i64) -> BTreeMap<i64, u64> {
     let mut found = BTreeMap::new();
     for (_, name) in bases.iter().skip(first) {
         let Some(bytes) = sim.disk.surviving_bytes(&directory.join(name)) else { continue };
-        found.extend(batches(&bytes).iter().filter(|read| read.sound).map(|read| (read.header.base_offset.0, read.content)));
+        found.extend(
+            batches(&bytes).iter().filter(|read| read.sound).map(|read| (read.header.base_offset.0, read.content)),
+        );
     }
     found
 }
@@ -64,16 +66,17 @@ pub fn recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending: E
     sim.require(start >= known.log_start.min(end), "R6", || {
         format!("{partition:?}: starts at {start} after {ending:?}, it started at {}", known.log_start)
     });
-    let found = match read_view(view, start, end) {
-        Ok(found) => found,
-        Err(_) => return,
+    let Ok(found) = sim.look(|| read_view(view, start, end)) else {
+        return sim.violate("S4", format!("{partition:?}: what was recovered cannot be read"));
     };
     let mut at = None;
     let known = known.clone();
     for read in &found {
         let base = read.header.base_offset.0;
         sim.require(read.sound, "S2", || format!("{partition:?}: recovered a damaged batch at {base}"));
-        sim.require(at.is_none_or(|at| at == base), "S4", || format!("{partition:?}: a hole before {base}, after {at:?}"));
+        sim.require(at.is_none_or(|at| at == base), "S4", || {
+            format!("{partition:?}: a hole before {base}, after {at:?}")
+        });
         at = Some(read.header.next_offset().0);
         let sent = history.sent.contains_key(&read.content);
         sim.require(sent, "S6", || format!("{partition:?}: nobody wrote what was recovered at {base}"));
@@ -82,7 +85,9 @@ pub fn recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending: E
             format!("{partition:?}: another batch at {base} after {ending:?}")
         });
     }
-    sim.require(at.is_none_or(|at| at == end), "S4", || format!("{partition:?}: batches end at {at:?}, the log at {end}"));
+    sim.require(at.is_none_or(|at| at == end), "S4", || {
+        format!("{partition:?}: batches end at {at:?}, the log at {end}")
+    });
     index_is_a_rebuild(sim, partition, view, &found);
 }
 
@@ -103,7 +108,7 @@ fn index_is_a_rebuild(sim: &Sim, partition: TopicPartition, view: &LogView, all:
         if last < view.log_start_offset().0 {
             continue;
         }
-        let found = read_view(view, last, last + 1);
+        let found = sim.look(|| read_view(view, last, last + 1));
         let right = match &found {
             Ok(found) => found.first().is_some_and(|first| first.content == read.content),
             Err(_) => true,
@@ -126,7 +131,7 @@ pub fn closed_clean(sim: &Sim, partition: TopicPartition, directory: &Path) {
 /// R10 for a start: what a restarted replica counts as confirmed is on the device.
 pub fn confirmed_at_start(sim: &Sim, partition: TopicPartition, directory: &Path, view: &LogView, confirmed: i64) {
     let start = view.log_start_offset().0;
-    let Ok(found) = read_view(view, start, confirmed) else { return };
+    let Ok(found) = sim.look(|| read_view(view, start, confirmed)) else { return };
     let mut known = PartitionHistory::default();
     for read in found.iter().filter(|read| read.header.next_offset().0 <= confirmed) {
         let stored = crate::history::Stored { content: read.content, epoch: 0, next: read.header.next_offset().0 };

@@ -89,8 +89,7 @@ fn start_replica(
     };
     let config = node.replica_config(spec);
     let epoch = Some(leader_epoch(process));
-    let shared =
-        Arc::new(SharedReplica::new(spec.partition, Arc::clone(&spec.topic), spec.internal, epoch, config));
+    let shared = Arc::new(SharedReplica::new(spec.partition, Arc::clone(&spec.topic), spec.internal, epoch, config));
     let actor = ActorRef::new(format!("{}-{}", spec.topic, spec.partition.partition), node.capacity());
     let slot = Rc::new(Slot {
         spec: spec.clone(),
@@ -158,7 +157,8 @@ fn build(
     let sim = &node.sim;
     let partition = slot.spec.partition;
     let before = slot.handle.shared().last_published();
-    let checkpoint = node.checkpoints.borrow().get(&partition).copied().map(Offset);
+    // The node notes a recovery point when it creates a partition.
+    let checkpoint = Some(Offset(*node.checkpoints.borrow_mut().entry(partition).or_insert(0)));
     let recovery_point = before.as_ref().map(|before| before.confirmed_end).or(checkpoint);
     let open = OpenLog {
         start,
@@ -172,8 +172,9 @@ fn build(
     let opened = Log::open(Arc::new(sim.disk.clone()), &slot.directory, config.log.clone(), &open);
     let (log, report) = match opened {
         Ok(opened) => opened,
+        // The device could not be read just now; it is tried again.
+        Err(LogError::Quarantine { reason }) if reason.contains("cannot read") => return Err(Unbuilt::Disk),
         Err(LogError::Quarantine { reason }) => {
-            // In page-cache mode a power cut may damage what a later segment follows: the partition stops and says so.
             let what = format!("{partition:?} is set aside after {ending:?}: {reason}");
             return Err(Unbuilt::Broken(if ending == Ending::Clean { "S5" } else { "S1" }, what));
         }

@@ -259,7 +259,15 @@ impl ReplicaShell {
                 let (base, partition) = (appended.base_offset.0, self.slot.spec.partition);
                 self.sim.note("ack", &[base, i64::from(partition.partition)]);
                 let published = self.published.as_deref();
-                replication::acknowledged(&self.sim, partition, &self.slot.directory, content, acks, appended, published);
+                replication::acknowledged(
+                    &self.sim,
+                    partition,
+                    &self.slot.directory,
+                    content,
+                    acks,
+                    appended,
+                    published,
+                );
             }
             Err(refused) => {
                 self.sim.note("refused", &[i64::from(refused.error.code())]);

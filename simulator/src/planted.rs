@@ -1,0 +1,67 @@
+//! The planted bugs: each must be found by a named invariant within its budget of seeds.
+//! Invariant: a panic or a run without its faults is no find.
+
+use madang_storage::{Crash, mutants};
+
+use crate::scenario;
+use crate::sim::Violation;
+use crate::world;
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// Its number.
+    pub number: u32,
+    /// What it does.
+    pub what: &'static str,
+    /// Whether the scenario of one log finds it, rather than the whole node.
+    pub in_log: bool,
+}
+
+const fn node(number: u32, what: &'static str) -> Planted {
+    Planted { number, what, in_log: false }
+}
+
+const fn log(number: u32, what: &'static str) -> Planted {
+    Planted { number, what, in_log: true }
+}
+
+/// All that concern one node.
+pub const BUGS: [Planted; 14] = [
+    node(8, "clean marker written before the flush"),
+    node(9, "a failed sync is tried again"),
+    node(10, "acknowledged before the sync"),
+    node(14, "four batches remembered of a producer, not five"),
+    node(15, "a duplicate is answered with a new offset"),
+    node(21, "commit of an old generation accepted"),
+    node(23, "data of unknown topics deleted"),
+    node(25, "a restarted replica keeps its old end"),
+    log(26, "index not truncated with the log"),
+    node(27, "segment rolled without a sync of its name"),
+    node(28, "reply slot lost in a panic"),
+    node(29, "mailbox without bounds"),
+    node(37, "recovered end confirmed without reading it back"),
+    log(38, "sync from before a truncation accepted"),
+];
+
+/// Seeds that a bug may take.
+pub const BUDGET: u64 = 200;
+
+/// The seeds it took and what was broken; none if it was not found.
+#[must_use]
+pub fn hunt(bug: &Planted) -> Option<(u64, Violation)> {
+    for seed in 0..BUDGET {
+        let violation = if bug.in_log {
+            mutants::activate(Some(bug.number));
+            let found = scenario::run(seed, 300, None, Crash::Power).err();
+            mutants::activate(None);
+            found
+        } else {
+            world::run(seed, Some(bug.number)).violation
+        };
+        if let Some(violation) = violation.filter(|violation| !matches!(violation.code, "U2" | "SWARM")) {
+            return Some((seed + 1, violation));
+        }
+    }
+    None
+}

@@ -1,0 +1,42 @@
+//! The short form of what the gate runs in full: a few seeds, the same seed twice, a coarse sweep, a shallow exploration.
+
+use madang_simulator::{explorer, planted, sweep, world};
+
+#[test]
+fn a_handful_of_seeds_pass() {
+    for seed in 0..6 {
+        let verdict = world::run(seed, None);
+        assert_eq!(verdict.violation, None, "seed {seed}");
+        assert!(verdict.faults.values().sum::<u64>() >= 50 && verdict.faults.len() >= 6, "{:?}", verdict.faults);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3, 11] {
+        let (first, second) = (world::run(seed, None), world::run(seed, None));
+        assert_eq!((first.digest, first.ticks), (second.digest, second.ticks), "seed {seed}");
+    }
+    assert_ne!(world::run(3, None).digest, world::run(4, None).digest);
+}
+
+#[test]
+fn a_crash_at_any_operation_is_survived() {
+    let swept = sweep::run(1, 400, 7);
+    assert!(swept.failed.is_none(), "{swept:?}");
+    assert!(swept.operations >= 400 && swept.points >= 100, "{swept:?}");
+}
+
+#[test]
+fn no_short_order_of_events_breaks_a_replica() {
+    let explored = explorer::run(5);
+    assert!(explored.failed.is_none(), "{:?}", explored.failed);
+    assert!(explored.states > 100, "{explored:?}");
+}
+
+#[test]
+fn bugs_planted_in_a_log_are_found() {
+    for bug in planted::BUGS.iter().filter(|bug| bug.in_log) {
+        assert!(planted::hunt(bug).is_some(), "bug {} is not found", bug.number);
+    }
+}
