@@ -1,0 +1,141 @@
+//! Everything but producing that a broker is asked for during the sweep of panics: a group that commits, topics that come and go,
+//! settings that change, records that are deleted. Errors are expected while a part of the broker is down; at the end all must work.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::load::poll;
+
+/// The topic of the load.
+pub(crate) const TOPIC: &str = "load";
+
+#[derive(Clone)]
+struct Silent;
+
+impl ClientContext for Silent {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+impl ConsumerContext for Silent {}
+
+/// A member of a group, and an administrator.
+pub(crate) struct Stirrer {
+    address: String,
+    member: BaseConsumer<Silent>,
+    admin: AdminClient<Silent>,
+    runtime: tokio::runtime::Runtime,
+    turn: usize,
+}
+
+fn config(address: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("reconnect.backoff.ms", "10").set("reconnect.backoff.max.ms", "50");
+    config
+}
+
+fn member(address: &str) -> BaseConsumer<Silent> {
+    let mut config = config(address);
+    config.set("group.id", "stirrers").set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
+    config.set("heartbeat.interval.ms", "100").set("session.timeout.ms", "6000");
+    let member: BaseConsumer<Silent> = config.create_with_context(Silent).expect("a consumer");
+    member.subscribe(&[TOPIC]).expect("subscribed");
+    member
+}
+
+impl Stirrer {
+    pub(crate) fn new(address: &str) -> Self {
+        let admin = config(address).create_with_context(Silent).expect("an admin client");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { address: address.to_owned(), member: member(address), admin, runtime, turn: 0 }
+    }
+
+    /// Does one round of everything. Always false: it is never what ends a wait.
+    pub(crate) fn stir(&mut self) -> bool {
+        self.turn += 1;
+        if self.turn % 5 == 0 {
+            // A new member joins, so that the group goes through all it knows.
+            self.member = member(&self.address);
+        }
+        drop(self.consume());
+        drop(self.commit());
+        drop(self.administer());
+        false
+    }
+
+    /// Each of the things works again, at some time before the deadline.
+    pub(crate) fn assert_all_works(&mut self, patience: Duration) {
+        assert!(poll(patience, || self.consume()), "the group consumes again");
+        let mut last = Ok(());
+        assert!(
+            poll(patience, || {
+                drop(self.consume());
+                last = self.commit();
+                last.is_ok()
+            }),
+            "the group commits again: {last:?}"
+        );
+        assert!(
+            poll(patience, || {
+                self.turn += 1;
+                last = self.administer();
+                last.is_ok()
+            }),
+            "topics are administered again: {last:?}"
+        );
+    }
+
+    fn consume(&self) -> bool {
+        (0..50).any(|_| matches!(self.member.poll(Duration::from_millis(10)), Some(Ok(_))))
+    }
+
+    fn commit(&self) -> Result<(), String> {
+        self.member.commit_consumer_state(CommitMode::Sync).map_err(|error| error.to_string())?;
+        let passing = format!("passing-{}", self.turn.saturating_sub(1));
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&passing, 0, Offset::Offset(0)).map_err(|error| error.to_string())?;
+        // An offset for a topic that is about to be deleted, so that the group's shard has something to forget.
+        drop(self.member.commit(&list, CommitMode::Sync));
+        Ok(())
+    }
+
+    fn administer(&self) -> Result<(), String> {
+        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(2)));
+        let (passing, gone) = (format!("passing-{}", self.turn), format!("passing-{}", self.turn.saturating_sub(2)));
+        let compacted = self.turn % 2 == 0;
+        let policy = if compacted { "compact" } else { "delete" };
+        let new = NewTopic::new(&passing, 1, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
+        let made = self.runtime.block_on(self.admin.create_topics([&new], &options));
+        first(made)?;
+        let wait = (60_000 + self.turn).to_string();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(TOPIC)).set("segment.ms", &wait);
+        let changed = self.runtime.block_on(self.admin.alter_configs([&change], &options));
+        changed.map_err(|error| error.to_string())?.remove(0).map_err(|(_, code)| code.to_string())?;
+        let mut before = TopicPartitionList::new();
+        before.add_partition_offset(TOPIC, 0, Offset::Offset(0)).map_err(|error| error.to_string())?;
+        let deleted = self.runtime.block_on(self.admin.delete_records(&before, &options));
+        let deleted = deleted.map_err(|error| error.to_string())?;
+        deleted.elements().iter().try_for_each(|one| one.error().map_err(|error| error.to_string()))?;
+        if self.turn > 2 {
+            let gone = self.runtime.block_on(self.admin.delete_topics(&[&*gone], &options));
+            // It is not there if it was never made because a part of the broker was down.
+            drop(gone);
+        }
+        Ok(())
+    }
+}
+
+fn first(
+    answer: Result<Vec<Result<String, (String, rdkafka::error::RDKafkaErrorCode)>>, KafkaError>,
+) -> Result<(), String> {
+    match answer.map_err(|error| error.to_string())?.pop() {
+        Some(Err((_, code))) => Err(code.to_string()),
+        _ => Ok(()),
+    }
+}
