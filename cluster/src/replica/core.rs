@@ -357,6 +357,8 @@ impl Replica {
         self.leader_epoch = None;
         let end = match log.close() {
             Ok(end) => end,
+            // A sync is still under way, as it is when the flusher has died: the next life finds out, and this one does not count as closed.
+            Err(LogError::Broken) => return,
             Err(error) => {
                 effects.push(ReplicaEffect::FailDirectory(format!("close: {error}")));
                 return;
