@@ -1,6 +1,9 @@
 //! DeleteTopics: by name, or by id from version 6.
 
+use std::collections::BTreeSet;
+
 use madang_cluster::controller::{ApiResult, DeletedTopic, Outcome, Proposal, TopicRef};
+use madang_cluster::metadata::MetadataImage;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::delete_topics::{
     DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
@@ -22,7 +25,12 @@ pub async fn handle<E: Env>(env: &E, request: DeleteTopicsRequest<'_>, version: 
         let reference = |name: Option<&str>, id| name.map_or(TopicRef::Id(id), |name| TopicRef::Name(name.to_owned()));
         let both = |topic: &&DeleteTopicState<'_>| topic.name.is_some() && !topic.topic_id.is_zero();
         refused.extend(request.topics.iter().filter(both).map(named_twice));
-        let rest = request.topics.iter().filter(|topic| !both(topic));
+        let supplied = supplied_twice(&env.image(), &request.topics);
+        refused.extend(supplied.iter().map(|(name, id)| name_of_an_id(name, *id)));
+        let again = |topic: &DeleteTopicState<'_>| {
+            supplied.iter().any(|(name, id)| topic.name.as_deref() == Some(name) || topic.topic_id == *id)
+        };
+        let rest = request.topics.iter().filter(|topic| !both(topic) && !again(topic));
         rest.map(|topic| reference(topic.name.as_deref(), topic.topic_id)).collect()
     } else {
         request.topic_names.iter().map(|name| TopicRef::Name(name.to_string())).collect()
@@ -53,6 +61,26 @@ fn named_twice(topic: &DeleteTopicState<'_>) -> DeletableTopicResult<'static> {
         topic_id: topic.topic_id,
         error_code: ErrorCode::InvalidRequest.code(),
         error_message: Some("You may not specify both topic name and topic id.".into()),
+    }
+}
+
+/// Names of topics whose ids are asked for beside them.
+fn supplied_twice(image: &MetadataImage, topics: &[DeleteTopicState<'_>]) -> Vec<(String, TopicId)> {
+    let ids: BTreeSet<TopicId> =
+        topics.iter().filter(|topic| topic.name.is_none()).map(|topic| topic.topic_id).collect();
+    let named = topics.iter().filter_map(|topic| {
+        let name = topic.name.as_deref()?;
+        Some((name.to_owned(), image.topic_id(name).filter(|id| ids.contains(id))?))
+    });
+    named.collect()
+}
+
+fn name_of_an_id(name: &str, topic_id: TopicId) -> DeletableTopicResult<'static> {
+    DeletableTopicResult {
+        name: Some(name.to_owned().into()),
+        topic_id,
+        error_code: ErrorCode::InvalidRequest.code(),
+        error_message: Some("The provided topic name maps to an ID that was already supplied.".into()),
     }
 }
 

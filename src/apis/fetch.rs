@@ -1,6 +1,8 @@
 //! Fetch: reads each partition through one snapshot, waits for `min_bytes` or `max_wait`, answers what the session needs.
 //! Only errors that consumers survive leave here (Java's `FetchCollector` dies of any other).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +89,7 @@ struct Limits {
     version: i16,
     max_bytes: usize,
     read_committed: bool,
+    unknown_isolation: bool,
 }
 
 /// Answers one fetch.
@@ -99,9 +102,9 @@ pub async fn handle<E: Env>(env: &E, request: FetchRequest<'_>, version: i16) ->
         version,
         max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(env.config().fetch_max_bytes),
         read_committed: request.isolation_level == READ_COMMITTED,
+        unknown_isolation: !(READ_UNCOMMITTED..=READ_COMMITTED).contains(&request.isolation_level),
     };
-    let unknown_isolation = !(READ_UNCOMMITTED..=READ_COMMITTED).contains(&request.isolation_level);
-    let senseless = request.max_bytes < 0 || unknown_isolation;
+    let senseless = request.max_bytes < 0 || limits.unknown_isolation;
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
     let deadline = env.now() + wait;
@@ -115,7 +118,7 @@ pub async fn handle<E: Env>(env: &E, request: FetchRequest<'_>, version: i16) ->
         read_until_enough(env, &plan, limits, min_bytes, deadline).await
     };
     let mut response = respond(env, &plan, reads, limits);
-    if unknown_isolation {
+    if limits.unknown_isolation {
         response.error_code = ErrorCode::UnknownServerError.code();
     }
     response
@@ -133,13 +136,15 @@ fn session_request(request: FetchRequest<'_>, version: i16) -> SessionRequest {
         partitions.extend(topic.partitions.iter().map(|asked| {
             let fetch = PartitionFetch {
                 fetch_offset: asked.fetch_offset,
-                current_leader_epoch: asked.current_leader_epoch,
+                // Anything below 0 is no belief at all.
+                current_leader_epoch: asked.current_leader_epoch.max(-1),
                 last_fetched_epoch: asked.last_fetched_epoch,
                 max_bytes: asked.partition_max_bytes,
             };
             (PartitionKey { topic: topic_key.clone(), partition: asked.partition }, fetch)
         }));
     }
+    let partitions = last_of_each(partitions);
     let mut forgotten = Vec::new();
     for topic in &request.forgotten_topics_data {
         let topic_key = key(&topic.topic, topic.topic_id);
@@ -153,6 +158,22 @@ fn session_request(request: FetchRequest<'_>, version: i16) -> SessionRequest {
         partitions,
         forgotten,
     }
+}
+
+/// Of a partition that is asked for twice the last one counts, in the place of the first.
+fn last_of_each(asked: Vec<(PartitionKey, PartitionFetch)>) -> Vec<(PartitionKey, PartitionFetch)> {
+    let mut places: HashMap<PartitionKey, usize> = HashMap::with_capacity(asked.len());
+    let mut kept: Vec<(PartitionKey, PartitionFetch)> = Vec::with_capacity(asked.len());
+    for (key, fetch) in asked {
+        match places.entry(key.clone()) {
+            Entry::Occupied(place) => kept[*place.get()].1 = fetch,
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push((key, fetch));
+            }
+        }
+    }
+    kept
 }
 
 /// Reads, and while that is not enough and time is left, parks one waiter on every partition and reads again.
@@ -340,6 +361,8 @@ const fn lists_aborted(error: ErrorCode, limits: Limits) -> bool {
     match error {
         ErrorCode::None => limits.read_committed,
         ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => true,
+        // The answer to a request that makes no sense is made before any partition is looked at, too.
+        ErrorCode::UnknownServerError => limits.unknown_isolation,
         _ => false,
     }
 }
@@ -350,7 +373,7 @@ mod tests {
 
     #[test]
     fn aborted_transactions_are_null_unless_only_what_is_committed_is_read() {
-        let limits = |read_committed| Limits { version: 12, max_bytes: 0, read_committed };
+        let limits = |read_committed| Limits { version: 12, max_bytes: 0, read_committed, unknown_isolation: false };
         let data = |error, committed| partition_data(0, Read::failed(error), limits(committed)).aborted_transactions;
         assert_eq!(data(ErrorCode::None, false), None);
         assert_eq!(data(ErrorCode::None, true), Some(Vec::new()));
@@ -359,8 +382,17 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_that_is_asked_for_twice_is_read_once_where_the_last_says() {
+        let ask = |partition, fetch_offset| {
+            let fetch = PartitionFetch { fetch_offset, current_leader_epoch: -1, last_fetched_epoch: -1, max_bytes: 1 };
+            (PartitionKey { topic: TopicKey::Name("t".into()), partition }, fetch)
+        };
+        assert_eq!(last_of_each(vec![ask(0, 1), ask(1, 2), ask(0, 3)]), [ask(0, 3), ask(1, 2)]);
+    }
+
+    #[test]
     fn an_error_tells_no_watermarks() {
-        let limits = Limits { version: 12, max_bytes: 0, read_committed: false };
+        let limits = Limits { version: 12, max_bytes: 0, read_committed: false, unknown_isolation: false };
         let data = partition_data(3, Read::failed(ErrorCode::OffsetOutOfRange), limits);
         assert_eq!((data.high_watermark, data.last_stable_offset, data.log_start_offset), (-1, -1, -1));
         assert_eq!(data.records, Some(Payload::default()));

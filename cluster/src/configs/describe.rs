@@ -1,6 +1,8 @@
 //! What `DescribeConfigs` answers: every key with its value, where the value comes from, and every other place that sets it.
 //! Invariant: a sensitive value never leaves here.
 
+use std::collections::BTreeSet;
+
 use madang_protocol::types::NodeId;
 
 use super::broker::BrokerConfig;
@@ -120,8 +122,10 @@ fn describe_own(
 pub fn describe_broker(image: &MetadataImage, broker: &BrokerConfig, node_id: NodeId) -> Vec<DescribedConfig> {
     let places = Places::new(image, broker, node_id);
     let known = broker_definitions().map(|key| places.describe(key.name, Some(key), true));
-    let unknown = broker.set_values().map(|(name, _)| name).filter(|name| broker_definition(name).is_none());
-    known.chain(unknown.map(|name| places.describe(name, None, true))).collect()
+    let dynamic = [places.this_broker, places.all_brokers].into_iter().flatten().flat_map(|config| config.keys());
+    let set = broker.set_values().map(|(name, _)| name).chain(dynamic.map(AsRef::as_ref));
+    let unknown: BTreeSet<&str> = set.filter(|name| broker_definition(name).is_none()).collect();
+    known.chain(unknown.into_iter().map(|name| places.describe(name, None, true))).collect()
 }
 
 /// The keys that are set on all brokers, sorted by name.

@@ -11,6 +11,7 @@ use super::api::{AlterOp, ApiError, ApiResult, ConfigAlteration, ResourceAlterat
 use super::draft::{Draft, duplicate};
 use super::records::MetadataRecord;
 use super::replay::config_record;
+use super::topics::check_name;
 use crate::configs::{
     ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, list_items, resolve_topic_value,
     topic_definition,
@@ -114,6 +115,9 @@ fn resource(draft: &Draft<'_>, code: i8, name: &str) -> ApiResult<ConfigResource
     match ConfigResourceType::from_code(code) {
         Some(ConfigResourceType::Topic) if name.is_empty() => {
             Err(ApiError::new(ErrorCode::InvalidRequest, "Default topic resources are not allowed."))
+        }
+        Some(ConfigResourceType::Topic) if check_name(name).is_err() => {
+            Err(ApiError::new(ErrorCode::InvalidTopicException, format!("The topic name '{name}' is invalid.")))
         }
         Some(ConfigResourceType::Topic) if draft.image.topic(name).is_none() => {
             Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, format!("The topic '{name}' does not exist.")))

@@ -38,7 +38,7 @@ impl<'a> Draft<'a> {
     pub(super) fn propose(&mut self, proposal: Proposal) -> ApiResult<Outcome> {
         match proposal {
             Proposal::CreateTopics { topics, validate_only } => {
-                let results = topics::create(self, topics, validate_only);
+                let results = topics::create(self, topics);
                 self.finish(validate_only);
                 Ok(Outcome::CreateTopics(results))
             }

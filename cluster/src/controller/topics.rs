@@ -19,11 +19,7 @@ use crate::metadata::{ConfigResource, MetadataImage};
 /// Longest name of a topic.
 const MAX_NAME: usize = 249;
 
-pub(super) fn create(
-    draft: &mut Draft<'_>,
-    topics: Vec<NewTopic>,
-    validate_only: bool,
-) -> Vec<ApiResult<CreatedTopic>> {
+pub(super) fn create(draft: &mut Draft<'_>, topics: Vec<NewTopic>) -> Vec<ApiResult<CreatedTopic>> {
     let asked = topics.iter().map(|topic| asked_partitions(draft, topic)).fold(0, usize::saturating_add);
     if asked > MAX_PARTITIONS_PER_REQUEST {
         let error = ApiError::new(ErrorCode::PolicyViolation, "Excessively large number of partitions per request.");
@@ -34,11 +30,7 @@ pub(super) fn create(
         if twice.contains(&topic.name) {
             return Err(duplicate("Duplicate topic name."));
         }
-        let mut created = create_one(draft, topic)?;
-        if validate_only {
-            created.topic_id = TopicId::ZERO;
-        }
-        Ok(created)
+        create_one(draft, topic)
     };
     topics.into_iter().map(one).collect()
 }

@@ -225,7 +225,10 @@ fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchR
     let invalid = |message: &str| Err(BatchRejection::new(Rejection::InvalidRecord, message));
     if header.codec()? == Codec::Zstd && rules.produce_version < ZSTD_PRODUCE_VERSION {
         let message = "zstd needs Produce version 7 or newer";
-        return Err(BatchRejection::new(Rejection::UnsupportedCompressionType, message));
+        return Err(BatchRejection {
+            malformed: true,
+            ..BatchRejection::new(Rejection::UnsupportedCompressionType, message)
+        });
     }
     if header.base_offset.0 != 0 {
         return invalid("the base offset of a produced batch is 0");
