@@ -34,6 +34,7 @@ class Good:
         for _ in range(50):
             c = Connection(self.wire, self.address)
             c.call("CreateTopics", 5, {"Topics": [{"Name": self.topic, "NumPartitions": 1, "ReplicationFactor": 1}], "timeoutMs": 10000})
+            c.call("FindCoordinator", 3, {"Key": self.topic, "KeyType": 0})  # creates the offsets topic
             c.close()
             if self.round_trip() is None:
                 self.worst = 0.0
