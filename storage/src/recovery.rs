@@ -391,10 +391,12 @@ impl Opening<'_> {
     }
 
     /// Reads a segment from the device, checks every batch, and cuts what is not one from its end.
-    fn scan_segment(&mut self, active: &mut Active, length: u64, next: Option<Offset>) -> Result<(), LogError> {
+    fn scan_segment(&mut self, active: &mut Active, mut length: u64, next: Option<Offset>) -> Result<(), LogError> {
         let file = Arc::clone(&active.segment.file);
         if self.open.start == Start::Unclean {
             settle_tail(file.as_ref())?;
+            // The device may have less than the cache had.
+            length = file.len().map_err(doing("measure a segment"))?;
         }
         let problem = scan_batches(file.as_ref(), length, active)?;
         self.report.scanned_bytes += active.summary.size;
