@@ -134,6 +134,10 @@ async fn supervise(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, mut how
                 }
             }
             Err(Unbuilt::Disk) => {}
+            Err(Unbuilt::PagesLost) => {
+                node.pages_lost.set(true);
+                how.1 = Ending::Lossy;
+            }
             Err(Unbuilt::Broken(code, what)) => sim.violate(code, what),
         }
         sim.pause(1000, 20_000).await;
@@ -144,6 +148,8 @@ async fn supervise(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, mut how
 enum Unbuilt {
     /// The disk failed; it is tried again.
     Disk,
+    /// A sync failed while the tail was recovered: what only the page cache had may be gone.
+    PagesLost,
     /// An invariant is broken.
     Broken(&'static str, String),
 }
@@ -179,8 +185,9 @@ fn build(
             return Err(Unbuilt::Broken(if ending == Ending::Clean { "S5" } else { "S1" }, what));
         }
         Err(error) => {
-            sim.note("not opened", &[error.to_string().len() as i64]);
-            return Err(Unbuilt::Disk);
+            let text = error.to_string();
+            sim.note("not opened", &[text.len() as i64]);
+            return Err(if text.starts_with("sync") { Unbuilt::PagesLost } else { Unbuilt::Disk });
         }
     };
     if report.truncated_bytes > 0 {
