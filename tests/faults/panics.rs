@@ -18,7 +18,7 @@ use crate::stir::{Stirrer, TOPIC};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a fault may wait for its message before the broker is started again with the fault planted.
-const LIVE: Duration = Duration::from_secs(4);
+const LIVE: Duration = Duration::from_secs(25);
 /// What librdkafka asks in these loads, each handled by a connection.
 const APIS: &[&str] = &[
     "Produce",
@@ -37,6 +37,15 @@ const APIS: &[&str] = &[
     "DeleteRecords",
     "InitProducerId",
     "AlterConfigs",
+];
+
+/// What one node under this load never sends, and why.
+const NOT_SENT: &[(&str, &str, &str)] = &[
+    ("/replicas/", "Lead", "no partition of a lone node changes its leader while the node lives"),
+    ("/replicas/load-0", "Compact", "the topic of the load is not compacted"),
+    ("/replicas/load-0", "Compacted", "the topic of the load is not compacted"),
+    ("/replicas/__consumer_offsets", "Configure", "nobody changes the settings of the internal topic"),
+    ("/replicas/__consumer_offsets", "DeleteRecords", "nobody deletes records of the internal topic"),
 ];
 
 /// One fault: who, at what.
@@ -117,7 +126,7 @@ fn sweep(case: &Case) -> bool {
         });
     }
     assert!(load.advances_by(200, PATIENCE), "every producer goes on\n{}", yard.log());
-    stirrer.assert_all_works(PATIENCE);
+    stirrer.assert_all_works(PATIENCE, &|| yard.log());
     let (sent, outcomes) = load.finish();
     assert!(broker.lives(), "the process lives\n{}", yard.log());
     assert_all_there(&broker.address, &sent, &outcomes);
@@ -162,6 +171,11 @@ pub(crate) fn run() {
         if only.as_ref().is_some_and(|only| !name.contains(only)) {
             continue;
         }
+        let not_sent = NOT_SENT.iter().find(|(actor, kind, _)| case.actor.contains(actor) && case.kind == *kind);
+        if let Some((_, _, why)) = not_sent {
+            println!("panics: {name}: not sent, as {why}");
+            continue;
+        }
         match std::panic::catch_unwind(|| sweep(&case)) {
             Ok(true) => passed += 1,
             Ok(false) => missed.push(name.clone()),
@@ -179,5 +193,5 @@ pub(crate) fn run() {
         );
     }
     println!("panics: {passed} ok; never met {missed:?}; failed {failed:?}");
-    assert!(failed.is_empty(), "failed: {failed:?}");
+    assert!(failed.is_empty() && missed.is_empty(), "failed: {failed:?}; never met: {missed:?}");
 }

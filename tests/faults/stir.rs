@@ -63,19 +63,19 @@ impl Stirrer {
             // A new member joins, so that the group goes through all it knows.
             self.member = member(&self.address);
         }
-        drop(self.consume());
+        self.consume();
         drop(self.commit());
         drop(self.administer());
         false
     }
 
     /// Each of the things works again, at some time before the deadline.
-    pub(crate) fn assert_all_works(&mut self, patience: Duration) {
-        assert!(poll(patience, || self.consume()), "the group consumes again");
+    pub(crate) fn assert_all_works(&mut self, patience: Duration, log: &dyn Fn() -> String) {
+        assert!(poll(patience, || self.consume()), "the group consumes again\n{}", log());
         let mut last = Ok(());
         assert!(
             poll(patience, || {
-                drop(self.consume());
+                self.consume();
                 last = self.commit();
                 last.is_ok()
             }),
