@@ -1,6 +1,7 @@
 """Classic groups: joining, syncing, committing, leaving, and every refusal on the way."""
 
-PROTOCOLS = [{"Name": "range", "Metadata": b"\0\0range"}, {"Name": "roundrobin", "Metadata": b"\0\0rr"}]
+# Subscriptions to no topic with some user data: of other bytes Kafka never ends the rebalance of a consumer group.
+PROTOCOLS = [{"Name": "range", "Metadata": b"\0\0\0\0\0\0\0\0\0\5range"}, {"Name": "roundrobin", "Metadata": b"\0\0\0\0\0\0\0\0\0\2rr"}]
 
 
 def subscription(*topics):
