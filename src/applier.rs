@@ -20,6 +20,7 @@ use madang_storage::{Disk, PartitionDir};
 use tokio::sync::watch;
 
 use crate::boot;
+use crate::cleaner;
 use crate::directory::Directory;
 use crate::node_env::Node;
 use crate::replicas::{Blueprint, Held, led_in, replica_config};
@@ -121,6 +122,10 @@ impl Applier {
             adding.push(async move { add(&held).await });
         }
         join_all(adding).await;
+        for directory in &self.directories {
+            // A partition without a checkpoint means one thing only from here on: it is new.
+            cleaner::checkpoint(directory, &mut BTreeMap::new()).await;
+        }
         boot::sync_points(self);
         self.remove_deleted(image, &found).await;
         if let Some(topic) = image.topic(OFFSETS_TOPIC) {
@@ -251,6 +256,9 @@ impl Applier {
     }
 
     async fn delete_topic(&self, topic_id: TopicId, name: &str) {
+        if name == OFFSETS_TOPIC {
+            self.end_shards().await;
+        }
         for held in self.node.replicas.all() {
             let partition = held.handle.shared().partition();
             if partition.topic_id != topic_id {
@@ -289,6 +297,15 @@ impl Applier {
             } else if image.partition_by_id(*partition).is_none() {
                 tracing::warn!(path = %folder.path.display(), "partition is not in the metadata; its data is left alone");
             }
+        }
+    }
+
+    /// Ends every group shard, so that shards of a topic of the same name can take their places.
+    async fn end_shards(&self) {
+        let shards = self.node.shards.swap(Arc::default());
+        for shard in shards.values() {
+            // A supervisor that does not run has stopped its children.
+            drop(self.coordinators.remove(shard.id()).await);
         }
     }
 

@@ -66,9 +66,12 @@ fn open_one(applier: &Applier, directory: &Directory, who: &OpenLogDir) -> Resul
     if !is_empty {
         tracing::info!(directory = %directory.path.display(), restart = ?facts.kind(), "log directory opened");
     }
-    let checkpoints =
-        SledCheckpoints::open(&directory.path.join("checkpoints")).map_err(|error| format!("checkpoints: {error}"))?;
-    Ok(Opened { log_dir, checkpoints: Arc::new(checkpoints), clean: facts.clean_marker })
+    let path = directory.path.join("checkpoints");
+    let existed = applier.disk.exists(&path).map_err(|error| error.to_string())?;
+    let checkpoints = SledCheckpoints::open(&path).map_err(|error| format!("checkpoints: {error}"))?;
+    let checkpoints_are_complete = is_empty || existed && !checkpoints.begun_anew();
+    let checkpoints = Arc::new(checkpoints);
+    Ok(Opened { log_dir, checkpoints, checkpoints_are_complete, clean: facts.clean_marker })
 }
 
 /// Proposes this node's registration; the metadata that results is applied like any other.

@@ -46,7 +46,7 @@ pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
 }
 
 /// Notes what has changed since the last time. Blocking work runs beside the directory's thread.
-async fn checkpoint(directory: &Arc<Directory>, noted: &mut BTreeMap<TopicPartition, Checkpoint>) {
+pub(crate) async fn checkpoint(directory: &Arc<Directory>, noted: &mut BTreeMap<TopicPartition, Checkpoint>) {
     let mut changed = Vec::new();
     for held in directory.held() {
         let shared = held.handle.shared();

@@ -45,6 +45,8 @@ pub struct Opened {
     pub log_dir: LogDir,
     /// Recovery points and high watermarks.
     pub checkpoints: Arc<dyn Checkpoints>,
+    /// Whether every partition that was ever confirmed beyond its start has a checkpoint: one without was never synced for long.
+    pub checkpoints_are_complete: bool,
     /// Whether it was closed in order the last time.
     pub clean: bool,
 }
@@ -221,6 +223,7 @@ async fn run_compaction(directory: Arc<Directory>, job: CompactionJob) -> Compac
 /// The flusher: hands each sync to a few threads. A replica has one sync in flight, so the queue is bounded by the replicas.
 pub struct Flusher {
     pool: SyncPool,
+    directory: Arc<Directory>,
 }
 
 impl Flusher {
@@ -228,8 +231,8 @@ impl Flusher {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start() -> StartResult<Self> {
-        Ok(Self { pool: SyncPool::start("flusher", SYNC_THREADS)? })
+    pub fn start(directory: Arc<Directory>) -> StartResult<Self> {
+        Ok(Self { pool: SyncPool::start("flusher", SYNC_THREADS)?, directory })
     }
 }
 
@@ -238,7 +241,12 @@ impl Behavior for Flusher {
 
     fn handle(&mut self, message: FlusherMessage, _: &mut ShellContext<FlusherMessage>) {
         let FlusherMessage::Sync { request, replica } = message;
+        let directory = Arc::clone(&self.directory);
         self.pool.submit(request, move |outcome| {
+            if !outcome.is_ok() {
+                // The life that asked may be over by now, and the next one's sync would succeed over lost pages.
+                directory.fail("a sync failed");
+            }
             // A life that is over has no use for it.
             drop(replica.try_send(ReplicaMessage::Synced(outcome)));
         });

@@ -18,7 +18,7 @@ use madang_cluster::replica::actor::ReplicaActor;
 use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, SharedReplica};
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
-use madang_protocol::types::{LeaderEpoch, TopicPartition};
+use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
 use madang_storage::{CompactionSettings, Disk, Log, LogConfig, LogError, OpenLog, Recovery, Start};
 
 use crate::directory::{Directory, DirectoryLink};
@@ -192,9 +192,17 @@ impl Blueprint {
     /// # Errors
     /// The log cannot be served.
     pub fn recover(&self, disk: Arc<dyn Disk>, wall: Wall) -> Result<(Log, Recovery), madang_storage::LogError> {
-        let checkpoint = self.directory.opened().as_ref().and_then(|opened| opened.checkpoints.load(self.partition));
+        let noted = self.directory.opened().as_ref().map(|opened| {
+            let checkpoint = opened.checkpoints.load(self.partition);
+            (checkpoint, opened.checkpoints_are_complete)
+        });
         let start = if self.clean { Start::Clean } else { Start::Unclean };
-        let recovery_point = checkpoint.map(|checkpoint| checkpoint.recovery_point);
+        let recovery_point = match noted {
+            Some((Some(checkpoint), _)) => Some(checkpoint.recovery_point),
+            // Began since the last checkpoint: nothing of it was ever noted as confirmed, so its end may be cut where it is torn.
+            Some((None, true)) => Some(Offset::ZERO),
+            _ => None,
+        };
         // Must be the number of the life that will take the log: the first.
         let open = OpenLog { start, recovery_point, incarnation: 1, wall, seed: self.seed, ..OpenLog::default() };
         Log::open(disk, &self.path, self.config.log.clone(), &open)

@@ -117,9 +117,9 @@ fn log_dirs(directories: &[Arc<Directory>]) -> Branch {
         let replicas = Branch::dynamic("replicas");
         directory.supervised_by(replicas.handle());
         let repopulated = Arc::clone(directory);
-        let cleaned = Arc::clone(directory);
+        let (cleaned, flushed) = (Arc::clone(directory), Arc::clone(directory));
         Branch::new(format!("directory-{number}"), Strategy::RestForOne)
-            .child(Child::actor(&directory.flusher, &directory.arbiter, |_| Flusher::start()))
+            .child(Child::actor(&directory.flusher, &directory.arbiter, move |_| Flusher::start(Arc::clone(&flushed))))
             .child(replicas.repopulate(move || repopulated.children()))
             .child(Child::task("cleaner", &directory.arbiter, move |context| {
                 cleaner::run(Arc::clone(&cleaned), context)

@@ -60,6 +60,6 @@ pub fn replica<E: Env>(env: &E, key: &TopicKey, index: i32) -> Result<ReplicaHan
         return Err((ErrorCode::NotLeaderOrFollower, None));
     }
     let partition = TopicPartition { topic_id: topic.topic_id, partition: index };
-    // The image is ahead of the replicas by the moment it takes to start one.
-    env.replica(&partition).ok_or((ErrorCode::NotLeaderOrFollower, None))
+    // An image is shown once its replicas are started; one that is not there could not be, as its directory has failed.
+    env.replica(&partition).ok_or((ErrorCode::KafkaStorageError, None))
 }

@@ -20,6 +20,7 @@ const CACHE: u64 = 1 << 20;
 pub struct SledCheckpoints {
     database: sled::Db,
     file: File,
+    begun_anew: bool,
 }
 
 impl SledCheckpoints {
@@ -33,7 +34,15 @@ impl SledCheckpoints {
         }
         tracing::warn!(path = %path.display(), "checkpoints cannot be read; beginning new ones");
         fs::remove_dir_all(path)?;
-        Self::try_open(path).unwrap_or_else(|| Err(io::Error::other("a new checkpoint database cannot be opened")))
+        let opened =
+            Self::try_open(path).unwrap_or_else(|| Err(io::Error::other("a new checkpoint database cannot be opened")));
+        opened.map(|opened| Self { begun_anew: true, ..opened })
+    }
+
+    /// Whether what was there could not be read, so that a partition that is missing may have been noted before.
+    #[must_use]
+    pub const fn begun_anew(&self) -> bool {
+        self.begun_anew
     }
 
     /// None if what is there is damaged: sled may panic on it.
@@ -42,7 +51,7 @@ impl SledCheckpoints {
         let opened =
             catch_unwind(move || sled::Config::new().path(owned).cache_capacity(CACHE).flush_every_ms(None).open());
         let Ok(Ok(database)) = opened else { return None };
-        Some(File::open(path.join("db")).map(|file| Self { database, file }))
+        Some(File::open(path.join("db")).map(|file| Self { database, file, begun_anew: false }))
     }
 
     fn apply(&self, batch: sled::Batch) -> io::Result<()> {

@@ -176,12 +176,13 @@ impl SyncState {
     }
 
     pub(crate) fn completed(&mut self, outcome: SyncOutcome) -> Result<Offset, SyncError> {
-        if outcome.incarnation != self.incarnation {
-            return Ok(self.confirmed);
-        }
+        // Whichever life asked: the pages that could not be written may be gone, and this one's next sync would not tell.
         if let Err(error) = outcome.result {
             self.failed = true;
             return Err(SyncError(error));
+        }
+        if outcome.incarnation != self.incarnation {
+            return Ok(self.confirmed);
         }
         if self.failed {
             return Err(SyncError(io::Error::other("an earlier sync of this log failed")));

@@ -137,7 +137,10 @@ fn broker_resource(draft: &Draft<'_>, name: &str) -> ApiResult<ConfigResource> {
         return Err(ApiError::new(ErrorCode::InvalidRequest, "Invalid negative broker ID."));
     }
     if draft.image.broker(NodeId(node)).is_none() {
-        return Err(ApiError::new(ErrorCode::InvalidRequest, format!("Unexpected broker id: no broker {node} is registered.")));
+        return Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            format!("Unexpected broker id: no broker {node} is registered."),
+        ));
     }
     Ok(ConfigResource::broker(NodeId(node)))
 }

@@ -160,16 +160,14 @@ impl Node {
     #[must_use]
     pub fn slot(&self, partition: TopicPartition) -> Option<Rc<Slot>> {
         let process = self.process.borrow().clone()?;
-        let slot = process.slots.borrow().get(&partition).cloned();
-        slot
+        process.slots.borrow().get(&partition).cloned()
     }
 
     /// The shard of the only partition of the offsets topic, if the process runs it.
     #[must_use]
     pub fn shard(&self) -> Option<Rc<ShardHandle>> {
         let process = self.process.borrow().clone()?;
-        let shard = process.shards.borrow().get(&0).cloned();
-        shard
+        process.shards.borrow().get(&0).cloned()
     }
 
     /// Whether a process runs.

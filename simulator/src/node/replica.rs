@@ -94,13 +94,13 @@ impl ReplicaShell {
                 let _ = done.send(self.closed);
                 return;
             }
-            self.wait(&mut closing).await;
+            self.wait().await;
             self.sim.pause(0, 400).await;
         }
     }
 
     /// Sleeps until a message, the machine's deadline, or the wish to close.
-    async fn wait(&self, closing: &mut oneshot::Receiver<oneshot::Sender<bool>>) {
+    async fn wait(&self) {
         let mailbox = self.slot.handle.actor().mailbox();
         let far = self.sim.now() + Duration::from_millis(500);
         let deadline = self.replica.deadline().map_or(far, |deadline| deadline.min(far));
@@ -112,7 +112,6 @@ impl ReplicaShell {
         match select(std::pin::pin!(woken), timer).await {
             Either::Left(_) | Either::Right(_) => {}
         }
-        let _ = closing;
     }
 
     fn drain(&mut self) {
