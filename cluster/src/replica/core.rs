@@ -17,8 +17,8 @@ use madang_storage::{AppendError, AppendOutcome, BatchToAppend, Log, LogError, S
 use super::compaction::Compaction;
 use super::pending::Pending;
 use super::{
-    Append, AppendResult, Appended, Durability, Refused, ReplicaConfig, ReplicaEffect, ReplicaInput, ReplicaSnapshot,
-    RequiredAcks,
+    Append, AppendResult, Appended, Durability, LostRecords, Refused, ReplicaConfig, ReplicaEffect, ReplicaInput,
+    ReplicaSnapshot, RequiredAcks,
 };
 use crate::request::RequestId;
 
@@ -402,16 +402,6 @@ impl From<&Append> for Asked {
             log_append_time: append.batch.header.timestamp_type() == TimestampType::LogAppendTime,
         }
     }
-}
-
-/// A log that ends before what was already published of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log ends at {found}, but {published} was published")]
-pub struct LostRecords {
-    /// The end that readers have seen.
-    pub published: Offset,
-    /// The end that is there.
-    pub found: Offset,
 }
 
 fn reply(effects: &mut Vec<ReplicaEffect>, request: RequestId, result: AppendResult) {

@@ -22,7 +22,7 @@ use madang_storage::{
     CompactionError, CompactionJob, CompactionResult, CompactionSettings, LogConfig, SyncOutcome, SyncRequest,
 };
 
-pub use self::core::{LostRecords, Replica};
+pub use self::core::Replica;
 pub use self::shared::{ReplicaHandle, ReplicaSnapshot, SharedReplica};
 pub use crate::configs::Durability;
 use crate::request::RequestId;
@@ -102,6 +102,16 @@ impl From<ErrorCode> for Refused {
     fn from(error: ErrorCode) -> Self {
         Self { error, message: None }
     }
+}
+
+/// A log that ends before what was already published of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log ends at {found}, but {published} was published")]
+pub struct LostRecords {
+    /// The end that readers have seen.
+    pub published: Offset,
+    /// The end that is there.
+    pub found: Offset,
 }
 
 /// How an append ended.

@@ -109,8 +109,11 @@ impl Node {
                 let result = node
                     .call("a produce", move |node| {
                         Box::pin(async move {
-                            if let Some(before) = before {
-                                let _ = before.await;
+                            if let Some(before) = before
+                                && before.await.is_err()
+                            {
+                                // One connection carries them all: what follows a lost request is lost as well.
+                                return Err(ErrorCode::NotLeaderOrFollower);
                             }
                             let admitted = admit(&node, partition, batch, acks, timeout).await;
                             let _ = done.send(());
