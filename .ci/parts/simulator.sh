@@ -7,4 +7,4 @@ simulator="${CARGO_TARGET_DIR:-target}/release/madang-simulator"
 "$simulator" --nodes 1 --seeds 0..20 --twice
 "$simulator" --sweep
 "$simulator" --explore
-cargo run --release -q -p madang-simulator --features mutants -- --mutants
+"$simulator" --mutants
