@@ -47,7 +47,7 @@ fn an_unknown_group_is_dead_and_from_version_6_not_found() {
 }
 
 #[test]
-fn metadata_and_assignments_are_shown_only_while_the_group_is_stable() {
+fn metadata_is_shown_only_while_the_group_is_stable_and_the_last_assignment_always() {
     let mut world = World::new();
     let (leader, _) = world.stable_pair();
     let stable = describe(&mut world, "g", 6);
@@ -56,7 +56,7 @@ fn metadata_and_assignments_are_shown_only_while_the_group_is_stable() {
     world.join(JoinGroup { member: leader, ..v3("l") });
     let preparing = describe(&mut world, "g", 6);
     assert_eq!((preparing.state, &*preparing.protocol_data), ("PreparingRebalance", ""));
-    assert!(preparing.members.iter().all(|member| member.metadata.is_empty() && member.assignment.is_empty()));
+    assert!(preparing.members.iter().all(|member| member.metadata.is_empty() && !member.assignment.is_empty()));
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::Context;
 use super::classic::{Group, Member, State};
 use crate::coordinator::ErrorCode;
@@ -25,7 +23,7 @@ impl Group {
         Ok(ctx.append(changes))
     }
 
-    /// The group and its members; metadata and assignments only while they are settled.
+    /// The group and its members; metadata only while they are settled.
     pub(crate) fn describe(&self) -> DescribedGroup {
         let stable = self.state == State::Stable;
         let protocol = self.protocol.clone().filter(|_| stable);
@@ -35,7 +33,8 @@ impl Group {
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
             metadata: protocol.as_ref().map(|protocol| member.metadata(protocol)).unwrap_or_default(),
-            assignment: if stable { member.assignment.clone() } else { Bytes::new() },
+            // Until the next one is made, the last assignment is what the member works by.
+            assignment: member.assignment.clone(),
         };
         DescribedGroup {
             error: ErrorCode::None,
