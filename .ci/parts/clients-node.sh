@@ -64,6 +64,8 @@ run_suite() {
     shift
     echo "== $name"
     "$@" >"$WORK/suite" 2>&1 </dev/null || status=$?
+    # Maven leaves colour codes before the first line that follows it.
+    sed -i 's/\x1b\[[0-9;]*m//g' "$WORK/suite"
     cat "$WORK/suite"
     read -r passed failed < <(awk '/^[0-9]+ passed, [0-9]+ failed/ { p += $1; f += $3 } END { print p + 0, f + 0 }' "$WORK/suite")
     # An exit code that no counted failure explains, or a suite that counted nothing, is a failure of its own.

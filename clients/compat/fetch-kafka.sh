@@ -35,7 +35,7 @@ if [[ ! -f "$home/complete" ]]; then
   </dependencies>
 </project>
 POM
-    mvn -q -f "$home/pom.xml" dependency:copy-dependencies -DoutputDirectory="$home/libs" >&2
+    mvn -q -B -Dstyle.color=never -f "$home/pom.xml" dependency:copy-dependencies -DoutputDirectory="$home/libs" >&2
     touch "$home/complete"
 fi
 echo "$home/libs"
