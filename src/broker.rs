@@ -142,7 +142,7 @@ impl<E: Env> Call<'_, E> {
         Ok(match self.key {
             ApiKey::Produce => return Err(Outcome::Close("produce has a path of its own")),
             ApiKey::Fetch => self.done(&fetch::handle(env, self.body(reader)?, version).await),
-            ApiKey::ListOffsets => self.done(&list_offsets::handle(env, &self.body(reader)?, version)),
+            ApiKey::ListOffsets => self.done(&list_offsets::handle(env, &self.body(reader)?, version).await),
             ApiKey::Metadata => self.done(&metadata::handle(env, client, &self.body(reader)?, version)),
             ApiKey::OffsetCommit => self.done(&offset_commit::handle(env, self.body(reader)?, version).await),
             ApiKey::OffsetFetch => self.done(&offset_fetch::handle(env, self.body(reader)?, version).await),

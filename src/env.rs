@@ -69,6 +69,8 @@ pub trait Env: Clone + 'static {
         request: GroupRequest,
         deadline: Mono,
     ) -> LocalBoxFuture<'static, Result<Vec<GroupResponse>, ErrorCode>>;
+    /// Runs work that may wait for a disk where it holds up no other connection. `None` if it panicked.
+    fn read<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> LocalBoxFuture<'static, Option<T>>;
     /// Runs work whose outcome nobody waits for, such as the creation of a topic that a client has asked the metadata of.
     fn in_background(&self, work: LocalBoxFuture<'static, ()>);
 }

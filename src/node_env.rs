@@ -24,7 +24,7 @@ use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::ReplicaHandle;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{NodeId, TopicPartition};
-
+use madang_transport::kafka::ColdReads;
 use tokio::sync::watch;
 
 use crate::applier::Phase;
@@ -52,6 +52,7 @@ pub struct Node {
     pub entropy: Entropy,
     /// How far the node is.
     pub phase: watch::Receiver<Phase>,
+    cold_reads: ColdReads,
     fetch_sessions: FetchSessions,
     producer_ids: ProducerIds,
 }
@@ -59,13 +60,14 @@ pub struct Node {
 impl Node {
     /// A node that has not applied any metadata yet.
     #[must_use]
-    pub fn new(config: BrokerConfig, phase: watch::Receiver<Phase>) -> Self {
+    pub fn new(config: BrokerConfig, phase: watch::Receiver<Phase>, cold_reads: ColdReads) -> Self {
         Self {
             image: ArcSwap::default(),
             replicas: Replicas::default(),
             shards: ArcSwap::default(),
             controller: ActorRef::new("controller", Capacity::default()),
             phase,
+            cold_reads,
             broker_epoch: AtomicI64::new(-1),
             entropy: Entropy::default(),
             fetch_sessions: FetchSessions::new(config.max_fetch_sessions),
@@ -231,6 +233,11 @@ impl Env for NodeEnv {
             let asked = shards.into_iter().map(|shard| ask_shard(shard, request.clone(), deadline));
             futures_util::future::join_all(asked).await.into_iter().collect()
         })
+    }
+
+    fn read<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> LocalBoxFuture<'static, Option<T>> {
+        let cold_reads = self.node.cold_reads.clone();
+        Box::pin(async move { cold_reads.run(work).await.ok() })
     }
 
     fn in_background(&self, work: LocalBoxFuture<'static, ()>) {

@@ -137,11 +137,12 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     let lock = take_metadata(&disk, &metadata)?;
     let shutdown = Shutdown::new();
     let stats = Arc::<Stats>::default();
-    let context = connection_context(&config, &shutdown, &stats)?;
+    let cold_reads = ColdReads::start(COLD_READ_THREADS, COLD_READ_QUEUE).map_err(|error| error.to_string())?;
+    let context = connection_context(&config, &shutdown, &stats, cold_reads.clone());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let bound = bind(&mut config, &context, workers)?;
     let (phase, phase_seen) = watch::channel(Phase::Starting);
-    let node = Arc::new(Node::new(config, phase_seen));
+    let node = Arc::new(Node::new(config, phase_seen, cold_reads));
     let directories = directories(&node)?;
     let metadata_arbiter = arbiter("metadata", Role::Metadata)?;
     let coordinator_arbiter = arbiter("coordinators", Role::Network)?;
@@ -220,7 +221,8 @@ fn connection_context(
     config: &BrokerConfig,
     shutdown: &Shutdown,
     stats: &Arc<Stats>,
-) -> Result<ConnectionContext, String> {
+    cold_reads: ColdReads,
+) -> ConnectionContext {
     let settings = ConnectionSettings {
         max_request_bytes: config.socket_request_max_bytes,
         max_idle: config.connections_max_idle,
@@ -230,14 +232,13 @@ fn connection_context(
         max_in_flight_bytes: config.max_in_flight_bytes,
         ..ConnectionSettings::default()
     };
-    let cold_reads = ColdReads::start(COLD_READ_THREADS, COLD_READ_QUEUE).map_err(|error| error.to_string())?;
-    Ok(ConnectionContext {
+    ConnectionContext {
         settings: Arc::new(settings),
         budget: MemoryBudget::new(request_memory()),
         stats: Arc::clone(stats),
         cold_reads,
         shutdown: shutdown.signal(),
-    })
+    }
 }
 
 /// A quarter of the machine's memory for the bytes of requests.

@@ -184,7 +184,7 @@ async fn read_until_enough<E: Env>(
     min_bytes: usize,
     deadline: Mono,
 ) -> Vec<Read> {
-    let (reads, handles) = read_all(env, plan, limits);
+    let (reads, handles) = read_all(env, plan, limits).await;
     if is_enough(&reads, min_bytes) || env.now() >= deadline {
         return reads;
     }
@@ -198,7 +198,7 @@ async fn read_until_enough<E: Env>(
     }
     loop {
         // Registered first, read again after: a record that came in between is not missed.
-        let (reads, _) = read_all(env, plan, limits);
+        let (reads, _) = read_all(env, plan, limits).await;
         if is_enough(&reads, min_bytes) || env.now() >= deadline {
             return reads;
         }
@@ -211,25 +211,44 @@ fn is_enough(reads: &[Read], min_bytes: usize) -> bool {
     reads.is_empty() || bytes >= min_bytes || reads.iter().any(Read::must_be_sent)
 }
 
-fn read_all<E: Env>(env: &E, plan: &FetchPlan, limits: Limits) -> (Vec<Read>, Vec<ReplicaHandle>) {
+/// Reads every partition of the plan: at once if all of it is found without waiting for a disk, else off the connection's thread.
+async fn read_all<E: Env>(env: &E, plan: &FetchPlan, limits: Limits) -> (Vec<Read>, Vec<ReplicaHandle>) {
+    let located: Vec<_> = plan
+        .partitions
+        .iter()
+        .map(|(key, fetch)| locate::replica(env, &key.topic, key.partition).map(|handle| (handle, *fetch)))
+        .collect();
+    let handles = located.iter().flatten().map(|(handle, _)| handle.clone()).collect();
+    if located.iter().flatten().all(|(handle, fetch)| finds_without_waiting(handle, fetch)) {
+        return (read_located(located, limits), handles);
+    }
+    let reads = env.read(move || read_located(located, limits)).await;
+    let failed = || plan.partitions.iter().map(|_| Read::failed(ErrorCode::KafkaStorageError)).collect();
+    (reads.unwrap_or_else(failed), handles)
+}
+
+fn finds_without_waiting(handle: &ReplicaHandle, fetch: &PartitionFetch) -> bool {
+    let snapshot = handle.snapshot_for(LeaderEpoch::NONE);
+    snapshot.map_or(true, |snapshot| snapshot.view.finds_without_waiting(Offset(fetch.fetch_offset)))
+}
+
+/// A partition's replica and what is asked of it, or why there is none.
+type Located = Result<(ReplicaHandle, PartitionFetch), (ErrorCode, Option<Hint>)>;
+
+fn read_located(located: Vec<Located>, limits: Limits) -> Vec<Read> {
     let mut left = limits.max_bytes;
     let mut anything = false;
-    let mut handles = Vec::with_capacity(plan.partitions.len());
-    let mut reads = Vec::with_capacity(plan.partitions.len());
-    for (key, fetch) in &plan.partitions {
-        let read = match locate::replica(env, &key.topic, key.partition) {
-            Ok(handle) => {
-                let read = read_one(&handle, fetch, limits, left, !anything);
-                handles.push(handle);
-                read
-            }
+    let mut reads = Vec::with_capacity(located.len());
+    for located in located {
+        let read = match located {
+            Ok((handle, fetch)) => read_one(&handle, &fetch, limits, left, !anything),
             Err((error, hint)) => Read { hint, ..Read::failed(error) },
         };
         left = left.saturating_sub(read.records.len());
         anything |= !read.records.is_empty();
         reads.push(read);
     }
-    (reads, handles)
+    reads
 }
 
 /// Reads one partition through one snapshot. `first` lets one whole batch through whatever the limits say.

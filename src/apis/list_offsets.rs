@@ -1,8 +1,8 @@
 //! ListOffsets: the first, last or timed offset of each partition, through its snapshot.
+//! Invariant: what reads a file does so off the connection's thread.
 
 use std::collections::HashSet;
 
-use madang_cluster::replica::ReplicaSnapshot;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -30,31 +30,31 @@ type Found = (Offset, i64, LeaderEpoch);
 const NOT_FOUND: Found = (Offset::NONE, -1, LeaderEpoch::NONE);
 
 /// Answers one request.
-pub fn handle<E: Env>(env: &E, request: &ListOffsetsRequest<'_>, version: i16) -> ListOffsetsResponse<'static> {
+pub async fn handle<E: Env>(env: &E, request: &ListOffsetsRequest<'_>, version: i16) -> ListOffsetsResponse<'static> {
     let read_committed = request.isolation_level == 1;
     let unknown_isolation = !(0..=1).contains(&request.isolation_level);
     let duplicates = duplicates(request);
     let mut answered = HashSet::new();
-    let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
-        name: topic.name.to_string().into(),
-        partitions: topic
-            .partitions
-            .iter()
-            .filter(|asked| answered.insert((&*topic.name, asked.partition_index)))
-            .map(|asked| {
-                let twice = duplicates.contains(&(&*topic.name, asked.partition_index));
-                let found = if twice {
-                    Err(ErrorCode::InvalidRequest)
-                } else if unknown_isolation {
-                    Err(ErrorCode::UnknownServerError)
-                } else {
-                    find(env, &topic.name, asked, version, read_committed)
-                };
-                answer(asked.partition_index, found, version)
-            })
-            .collect(),
-    });
-    ListOffsetsResponse { topics: topics.collect(), ..ListOffsetsResponse::default() }
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            let place = (&*topic.name, asked.partition_index);
+            if !answered.insert(place) {
+                continue;
+            }
+            let found = if duplicates.contains(&place) {
+                Err(ErrorCode::InvalidRequest)
+            } else if unknown_isolation {
+                Err(ErrorCode::UnknownServerError)
+            } else {
+                find(env, &topic.name, asked, version, read_committed).await
+            };
+            partitions.push(answer(asked.partition_index, found, version));
+        }
+        topics.push(ListOffsetsTopicResponse { name: topic.name.to_string().into(), partitions });
+    }
+    ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 
 fn duplicates<'r>(request: &'r ListOffsetsRequest<'_>) -> HashSet<(&'r str, i32)> {
@@ -78,7 +78,7 @@ fn answer(partition_index: i32, found: Result<Found, ErrorCode>, version: i16) -
     }
 }
 
-fn find<E: Env>(
+async fn find<E: Env>(
     env: &E,
     topic: &str,
     asked: &ListOffsetsPartition,
@@ -106,17 +106,13 @@ fn find<E: Env>(
             Ok((start, -1, snapshot.view.leader_epochs().epoch_at(start).unwrap_or(LeaderEpoch::NONE)))
         }
         LATEST_TIERED => Ok(NOT_FOUND),
-        MAX_TIMESTAMP => read(snapshot.view.max_timestamp()),
-        timestamp => timed(&snapshot, timestamp, end),
+        MAX_TIMESTAMP => looked_up(env.read(move || snapshot.view.max_timestamp()).await),
+        timestamp => looked_up(env.read(move || snapshot.view.offset_for_timestamp(timestamp, end)).await),
     }
 }
 
-fn timed(snapshot: &ReplicaSnapshot, timestamp: i64, end: Offset) -> Result<Found, ErrorCode> {
-    read(snapshot.view.offset_for_timestamp(timestamp, end))
-}
-
-fn read(found: Result<Option<TimestampAndOffset>, ReadError>) -> Result<Found, ErrorCode> {
-    match found {
+fn looked_up(found: Option<Result<Option<TimestampAndOffset>, ReadError>>) -> Result<Found, ErrorCode> {
+    match found.ok_or(ErrorCode::KafkaStorageError)? {
         Ok(Some(found)) => Ok((found.offset, found.timestamp, found.leader_epoch)),
         Ok(None) => Ok(NOT_FOUND),
         // Deleted since: the client asks again, and finds the newer start.

@@ -188,6 +188,18 @@ impl SegmentView<'_> {
         Ok(None)
     }
 
+    /// A position at or before the batch that contains `from`, as near as can be told from memory alone.
+    pub(crate) fn nearest_known(&self, from: Offset) -> u64 {
+        let Self::Active { segment, entries, recent, .. } = self else { return 0 };
+        let relative = self.relative(from);
+        let after = recent.partition(|(offset, _)| i64::from(offset) <= relative);
+        if let Some((_, position)) = after.checked_sub(1).and_then(|at| recent.get(at)) {
+            return u64::from(position);
+        }
+        let found = segment.index.last_where(*entries, |entry| i64::from(entry.relative_offset) <= relative);
+        found.map_or(0, |entry| u64::from(entry.position))
+    }
+
     /// Where a read that starts at `start` ends: whole batches below `upper`, at most `max_bytes`. Also the offset that comes next.
     pub(crate) fn end_of_read(&self, start: BatchStart, upper: Offset, max_bytes: u64) -> io::Result<BatchStart> {
         let summary = self.summary();

@@ -230,6 +230,17 @@ impl LogView {
         distance <= self.warm_bytes
     }
 
+    /// Whether a [`LogView::read`] from `from` finds its place without a read that may wait for the device: in memory, or in bytes that
+    /// this process appended last. Looks at no file itself.
+    #[must_use]
+    pub fn finds_without_waiting(&self, from: Offset) -> bool {
+        if from < self.log_start_offset || from >= self.log_end_offset() {
+            return true;
+        }
+        let segment = self.segment(self.segment_of(from));
+        segment.is_some_and(|segment| self.is_warm(&segment, segment.nearest_known(from)))
+    }
+
     /// The first record, not batch, whose timestamp is at least `timestamp` (milliseconds), below `upper`. Reads and decompresses the
     /// batches that may hold it, as a rule one.
     ///

@@ -75,6 +75,29 @@ fn a_read_spans_segments_and_stops_below_its_bound() {
 }
 
 #[test]
+fn only_what_was_appended_last_is_found_without_waiting() {
+    on_both_disks(|disk, path| {
+        let config = LogConfig { warm_bytes: 20_000, ..small() };
+        let mut log = open(&disk, path, config.clone(), Start::Unclean);
+        for at in 0..200 {
+            append(&mut log, 2, 400, at);
+        }
+        assert!(log.segment_count() > 5);
+        let view = log.view();
+        assert!(view.finds_without_waiting(Offset(399)), "the last batch");
+        assert!(!view.finds_without_waiting(Offset(0)), "the first batch, in a segment of long ago");
+        for outside in [-1, 400, 401] {
+            assert!(view.finds_without_waiting(Offset(outside)), "{outside}: nothing is looked up");
+        }
+        let first_warm = (0..400).find(|from| view.finds_without_waiting(Offset(*from))).expect("some are");
+        assert!((first_warm..400).all(|from| view.finds_without_waiting(Offset(from))));
+        log.close().expect("closes");
+        let log = open(&disk, path, config, Start::Clean);
+        assert!(!log.view().finds_without_waiting(Offset(398)), "another process appended it");
+    });
+}
+
+#[test]
 fn a_log_is_as_it_was_after_a_clean_close() {
     on_both_disks(|disk, path| {
         let mut log = open(&disk, path, small(), Start::Unclean);

@@ -1,4 +1,5 @@
-//! A few threads that page in what is no longer in the page cache, so that a network arbiter never waits for a disk.
+//! A few threads for whatever may have to wait for a disk, so that a network arbiter never does: paging in what is no longer in
+//! the page cache, looking up where in a file a cold read begins.
 //! Invariant: at most `queue` reads are waiting; a reader beyond them waits asynchronously.
 
 use std::io;
@@ -47,10 +48,11 @@ impl Part {
     }
 }
 
+/// What a thread does next, with its buffer; it finds out by itself whether anybody still waits for it.
+type Work = Box<dyn FnOnce(&mut [u8]) + Send>;
+
 struct Job {
-    part: Part,
-    keep: bool,
-    done: oneshot::Sender<io::Result<Bytes>>,
+    work: Work,
     _queued: OwnedSemaphorePermit,
 }
 
@@ -78,20 +80,37 @@ impl ColdReads {
 
     /// Brings the part into the page cache.
     pub(crate) async fn page_in(&self, part: Part) -> io::Result<()> {
-        self.run(part, false).await.map(drop)
+        self.with_buffer(move |scratch| part.page_in(scratch)).await?
     }
 
     /// Reads the part.
     pub(crate) async fn read(&self, part: Part) -> io::Result<Bytes> {
-        self.run(part, true).await
+        self.run(move || part.read()).await?
     }
 
-    async fn run(&self, part: Part, keep: bool) -> io::Result<Bytes> {
+    /// Runs work that may wait for a disk. Dropped, work that has not begun never begins.
+    ///
+    /// # Errors
+    /// The work panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        self.with_buffer(move |_| work()).await
+    }
+
+    async fn with_buffer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut [u8]) -> T + Send + 'static,
+    ) -> io::Result<T> {
         let queued = Arc::clone(&self.room).acquire_owned().await.map_err(io::Error::other)?;
         let (done, answer) = oneshot::channel();
-        self.jobs.send(Job { part, keep, done, _queued: queued }).map_err(|_| io::Error::other("no reader is left"))?;
-        // The sender is dropped without an answer only if the read panicked.
-        answer.await.map_err(|_| io::Error::other("the read panicked"))?
+        let work = Box::new(move |scratch: &mut [u8]| {
+            // Closed: the connection is gone.
+            if !done.is_closed() {
+                drop(done.send(work(scratch)));
+            }
+        });
+        self.jobs.send(Job { work, _queued: queued }).map_err(|_| io::Error::other("no reader is left"))?;
+        // The sender is dropped without an answer only if the work panicked.
+        answer.await.map_err(|_| io::Error::other("the read panicked"))
     }
 }
 
@@ -100,14 +119,37 @@ fn work(receiver: &Mutex<Receiver<Job>>) {
     loop {
         let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        if job.done.is_closed() {
-            continue; // The connection is gone.
-        }
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            if job.keep { job.part.read() } else { job.part.page_in(&mut scratch).map(|()| Bytes::new()) }
-        }));
-        if let Ok(result) = read {
-            drop(job.done.send(result));
-        }
+        // A panic ends one read, whose reader is told so by the answer that never comes.
+        drop(catch_unwind(AssertUnwindSafe(|| (job.work)(&mut scratch))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_read_and_no_thread() {
+        let reads = ColdReads::start(1, 1).expect("a thread");
+        assert!(reads.run(|| panic!("planted")).await.map(|(): ()| ()).is_err());
+        assert_eq!(reads.run(|| 7).await.expect("reads on"), 7);
+    }
+
+    #[tokio::test]
+    async fn work_whose_reader_is_gone_does_not_begin() {
+        let reads = ColdReads::start(1, 3).expect("a thread");
+        let (begun, seen) = std::sync::mpsc::channel();
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let first = reads.run(move || held.recv());
+        let second = reads.run(move || begun.send(()));
+        let mut first = Box::pin(first);
+        let mut second = Box::pin(second);
+        assert!(futures_util::poll!(&mut first).is_pending());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(second);
+        hold.send(()).expect("the first read waits");
+        assert!(first.await.expect("ends").is_ok());
+        reads.run(|| ()).await.expect("the pool goes on");
+        assert!(seen.try_recv().is_err(), "what nobody waits for was not run");
     }
 }
