@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use madang_cluster::coordinator::records::{self, GroupRecord, Key, MemberRecord, OffsetRecord, Value};
 use madang_cluster::coordinator::request::{DeleteGroups, DescribeGroup, JoinGroup, ListGroups, OffsetCommit};
 use madang_cluster::coordinator::response::DescribedGroup;
@@ -107,7 +108,7 @@ fn records_have_the_bytes_that_kafka_writes() {
 #[test]
 fn every_older_version_of_a_stored_offset_is_read_and_cut_values_are_errors() {
     let key = Key::Offset { group: "g".into(), topic: "t".into(), partition: 0 };
-    let old: &[&[u8]] = &[
+    let old: &[&'static [u8]] = &[
         b"\0\0\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x07",
         b"\0\x01\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x09",
         b"\0\x02\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x07",
@@ -115,15 +116,17 @@ fn every_older_version_of_a_stored_offset_is_read_and_cut_values_are_errors() {
         b"\0\x04\0\0\0\0\0\0\0\x05\0\0\0\x02\x02m\0\0\0\0\0\0\0\x07\0",
     ];
     for (version, bytes) in old.iter().enumerate() {
-        let Ok(Value::Offset(offset)) = records::decode_value(&key, bytes) else { panic!("version {version}") };
+        let Ok(Value::Offset(offset)) = records::decode_value(&key, &Bytes::from_static(bytes)) else {
+            panic!("version {version}")
+        };
         assert_eq!((offset.offset, &*offset.metadata, offset.commit_timestamp), (5, "m", 7));
         assert_eq!(
             (offset.expire_timestamp, offset.leader_epoch),
             ((version == 1).then_some(9), if version > 2 { 2 } else { -1 })
         );
-        assert!((0..bytes.len()).all(|cut| records::decode_value(&key, &bytes[..cut]).is_err()));
+        assert!((0..bytes.len()).all(|cut| records::decode_value(&key, &Bytes::from_static(&bytes[..cut])).is_err()));
     }
-    assert!(records::decode_value(&key, b"\0\x05\0\0\0\0\0\0\0\x05").is_err());
+    assert!(records::decode_value(&key, &Bytes::from_static(b"\0\x05\0\0\0\0\0\0\0\x05")).is_err());
 }
 
 /// What Kafka 4.3.1's own generated classes write for the values of the test below.
@@ -145,7 +148,7 @@ const KAFKA: [(&str, &str); 7] = [
     ),
 ];
 
-fn kafka(name: &str) -> Vec<u8> {
+fn kafka(name: &str) -> Bytes {
     let hex = KAFKA.iter().find(|(known, _)| *known == name).expect("a known value").1;
     let digits: Vec<u32> = hex.chars().map(|digit| digit.to_digit(16).expect("a hex digit")).collect();
     digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).expect("a byte")).collect()

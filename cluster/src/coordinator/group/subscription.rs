@@ -4,29 +4,34 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::coordinator::records::{Cursor, Malformed};
+use bytes::Bytes;
+use madang_protocol::{DecodeError, Reader};
+
+/// The fewest bytes that a topic's name takes: those of its length.
+const MIN_TOPIC_BYTES: usize = 2;
 
 /// The topics named in `metadata`. Every version of the schema begins alike, so later ones are read too.
-pub(crate) fn topics(metadata: &[u8]) -> Result<BTreeSet<Arc<str>>, Malformed> {
-    let mut reader = Cursor(metadata);
-    if reader.i16()? < 0 {
-        return Err(Malformed("subscription version"));
+pub(crate) fn topics(metadata: &Bytes) -> Result<BTreeSet<Arc<str>>, DecodeError> {
+    let mut reader = Reader::new(metadata);
+    let version = reader.read_i16()?;
+    if version < 0 {
+        return Err(DecodeError::UnsupportedVersion { version });
     }
-    let count = reader.i32()?;
-    if count < 0 {
-        return Err(Malformed("topic count"));
-    }
-    // Every topic takes two bytes at least, so a lying count ends at the end of the metadata.
-    (0..count).map(|_| reader.string()).collect()
+    let count = reader.read_count(false, MIN_TOPIC_BYTES)?.ok_or(DecodeError::UnexpectedNull)?;
+    let topic = |_| reader.read_nullable_str(false)?.map(Arc::from).ok_or(DecodeError::UnexpectedNull);
+    (0..count).map(topic).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::topics;
 
     #[test]
     fn a_subscription_names_its_topics_and_a_lying_count_is_an_error() {
         let good = [0, 1, 0, 0, 0, 2, 0, 1, b'a', 0, 2, b'b', b'c', 255, 255, 255, 255];
+        let topics = |bytes: &[u8]| topics(&Bytes::copy_from_slice(bytes));
         assert_eq!(topics(&good).unwrap().iter().map(|t| &**t).collect::<Vec<_>>(), ["a", "bc"]);
         assert!(topics(&[0, 1, 127, 255, 255, 255]).is_err());
         assert!(topics(&[0, 1, 255, 255, 255, 255]).is_err());
