@@ -11,6 +11,8 @@ pub mod machine;
 pub mod mailbox;
 pub mod message;
 pub mod prng;
+pub mod published;
 pub mod reply;
 pub mod supervisor;
+mod sync;
 pub mod waiters;

@@ -7,11 +7,12 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::child_spec::Incarnation;
 use crate::message::{ActorMessage, Lane};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The bounds of one lane. A message heavier than `bytes` is admitted alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures_channel::oneshot;
+
+use crate::sync::Mutex;
 
 enum Otherwise<T> {
     Function(fn() -> T),
@@ -79,6 +82,100 @@ impl<T> Future for Answer<T> {
 // The default holds no self-reference; it is only ever moved out.
 impl<T> Unpin for Answer<T> {}
 
+/// Waits for every one of `answers` and yields them in their order. Whoever awaits it is woken once, when the last one is there, and not for
+/// each: so one request of many parts costs the asking thread one wake-up.
+pub fn all<T>(answers: Vec<Answer<T>>) -> AllAnswers<T> {
+    AllAnswers { parts: answers.into_iter().map(Part::Waiting).collect() }
+}
+
+enum Part<T> {
+    Waiting(Answer<T>),
+    There(T),
+}
+
+/// See [`all`]. Polled again after it was ready, it yields nothing.
+#[must_use = "answers that nobody awaits are lost"]
+pub struct AllAnswers<T> {
+    parts: Vec<Part<T>>,
+}
+
+/// Wakes when as many wakes have come as answers were missing.
+struct Countdown {
+    left: Mutex<usize>,
+    waker: Waker,
+}
+
+impl Wake for Countdown {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // A wake too many wakes too early, which costs a poll; it can never be too late.
+        if self.count(1) {
+            self.waker.wake_by_ref();
+        }
+    }
+}
+
+impl Countdown {
+    /// Counts `less` fewer; true if none is left now.
+    fn count(&self, less: usize) -> bool {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *left;
+        *left = before.saturating_sub(less);
+        before > 0 && *left == 0
+    }
+}
+
+impl<T> AllAnswers<T> {
+    /// Polls what is missing; answers how many of them came.
+    fn poll_parts(&mut self, waker: &Waker) -> usize {
+        let mut context = Context::from_waker(waker);
+        let mut answered = 0;
+        for part in &mut self.parts {
+            if let Part::Waiting(answer) = part
+                && let Poll::Ready(value) = Pin::new(answer).poll(&mut context)
+            {
+                *part = Part::There(value);
+                answered += 1;
+            }
+        }
+        answered
+    }
+}
+
+impl<T> Future for AllAnswers<T> {
+    type Output = Vec<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<T>> {
+        loop {
+            let missing = self.parts.iter().filter(|part| matches!(part, Part::Waiting(_))).count();
+            // One more than there are, so that it cannot end while they are polled.
+            let countdown = Arc::new(Countdown { left: Mutex::new(missing + 1), waker: context.waker().clone() });
+            let answered = self.poll_parts(&Waker::from(Arc::clone(&countdown)));
+            if answered == missing {
+                let there = |part| if let Part::There(value) = part { Some(value) } else { None };
+                return Poll::Ready(std::mem::take(&mut self.parts).into_iter().filter_map(there).collect());
+            }
+            // Those that were there will not wake any more.
+            if !countdown.count(answered + 1) {
+                return Poll::Pending;
+            }
+            // The rest came meanwhile.
+        }
+    }
+}
+
+// Nothing in it is pinned in place.
+impl<T> Unpin for AllAnswers<T> {}
+
+impl<T> fmt::Debug for AllAnswers<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AllAnswers").field("parts", &self.parts.len()).finish()
+    }
+}
+
 impl<T> fmt::Debug for Reply<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply").field("abandoned", &self.is_abandoned()).finish()
@@ -93,8 +190,23 @@ impl<T> fmt::Debug for Answer<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
-    use std::task::Waker;
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn poll_all<T>(all: &mut AllAnswers<T>, wakes: &Arc<Wakes>) -> Poll<Vec<T>> {
+        Pin::new(all).poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
+    }
 
     fn poll<T>(answer: &mut Answer<T>) -> Poll<T> {
         Pin::new(answer).poll(&mut Context::from_waker(Waker::noop()))
@@ -137,5 +249,32 @@ mod tests {
         drop(answer);
         assert!(reply.is_abandoned());
         reply.send(1);
+    }
+    #[test]
+    fn many_answers_wake_their_asker_once_and_keep_their_order() {
+        let (mut replies, answers): (Vec<_>, Vec<_>) = (0..6).map(|_| Reply::new(|| -1)).unzip();
+        let (mut all, wakes) = (self::all(answers), Arc::default());
+        replies.remove(2).send(2);
+        assert!(poll_all(&mut all, &wakes).is_pending());
+        for (reply, number) in replies.drain(..4).zip([0, 1, 3, 4]) {
+            assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+            reply.send(number);
+        }
+        drop(replies);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(poll_all(&mut all, &wakes), Poll::Ready(vec![0, 1, 2, 3, 4, -1]));
+        assert_eq!(poll_all(&mut self::all(Vec::<Answer<i32>>::new()), &wakes), Poll::Ready(vec![]));
+    }
+
+    #[test]
+    fn a_poll_in_between_takes_nothing_away() {
+        let (mut replies, answers): (Vec<_>, Vec<_>) = (0..3).map(|_| Reply::new(|| -1)).unzip();
+        let (mut all, wakes) = (self::all(answers), Arc::default());
+        for number in 0..3 {
+            assert!(poll_all(&mut all, &wakes).is_pending());
+            replies.remove(0).send(number);
+        }
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(poll_all(&mut all, &wakes), Poll::Ready(vec![0, 1, 2]));
     }
 }

@@ -1,8 +1,10 @@
 //! A bounded list of parked waiters, any number of lists to one waiter: what a parked fetch registers with.
 //! Invariant: a waiter that completed or was dropped is in no list; registering and removing cost O(1).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Why a registration was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::{Mono, Wall};
 use madang_actors::mailbox::{ActorState, SendError};
+use madang_actors::published::Published;
 use madang_actors::reply::{Answer, Reply};
 use madang_actors::waiters::Waiters;
 use madang_protocol::error_code::ErrorCode;
@@ -57,15 +58,11 @@ pub struct SharedReplica {
     partition: TopicPartition,
     topic: Arc<str>,
     is_internal: bool,
-    snapshot: ArcSwapOption<ReplicaSnapshot>,
-    /// Whether the snapshot may be read: not while a new life has not yet published its first.
-    serving: AtomicBool,
-    /// Whether the partition cannot be served until the process starts again.
-    offline: AtomicBool,
+    /// Offline: the partition cannot be served until the process starts again.
+    published: Published<ReplicaSnapshot>,
     config: ArcSwap<ReplicaConfig>,
     /// The epoch that committed metadata lets this node lead in; negative if another node leads.
     leader_epoch: AtomicI32,
-    waiters: Waiters,
 }
 
 impl SharedReplica {
@@ -82,12 +79,9 @@ impl SharedReplica {
             partition,
             topic,
             is_internal,
-            snapshot: ArcSwapOption::empty(),
-            serving: AtomicBool::new(false),
-            offline: AtomicBool::new(false),
+            published: Published::new(MAX_WAITERS),
             config: ArcSwap::from_pointee(config),
             leader_epoch: AtomicI32::new(leader_epoch.unwrap_or(LeaderEpoch::NONE).0),
-            waiters: Waiters::new(MAX_WAITERS),
         }
     }
 
@@ -128,38 +122,29 @@ impl SharedReplica {
 
     /// Publishes a snapshot and wakes whoever waits on the partition.
     pub fn publish(&self, snapshot: Arc<ReplicaSnapshot>) {
-        self.snapshot.store(Some(snapshot));
-        self.serving.store(true, Ordering::Release);
-        self.waiters.wake_all();
+        self.published.publish(snapshot);
     }
 
     /// The last snapshot that any life published, for the next one to start from.
     #[must_use]
     pub fn last_published(&self) -> Option<Arc<ReplicaSnapshot>> {
-        self.snapshot.load_full()
+        self.published.last()
     }
 
     /// Refuses every reader and writer from now on. Holds at once, whatever the replica's thread is doing.
     pub fn set_offline(&self) {
-        self.offline.store(true, Ordering::Release);
-        self.waiters.wake_all();
+        self.published.set_offline();
     }
 
     /// Whether it refuses every reader and writer.
     #[must_use]
     pub fn is_offline(&self) -> bool {
-        self.offline.load(Ordering::Acquire)
+        self.published.is_offline()
     }
 
     /// Stops readers until the next snapshot, and wakes those who wait so that they find out.
     pub fn suspend(&self) {
-        self.serving.store(false, Ordering::Release);
-        self.waiters.wake_all();
-    }
-
-    fn readable(&self) -> Option<Arc<ReplicaSnapshot>> {
-        let readable = self.serving.load(Ordering::Acquire) && !self.is_offline();
-        if readable { self.snapshot.load_full() } else { None }
+        self.published.suspend();
     }
 }
 
@@ -198,7 +183,7 @@ impl ReplicaHandle {
     /// Whoever waits for the high watermark to move.
     #[must_use]
     pub fn waiters(&self) -> &Waiters {
-        &self.shared.waiters
+        self.shared.published.waiters()
     }
 
     /// The snapshot to read, if this node leads and the client believes in the right epoch ([`LeaderEpoch::NONE`]: any).
@@ -207,7 +192,7 @@ impl ReplicaHandle {
     /// `KAFKA_STORAGE_ERROR` if the replica is down for good, `NOT_LEADER_OR_FOLLOWER` while it is starting or does not lead,
     /// `FENCED_LEADER_EPOCH`, `UNKNOWN_LEADER_EPOCH`.
     pub fn snapshot_for(&self, believed: LeaderEpoch) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
-        let Some(snapshot) = self.shared.readable() else { return Err(self.unavailable()) };
+        let Some(snapshot) = self.shared.published.readable() else { return Err(self.unavailable()) };
         let current = snapshot.leader_epoch.ok_or(ErrorCode::NotLeaderOrFollower)?;
         match believed {
             LeaderEpoch::NONE => Ok(snapshot),
