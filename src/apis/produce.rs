@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::future::LocalBoxFuture;
 use madang_actors::clock::Mono;
-use madang_actors::reply::Answer;
+use madang_actors::reply::{self, Answer};
 use madang_cluster::replica::{AppendResult, Appended, Refused, ReplicaHandle, RequiredAcks};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::produce::{
@@ -15,7 +15,7 @@ use madang_protocol::messages::produce::{
     ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use madang_protocol::payload::Payload;
-use madang_protocol::record_batch::{BatchRejection, layout, validate_produced};
+use madang_protocol::record_batch::{BatchRejection, ValidatedBatch, layout, validate_produced};
 use madang_protocol::types::LeaderEpoch;
 
 use crate::apis::locate::{self, Hint};
@@ -44,6 +44,8 @@ pub enum Produced {
 /// A partition's outcome, now or later.
 enum Outcome {
     Known(PartitionProduceResponse<'static>, Option<Hint>),
+    /// Checked, and not sent to its replica yet.
+    Valid(i32, ReplicaHandle, ValidatedBatch),
     Pending(i32, ReplicaHandle, Answer<AppendResult>),
 }
 
@@ -53,7 +55,8 @@ struct TopicOutcome {
     partitions: Vec<Outcome>,
 }
 
-/// Enqueues every append of one request, in order. Resolves when all are enqueued.
+/// Enqueues every append of one request, in order. Resolves when all are enqueued. All are checked before the first is sent, so that a
+/// thread which takes several of them is woken for all at once.
 pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>, version: i16) -> Produced {
     let silent = request.acks == 0;
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(LONGEST_TIMEOUT);
@@ -80,16 +83,19 @@ pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>
                 continue;
             }
             let index = data.index;
-            let enqueued = match acks {
-                Ok(acks) => enqueue(env, client, &key, data, version, acks, deadline).await,
+            let checked = match acks {
+                Ok(_) => check(env, client, &key, data, version),
                 Err(error) => Err((Refusal::from(error), None)),
             };
-            partitions.push(match enqueued {
-                Ok((handle, answer)) => Outcome::Pending(index, handle, answer),
+            partitions.push(match checked {
+                Ok((handle, batch)) => Outcome::Valid(index, handle, batch),
                 Err((refusal, hint)) => Outcome::Known(refused(index, refusal, version), hint),
             });
         }
         topics.push(TopicOutcome { name: topic.name.into_owned(), topic_id: topic.topic_id, partitions });
+    }
+    if let Ok(acks) = acks {
+        enqueue(env, &mut topics, version, acks, deadline).await;
     }
     if silent {
         return Produced::Silent(Box::pin(async move { all_appended(topics).await }));
@@ -181,38 +187,47 @@ fn overridden(request: &ProduceRequest<'_>, version: i16) -> Vec<bool> {
     overridden
 }
 
-async fn enqueue<E: Env>(
+/// Finds a batch's replica and checks the batch.
+fn check<E: Env>(
     env: &E,
     client: &Client,
     topic: &TopicKey,
     data: PartitionProduceData,
     version: i16,
-    acks: RequiredAcks,
-    deadline: Mono,
-) -> Result<(ReplicaHandle, Answer<AppendResult>), (Refusal, Option<Hint>)> {
+) -> Result<(ReplicaHandle, ValidatedBatch), (Refusal, Option<Hint>)> {
     let handle = locate::replica(env, topic, data.index).map_err(|(error, hint)| (error.into(), hint))?;
-    let refuse = |error: ErrorCode| (Refusal::from(error), None);
     if handle.is_internal() && &*client.id != ADMIN_CLIENT {
-        return Err(refuse(ErrorCode::InvalidTopicException));
+        return Err((ErrorCode::InvalidTopicException.into(), None));
     }
     let records = match data.records {
         Some(Payload::Bytes(records)) => records,
         _ => Bytes::new(),
     };
     let rules = handle.produce_rules(version, env.wall());
-    let batch = validate_produced(&records, &rules).map_err(|rejection| {
-        let malformed = rejection.malformed;
-        let refusal = Refusal::from(rejection);
-        (if malformed { refusal } else { refusal.of_log(&handle) }, None)
-    })?;
-    let answer = send(env, &handle, batch, acks, deadline).await.map_err(refuse)?;
-    Ok((handle, answer))
+    match validate_produced(&records, &rules) {
+        Ok(batch) => Ok((handle, batch)),
+        Err(rejection) if rejection.malformed => Err((rejection.into(), None)),
+        Err(rejection) => Err((Refusal::from(rejection).of_log(&handle), None)),
+    }
+}
+
+/// Sends what is valid to its replicas, in order.
+async fn enqueue<E: Env>(env: &E, topics: &mut [TopicOutcome], version: i16, acks: RequiredAcks, deadline: Mono) {
+    for outcome in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        // What is not valid stays as it is.
+        let Outcome::Valid(index, handle, batch) = outcome else { continue };
+        let (index, handle, batch) = (*index, handle.clone(), batch.clone());
+        *outcome = match send(env, &handle, batch, acks, deadline).await {
+            Ok(answer) => Outcome::Pending(index, handle, answer),
+            Err(error) => Outcome::Known(refused(index, error.into(), version), None),
+        };
+    }
 }
 
 async fn send<E: Env>(
     env: &E,
     handle: &ReplicaHandle,
-    batch: madang_protocol::record_batch::ValidatedBatch,
+    batch: ValidatedBatch,
     acks: RequiredAcks,
     deadline: Mono,
 ) -> Result<Answer<AppendResult>, ErrorCode> {
@@ -259,24 +274,25 @@ fn acknowledged(index: i32, appended: Appended) -> PartitionProduceResponse<'sta
 }
 
 async fn all_appended(topics: Vec<TopicOutcome>) -> bool {
-    for outcome in topics.into_iter().flat_map(|topic| topic.partitions) {
-        let appended = match outcome {
-            Outcome::Known(..) => false,
-            Outcome::Pending(_, _, answer) => answer.await.is_ok(),
-        };
-        if !appended {
-            return false;
-        }
-    }
-    true
+    let outcomes: Vec<Outcome> = topics.into_iter().flat_map(|topic| topic.partitions).collect();
+    let all = outcomes.len();
+    let answers: Vec<_> = outcomes.into_iter().filter_map(Outcome::into_answer).collect();
+    answers.len() == all && reply::all(answers).await.iter().all(Result::is_ok)
 }
 
-async fn respond(topics: Vec<TopicOutcome>, version: i16) -> ProduceResponse<'static> {
+impl Outcome {
+    fn into_answer(self) -> Option<Answer<AppendResult>> {
+        if let Self::Pending(_, _, answer) = self { Some(answer) } else { None }
+    }
+}
+
+async fn respond(mut topics: Vec<TopicOutcome>, version: i16) -> ProduceResponse<'static> {
+    settle(&mut topics, version).await;
     let mut response = ProduceResponse::default();
     for topic in topics {
-        let partitions = join_all(topic.partitions.into_iter().map(|outcome| settle(outcome, version))).await;
-        let mut answers = Vec::with_capacity(partitions.len());
-        for (mut answer, hint) in partitions {
+        let mut answers = Vec::with_capacity(topic.partitions.len());
+        for outcome in topic.partitions {
+            let Outcome::Known(mut answer, hint) = outcome else { continue };
             if let Some(hint) = hint.filter(|_| version >= HINTS) {
                 answer.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.epoch.0 };
                 name_endpoint(&mut response, &hint);
@@ -292,16 +308,28 @@ async fn respond(topics: Vec<TopicOutcome>, version: i16) -> ProduceResponse<'st
     response
 }
 
-async fn settle(outcome: Outcome, version: i16) -> (PartitionProduceResponse<'static>, Option<Hint>) {
-    match outcome {
-        Outcome::Known(response, hint) => (response, hint),
-        Outcome::Pending(index, handle, answer) => match answer.await {
-            Ok(appended) => (acknowledged(index, appended), None),
+/// Waits for every append, and makes every outcome known.
+async fn settle(topics: &mut [TopicOutcome], version: i16) {
+    let (mut places, mut answers) = (Vec::new(), Vec::new());
+    for place in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        let unknown = Outcome::Known(PartitionProduceResponse::default(), None);
+        match std::mem::replace(place, unknown) {
+            Outcome::Pending(index, handle, answer) => {
+                places.push((place, index, handle));
+                answers.push(answer);
+            }
+            known => *place = known,
+        }
+    }
+    for ((place, index, handle), result) in places.into_iter().zip(reply::all(answers).await) {
+        let response = match result {
+            Ok(appended) => acknowledged(index, appended),
             Err(Refused { error, message }) => {
                 let refusal = Refusal { message: message.map(|message| message.to_string()), ..Refusal::from(error) };
-                (refused(index, refusal.of_log(&handle), version), None)
+                refused(index, refusal.of_log(&handle), version)
             }
-        },
+        };
+        *place = Outcome::Known(response, None);
     }
 }
 
