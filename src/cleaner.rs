@@ -14,31 +14,38 @@ use crate::directory::Directory;
 /// How often recovery points are noted: what a kill leaves to be scanned is what was appended since.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the compacted partitions are asked whether there is enough to do: Kafka's `log.cleaner.backoff.ms`.
-const COMPACTION_INTERVAL: Duration = Duration::from_secs(15);
+/// However often retention and compaction are to look, they do not look more often than this.
+const SHORTEST_ROUND: Duration = Duration::from_millis(100);
 
 /// Runs until the supervisor stops it.
 pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
     let mut noted = BTreeMap::new();
-    let mut since_retention = Duration::ZERO;
-    let mut since_compaction = Duration::ZERO;
+    let (mut checkpointed, mut retained, mut compacted) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     loop {
+        let (retention, compaction) = (directory.retention_interval(), directory.compaction_interval());
+        let round = CHECKPOINT_INTERVAL.min(retention).min(compaction).max(SHORTEST_ROUND);
         tokio::select! {
-            () = tokio::time::sleep(CHECKPOINT_INTERVAL) => {}
+            () = tokio::time::sleep(round) => {}
             () = &mut context.stop => break,
         }
         if directory.has_failed() {
             continue;
         }
-        checkpoint(&directory, &mut noted).await;
-        since_compaction += CHECKPOINT_INTERVAL;
-        if since_compaction >= COMPACTION_INTERVAL {
-            since_compaction = Duration::ZERO;
+        let is_due = |since: &mut Duration, interval| {
+            *since += round;
+            let due = *since >= interval;
+            if due {
+                *since = Duration::ZERO;
+            }
+            due
+        };
+        if is_due(&mut checkpointed, CHECKPOINT_INTERVAL) {
+            checkpoint(&directory, &mut noted).await;
+        }
+        if is_due(&mut compacted, compaction) {
             compact(&directory);
         }
-        since_retention += CHECKPOINT_INTERVAL;
-        if since_retention >= directory.retention_interval() {
-            since_retention = Duration::ZERO;
+        if is_due(&mut retained, retention) {
             retain(&directory).await;
         }
     }

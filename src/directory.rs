@@ -10,6 +10,7 @@ use madang_actors::actor_ref::{ActorRef, IncarnationRef};
 use madang_actors::host::{Arbiter, Behavior, Child, ShellContext, StartResult, SupervisorHandle};
 use madang_actors::mailbox::Capacity;
 use madang_actors::messages;
+use madang_cluster::configs::resolve_broker_value;
 use madang_cluster::replica::actor::Directory as ReplicaDirectory;
 use madang_cluster::replica::{Compacted, ReplicaMessage};
 use madang_storage::{Checkpoints, CompactionError, CompactionJob, LogDir, Pace, SyncPool, SyncRequest};
@@ -115,6 +116,17 @@ impl Directory {
     pub fn retention_interval(&self) -> Duration {
         let node = self.node.get().and_then(Weak::upgrade);
         node.map_or(Duration::from_secs(300), |node| node.config.log_retention_check_interval)
+    }
+
+    /// How often the compacted partitions are asked whether there is enough to do: `log.cleaner.backoff.ms`, which may change at any time.
+    #[must_use]
+    pub fn compaction_interval(&self) -> Duration {
+        let node = self.node.get().and_then(Weak::upgrade);
+        let backoff = node.and_then(|node| {
+            let (image, config) = (node.image.load(), &node.config);
+            resolve_broker_value(&image, config, config.node_id, "log.cleaner.backoff.ms")?.parse().ok()
+        });
+        backoff.map_or(Duration::from_secs(15), Duration::from_millis)
     }
 
     /// The supervisor of its replicas.

@@ -46,12 +46,6 @@ const NOT_SENT: &[(&str, &str, &str)] = &[
     ("/replicas/load-0", "Compacted", "the topic of the load is not compacted"),
     ("/replicas/__consumer_offsets", "Configure", "nobody changes the settings of the internal topic"),
     ("/replicas/__consumer_offsets", "DeleteRecords", "nobody deletes records of the internal topic"),
-    (
-        "/replicas/__consumer_offsets",
-        "Compacted",
-        "its first segment is not sealed within the sweep, so no compaction ends",
-    ),
-    ("connection", "InitProducerId", "the load's producer has its id before the fault is planted"),
 ];
 
 /// One fault: who, at what.
@@ -94,6 +88,8 @@ impl Yard {
         let launch = Launch::new(&self.data).env("MADANG_FAILPOINTS", self.plan.to_str().expect("text"));
         let launch = launch.set("num.partitions=3").set("log.retention.check.interval.ms=100");
         let launch = launch.set("offsets.topic.num.partitions=1").set("group.initial.rebalance.delay.ms=0");
+        // A segment for each half second of commits, compacted whenever one has been superseded.
+        let launch = launch.set("log.roll.ms=500").set("log.cleaner.min.cleanable.ratio=0.01");
         launch.set("log.cleaner.backoff.ms=100").log_to(&self.log).start(listen)
     }
 

@@ -1,6 +1,9 @@
-//! Everything but producing that a broker is asked for during the sweep of panics: a group that commits, topics that come and go,
-//! settings that change, records that are deleted. Errors are expected while a part of the broker is down; at the end all must work.
+//! Everything but the load that a broker is asked for during the sweep of panics: a group that commits, producers that come and go, topics
+//! that come and go, settings that change, records that are deleted. Errors are expected while a part of the broker is down; at the end all
+//! must work.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
@@ -8,12 +11,16 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::load::poll;
 
 /// The topic of the load.
 pub(crate) const TOPIC: &str = "load";
+/// The topic of the producers that come and go; made by the first of them.
+const OTHER_TOPIC: &str = "stirred";
 
 #[derive(Clone)]
 struct Silent;
@@ -24,6 +31,14 @@ impl ClientContext for Silent {
 }
 
 impl ConsumerContext for Silent {}
+
+impl ProducerContext for Silent {
+    type DeliveryOpaque = Arc<AtomicBool>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, acknowledged: Arc<AtomicBool>) {
+        acknowledged.store(result.is_ok(), Ordering::Release);
+    }
+}
 
 /// A member of a group, and an administrator.
 pub(crate) struct Stirrer {
@@ -66,6 +81,7 @@ impl Stirrer {
         self.consume();
         drop(self.commit());
         drop(self.administer());
+        drop(self.produce());
         false
     }
 
@@ -89,6 +105,13 @@ impl Stirrer {
             }),
             "topics are administered again: {last:?}"
         );
+        assert!(
+            poll(patience, || {
+                last = self.produce();
+                last.is_ok()
+            }),
+            "a new producer gets its id again: {last:?}"
+        );
     }
 
     fn consume(&self) -> bool {
@@ -103,6 +126,18 @@ impl Stirrer {
         // An offset for a topic that is about to be deleted, so that the group's shard has something to forget.
         drop(self.member.commit(&list, CommitMode::Sync));
         Ok(())
+    }
+
+    /// One record of a new producer, which asks for an id of its own.
+    fn produce(&self) -> Result<(), String> {
+        let mut config = config(&self.address);
+        config.set("enable.idempotence", "true").set("message.timeout.ms", "2000");
+        let producer: BaseProducer<Silent> = config.create_with_context(Silent).map_err(|error| error.to_string())?;
+        let acknowledged = Arc::new(AtomicBool::new(false));
+        let record = BaseRecord::<str, str, _>::with_opaque_to(OTHER_TOPIC, Arc::clone(&acknowledged)).payload("one");
+        producer.send(record).map_err(|(error, _)| error.to_string())?;
+        producer.flush(Duration::from_secs(3)).map_err(|error| error.to_string())?;
+        acknowledged.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not acknowledged".to_owned())
     }
 
     fn administer(&self) -> Result<(), String> {

@@ -15,4 +15,6 @@ pub use describe::{
     ConfigSource, ConfigSynonym, DescribedConfig, describe_broker, describe_default_broker, describe_new_topic,
     describe_topic,
 };
-pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig, resolve_topic_value};
+pub use topic::{
+    CleanupPolicy, CompressionType, TimestampType, TopicConfig, resolve_broker_value, resolve_topic_value,
+};

@@ -181,6 +181,17 @@ pub fn resolve_topic_value(
     Layers::new(image, broker, node_id, overrides).text(key)
 }
 
+/// The value that the broker's key `key` has on a node: what was altered for it or for all brokers, else the file's, else the default.
+#[must_use]
+pub fn resolve_broker_value(
+    image: &MetadataImage,
+    broker: &BrokerConfig,
+    node_id: NodeId,
+    key: &str,
+) -> Option<String> {
+    Layers::new(image, broker, node_id, None).broker_value(key).map(str::to_owned)
+}
+
 /// The places where a value can come from, first to last.
 struct Layers<'a> {
     topic: Option<&'a ConfigMap>,
@@ -285,6 +296,18 @@ mod tests {
         set(&mut image, ConfigResource::topic("t"), "retention.ms", "-1");
         assert_eq!(retention(&image), None);
         assert_eq!(TopicConfig::resolve(&image, &file, NodeId(2), "u").retention, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_brokers_own_setting_is_what_was_altered_last_for_it() {
+        let (file, mut image) = (broker(&[("log.cleaner.backoff.ms", "7")]), MetadataImage::default());
+        let backoff = |image: &MetadataImage, file: &BrokerConfig| {
+            resolve_broker_value(image, file, NodeId(1), "log.cleaner.backoff.ms")
+        };
+        assert_eq!(backoff(&image, &broker(&[])).as_deref(), Some("15000"));
+        assert_eq!(backoff(&image, &file).as_deref(), Some("7"));
+        set(&mut image, ConfigResource::default_broker(), "log.cleaner.backoff.ms", "8");
+        assert_eq!(backoff(&image, &file).as_deref(), Some("8"));
     }
 
     #[test]
