@@ -255,6 +255,7 @@ impl Log {
         self.unsynced_since.get_or_insert(wall.as_millis());
         self.sync.dirty_file(&file);
         self.note_epoch(leader_epoch, first_offset);
+        self.note_active();
         Ok(())
     }
 

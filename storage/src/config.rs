@@ -31,6 +31,8 @@ pub struct LogConfig {
     pub producer_id_expiration: Duration,
     /// Producers remembered at most.
     pub max_producers: usize,
+    /// Bytes appended to the active segment after which its index and the producers are written beside it.
+    pub active_index_bytes: u64,
     /// Bytes at the end of the log that count as warm while this process appended them.
     pub warm_bytes: u64,
 }
@@ -49,6 +51,7 @@ impl Default for LogConfig {
             flush_interval: None,
             producer_id_expiration: Duration::from_millis(86_400_000),
             max_producers: 10_000,
+            active_index_bytes: 32 << 20,
             warm_bytes: 16 << 20,
         }
     }

@@ -59,11 +59,11 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Whatever the disk reports.
     fn sync(&self) -> io::Result<()>;
 
-    /// Forgets cached pages, so that the next read comes from the device.
+    /// Forgets the cached pages from the one that holds byte `position` on, so that the next read of them comes from the device.
     ///
     /// # Errors
     /// Whatever the disk reports.
-    fn drop_cache(&self) -> io::Result<()>;
+    fn drop_cache(&self, position: u64) -> io::Result<()>;
 
     /// From now on the file is never looked for by its name again, as that is about to become another file's: it stays open, or is gone.
     fn hold_open(&self) {}
@@ -198,12 +198,38 @@ pub fn replace_file_durably(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::R
     let temporary = temporary_path(path);
     let file = disk.open(&temporary, OpenMode::Truncate)?;
     file.write_at(0, &[IoSlice::new(bytes)])?;
-    file.sync()?;
+    file.sync().map_err(sync_failed)?;
     disk.rename(&temporary, path)?;
     match path.parent() {
-        Some(parent) => disk.sync_dir(parent),
+        Some(parent) => disk.sync_dir(parent).map_err(sync_failed),
         None => Ok(()),
     }
+}
+
+/// Marks an error as a sync's: after it nothing that was written is known to be on the device, and nothing is to be retried.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct SyncFailed(io::Error);
+
+/// Marks what a sync answered, unless it only could not find what it was to sync.
+pub(crate) fn sync_failed(error: io::Error) -> io::Error {
+    let passes = error.kind() == io::ErrorKind::NotFound || is_passing(&error);
+    if passes { error } else { io::Error::new(error.kind(), SyncFailed(error)) }
+}
+
+/// Whether the error is one that [`sync_failed`] marked.
+#[must_use]
+pub(crate) fn is_sync_failure(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<SyncFailed>())
+}
+
+/// Whether the error is of the process rather than of the disk: descriptors or memory are short, and may not be at the next try.
+#[must_use]
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    /// EINTR, EAGAIN, ENOMEM, ENFILE, EMFILE.
+    const OF_THE_PROCESS: [i32; 5] = [4, 11, 12, 23, 24];
+    error.raw_os_error().is_some_and(|code| OF_THE_PROCESS.contains(&code))
+        || error.kind() == io::ErrorKind::OutOfMemory
 }
 
 fn temporary_path(path: &Path) -> std::path::PathBuf {

@@ -9,6 +9,8 @@ use madang_actors::prng::Prng;
 
 /// The unit in which a device writes whole or not at all.
 const SECTOR: usize = 512;
+/// The unit in which the cache keeps or forgets.
+const PAGE: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) enum Inode {
@@ -138,8 +140,12 @@ impl FileBody {
     }
 
     /// Clean pages go: what is read next is what the device has, and on top of it what is still dirty.
-    pub(crate) fn drop_cache(&mut self) {
+    pub(crate) fn drop_cache(&mut self, position: u64) {
+        let kept = usize::try_from(position).unwrap_or(usize::MAX) / PAGE * PAGE;
+        let kept = self.visible.get(..kept.min(self.visible.len())).unwrap_or_default().to_vec();
         self.visible = self.durable.clone();
+        self.visible.resize(self.visible.len().max(kept.len()), 0);
+        self.visible[..kept.len()].copy_from_slice(&kept);
         for change in &self.pending {
             place(&mut self.visible, change);
         }

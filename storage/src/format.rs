@@ -74,6 +74,8 @@ pub enum Kind {
     Directory,
     /// The clean-shutdown marker.
     CleanShutdown,
+    /// The header of a directory's notes.
+    Notes,
 }
 
 impl Kind {
@@ -88,6 +90,7 @@ impl Kind {
             Self::Partition => *b"MDPM",
             Self::Directory => *b"MDLD",
             Self::CleanShutdown => *b"MDCS",
+            Self::Notes => *b"MDNT",
         })
     }
 }

@@ -76,11 +76,21 @@ pub(crate) fn open(
     base_offset: Offset,
     log_bytes: u64,
 ) -> Option<(SealedIndex, IndexHeader)> {
+    open_if(disk, directory, base_offset, |header| header.log_bytes == log_bytes)
+}
+
+/// As [`open`], of any segment for which `fits` holds.
+pub(crate) fn open_if(
+    disk: &dyn Disk,
+    directory: &Path,
+    base_offset: Offset,
+    fits: impl Fn(&IndexHeader) -> bool,
+) -> Option<(SealedIndex, IndexHeader)> {
     let path = |suffix| offset_path(directory, base_offset, suffix);
     let (offsets, header) = open_one(disk, &path(INDEX_SUFFIX), Kind::OffsetIndex, OFFSET_ENTRY)?;
     let (times, other) = open_one(disk, &path(TIME_INDEX_SUFFIX), Kind::TimeIndex, TIME_ENTRY)?;
     let crcs = (header.entries_crc, other.entries_crc);
-    let agree = IndexHeader { entries_crc: crcs.0, ..other } == header && header.log_bytes == log_bytes;
+    let agree = IndexHeader { entries_crc: crcs.0, ..other } == header && fits(&header);
     let ordered = header.next_offset >= base_offset;
     let index = SealedIndex {
         offsets: Some(offsets),

@@ -3,11 +3,14 @@
 //! [`Log`] is the writer, [`LogView`] what readers read through, [`SyncRequest`] what a flusher thread performs. All I/O goes through
 //! [`Disk`]: `RealDisk` (feature `real-disk`), or [`FaultDisk`] in memory for tests and simulation.
 
+mod active_index;
 mod append;
 mod checkpoints;
 mod compaction;
 mod config;
 mod disk;
+mod epoch_recovery;
+mod error;
 mod fault_disk;
 mod fault_inode;
 mod flusher;
@@ -18,6 +21,7 @@ mod leader_epochs;
 mod log;
 mod log_dir;
 pub mod mutants;
+mod notes;
 mod producer_recovery;
 mod producer_state;
 #[cfg(feature = "real-disk")]
@@ -26,6 +30,7 @@ mod records;
 mod recovery;
 mod region;
 pub mod retention;
+mod scan;
 mod segment;
 #[cfg(feature = "real-disk")]
 mod sled_checkpoints;
@@ -34,6 +39,8 @@ mod sync;
 mod sync_pool;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "real-disk")]
+mod tmpfs_notes;
 mod truncate;
 mod view;
 
@@ -46,11 +53,13 @@ pub use config::LogConfig;
 pub use disk::{
     Disk, DiskFile, DiskLock, MAX_BATCH, OpenMode, read_exact_at, read_small, replace_file, replace_file_durably,
 };
+pub use error::LogError;
 pub use fault_disk::{Crash, Fault, FaultDisk};
 pub use flusher::Flusher;
 pub use leader_epochs::{EpochStart, LeaderEpochs};
-pub use log::{Log, LogError};
+pub use log::Log;
 pub use log_dir::{Identity, LogDir, LogDirError, OpenLogDir, PartitionDir, RestartFacts, RestartKind};
+pub use notes::{Disbelief, MemoryNotes, Note, Notes, NotesOwner};
 pub use producer_state::{ProducedBatch, ProducerState, REMEMBERED_BATCHES, SequenceError};
 #[cfg(feature = "real-disk")]
 pub use real_disk::RealDisk;
@@ -60,4 +69,6 @@ pub use sled_checkpoints::SledCheckpoints;
 pub use sync::{SyncError, SyncOutcome, SyncRequest};
 #[cfg(feature = "real-disk")]
 pub use sync_pool::SyncPool;
+#[cfg(feature = "real-disk")]
+pub use tmpfs_notes::TmpfsNotes;
 pub use view::{LogView, ReadError, ReadResult, TimestampAndOffset};

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use madang_actors::clock::Wall;
 use madang_protocol::record_batch::BatchHeader;
@@ -12,6 +13,7 @@ use madang_protocol::types::{LeaderEpoch, Offset};
 use crate::compaction::CleanerOffset;
 use crate::config::{LogConfig, millis};
 use crate::disk::{Disk, DiskFile, OpenMode, replace_file, replace_file_durably};
+pub(crate) use crate::error::{LogError, doing, reading, syncing};
 use crate::format::{
     INDEX_SUFFIX, IndexHeader, Kind, LEADER_EPOCHS_FILE, LOG_START_FILE, LOG_SUFFIX, SNAPSHOT_SUFFIX,
     TIME_INDEX_SUFFIX, offset_path, seal,
@@ -26,34 +28,8 @@ use crate::segment::{ActiveSegment, HeaderWalk, LONG_WALK_BUFFER, Recent, Sample
 use crate::sync::{SyncError, SyncOutcome, SyncRequest, SyncState};
 use crate::view::LogView;
 
-/// Why a log cannot be opened or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The disk failed. The state in memory may be behind the files: reopen the log.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// What the disk said.
-        source: io::Error,
-    },
-    /// This one partition's files contradict what was confirmed; nothing was changed. It goes offline, the others serve on.
-    #[error("partition set aside: {reason}")]
-    Quarantine {
-        /// What was found, and where.
-        reason: String,
-    },
-    /// The offset is not within the log: `OFFSET_OUT_OF_RANGE`.
-    #[error("offset {0} is not within the log")]
-    OutOfRange(Offset),
-    /// An earlier failure left the file longer than the log says; the log has to be reopened.
-    #[error("the log has to be reopened")]
-    Broken,
-}
-
-pub(crate) fn doing(doing: &'static str) -> impl Fn(io::Error) -> LogError {
-    move |source| LogError::Io { doing, source }
-}
+/// When a log that was found in the page cache is synced: once the node has come to serve.
+const FIRST_SYNC_WITHIN: Duration = Duration::from_secs(5);
 
 /// The segment that is appended to.
 #[derive(Debug)]
@@ -86,6 +62,10 @@ pub struct Log {
     pub(crate) appended: u64,
     pub(crate) unsynced_messages: u64,
     pub(crate) unsynced_since: Option<i64>,
+    /// Whether what a killed process left in the page cache has not been synced since.
+    pub(crate) owes_first_sync: bool,
+    /// Length of the active segment when its index was written beside it last.
+    pub(crate) noted_size: u64,
     pub(crate) jitter: i64,
 }
 
@@ -263,8 +243,14 @@ impl Log {
         if request.is_some() {
             self.unsynced_messages = 0;
             self.unsynced_since = None;
+            self.owes_first_sync = false;
         }
         request
+    }
+
+    /// Gives a log that was just opened, by whomever, to the replica's life that appends to it: outcomes of syncs of any other are dropped.
+    pub fn taken_by(&mut self, incarnation: u64) {
+        self.sync.taken_by(incarnation);
     }
 
     /// Whether there is anything to sync.
@@ -293,6 +279,13 @@ impl Log {
         self.sync.is_dirty() && (by_count || by_time)
     }
 
+    /// How long what is dirty may wait for a sync where the page cache is all that is promised; none is for ever.
+    #[must_use]
+    pub fn sync_within(&self) -> Option<Duration> {
+        let first = self.owes_first_sync.then_some(FIRST_SYNC_WITHIN);
+        first.into_iter().chain(self.config.flush_interval).min()
+    }
+
     /// Puts a changed configuration in force; what exists is not rewritten.
     pub fn apply_config(&mut self, config: LogConfig) {
         self.producers.configure(millis(config.producer_id_expiration));
@@ -318,6 +311,8 @@ impl Log {
         let next = Active::new(base_offset, file, self.config.index_interval_bytes, wall.as_millis());
         let full = std::mem::replace(&mut self.active, next);
         self.sealed = self.sealed.iter().cloned().chain([Arc::new(self.seal_segment(&full))]).collect();
+        self.noted_size = 0;
+        self.remove_loose_snapshots();
         Ok(())
     }
 
@@ -335,7 +330,7 @@ impl Log {
         }
     }
 
-    fn write_index(&self, active: &Active) -> io::Result<SealedIndex> {
+    pub(crate) fn write_index(&self, active: &Active) -> io::Result<SealedIndex> {
         let header = index_header(active.summary);
         let base_offset = active.segment.base_offset;
         index_file::write(self.disk.as_ref(), &self.directory, base_offset, header, &active.index_entries())

@@ -19,6 +19,7 @@ use madang_protocol::types::{NodeId, TopicId, Uuid};
 use crate::disk::{Disk, DiskLock, read_small, replace_file_durably};
 use crate::format::{Fields, Kind, MAX_SIDE_FILE, PARTITION_METADATA_FILE, seal, unseal};
 use crate::mutants::mutant;
+use crate::recovery::Recovery;
 
 const LOCK_FILE: &str = ".lock";
 const METADATA_FILE: &str = "directory.metadata";
@@ -92,7 +93,7 @@ pub struct RestartFacts {
     pub first_sync_succeeded: bool,
     /// Every log reaches the end that was noted outside of the page cache's files.
     pub reaches_noted_ends: bool,
-    /// A log ends below its recovery point.
+    /// A log ends below its recovery point, or below what was noted of it.
     pub below_recovery_point: bool,
 }
 
@@ -214,6 +215,20 @@ impl LogDir {
     #[must_use]
     pub const fn restart_facts(&self) -> RestartFacts {
         self.facts
+    }
+
+    /// Tells it what stands in its notes: whether they are believed, and so of this boot and mount. That every log reaches its noted end, and
+    /// that no sync fails, holds until [`LogDir::recovered`] and the directory's failure say otherwise.
+    pub const fn noted(&mut self, believed: bool) {
+        self.facts.same_boot &= believed;
+        self.facts.reaches_noted_ends = self.facts.same_boot;
+        self.facts.first_sync_succeeded = self.facts.same_boot;
+    }
+
+    /// Tells it how one of its logs was found.
+    pub const fn recovered(&mut self, found: &Recovery) {
+        self.facts.reaches_noted_ends &= !found.below_noted_end;
+        self.facts.below_recovery_point |= found.below_recovery_point | found.below_noted_end;
     }
 
     /// Notes the broker epoch that was unfenced, and [`LogDir::set_sync_point`] with it; one write, durable when it returns.

@@ -9,7 +9,7 @@ use madang_protocol::types::Offset;
 use crate::config::millis;
 use crate::disk::{Disk, read_small};
 use crate::format::{MAX_SIDE_FILE, SNAPSHOT_SUFFIX, offset_of, offset_path};
-use crate::log::{Log, LogError, doing};
+use crate::log::{Log, LogError, doing, reading};
 use crate::producer_state::ProducerState;
 use crate::segment::{HeaderWalk, LONG_WALK_BUFFER};
 
@@ -39,9 +39,9 @@ pub(crate) fn rebuild_producers(log: &Log) -> Result<ProducerState, LogError> {
             break;
         }
     }
-    for (file, size, _) in log.files_after(from) {
-        let mut walk = HeaderWalk::new(file.as_ref(), 0, size, LONG_WALK_BUFFER);
-        while let Some((_, header)) = walk.next().map_err(doing("walk a segment"))? {
+    for (file, start, size) in log.files_after(from).map_err(reading)? {
+        let mut walk = HeaderWalk::new(file.as_ref(), start, size, LONG_WALK_BUFFER);
+        while let Some((_, header)) = walk.next().map_err(reading)? {
             if header.base_offset >= from {
                 state.note(&header, header.max_timestamp);
             }

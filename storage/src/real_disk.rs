@@ -14,6 +14,8 @@ use crate::disk::{Disk, DiskFile, DiskLock, OpenMode};
 
 /// Slices that one write call takes on Linux.
 const SLICES_PER_CALL: usize = 1024;
+/// At least as long as a page of any machine that this runs on.
+const PAGE: u64 = 64 << 10;
 
 /// The operating system's filesystem.
 #[derive(Debug)]
@@ -203,8 +205,10 @@ impl DiskFile for RealFile {
         })
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(self.descriptor()?, 0, None, rustix::fs::Advice::DontNeed)?)
+    fn drop_cache(&self, position: u64) -> io::Result<()> {
+        // Partial pages at the bounds stay, so the range begins with a whole one.
+        let from = position - position % PAGE;
+        Ok(rustix::fs::fadvise(self.descriptor()?, from, None, rustix::fs::Advice::DontNeed)?)
     }
 
     fn hold_open(&self) {

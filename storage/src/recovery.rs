@@ -7,27 +7,24 @@ use std::sync::Arc;
 
 use madang_actors::clock::Wall;
 use madang_actors::prng::Prng;
-use madang_protocol::record_batch::{BatchHeader, Scan, layout, scan};
+use madang_protocol::record_batch::layout;
 use madang_protocol::types::Offset;
 
-use crate::compaction::{self, CleanerOffset};
+use crate::active_index::{self, Place};
+use crate::compaction::{self, CleanerOffset, remove_index};
 use crate::config::{LogConfig, millis};
-use crate::disk::{Disk, DiskFile, MAX_BATCH, OpenMode, read_exact_at, read_small};
+use crate::disk::{Disk, DiskFile, OpenMode, read_small};
 use crate::format::{
-    Fields, Kind, LEADER_EPOCHS_FILE, LOG_START_FILE, LOG_SUFFIX, MAX_SIDE_FILE, TEMPORARY_SUFFIX, offset_of,
-    offset_path, unseal,
+    Fields, Kind, LOG_START_FILE, LOG_SUFFIX, MAX_SIDE_FILE, TEMPORARY_SUFFIX, offset_of, offset_path, unseal,
 };
 use crate::index_file;
-use crate::leader_epochs::LeaderEpochs;
-use crate::log::{Active, Log, LogError, doing, index_header, replay_headers};
-use crate::mutants::mutant;
+use crate::log::{Active, Log, LogError, doing, index_header, reading, replay_headers, syncing};
+use crate::notes::Note;
 use crate::producer_recovery::{rebuild_producers, remove_snapshots_above};
 use crate::producer_state::ProducerState;
-use crate::segment::{HeaderWalk, LONG_WALK_BUFFER, SealedSegment};
+use crate::scan::{scan_batches, settle_tail};
+use crate::segment::{HeaderWalk, SealedSegment, SegmentView};
 use crate::sync::SyncState;
-
-/// Bytes that a scan reads at once, a longer batch aside.
-const SCAN_BUFFER: usize = 256 << 10;
 
 /// How the log was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +33,19 @@ pub enum Start {
     Clean,
     /// Its actor restarted in a living process: what was written is in the page cache.
     SameProcess,
-    /// Anything else: a kill, a crash of the system, a power cut. Tails are synced, dropped and read back from the device.
+    /// Its process was killed, the system runs on, and the page cache is all that was promised: what was written is in it. It is synced once
+    /// the log serves.
+    SameBoot,
+    /// Anything else: a crash of the system, a power cut, a kill where the device was promised. Tails are synced, dropped and read back from
+    /// the device.
     Unclean,
+}
+
+impl Start {
+    /// Whether what was written is in the page cache, and may be on no device.
+    const fn keeps_pages(self) -> bool {
+        matches!(self, Self::SameProcess | Self::SameBoot)
+    }
 }
 
 /// What a log is opened with.
@@ -47,6 +55,8 @@ pub struct OpenLog {
     pub start: Start,
     /// The end that was known to be on the device; none if that is not known, and then everything is scanned.
     pub recovery_point: Option<Offset>,
+    /// What was noted of it in this very boot and mount, by this process or the one before: below it nothing has to be checked again.
+    pub noted: Option<Note>,
     /// Where a log without any segment starts.
     pub first_offset: Offset,
     /// The replica's incarnation: sync outcomes of another one are dropped.
@@ -57,11 +67,25 @@ pub struct OpenLog {
     pub seed: u64,
 }
 
+impl OpenLog {
+    /// The end that is known to be on the device.
+    fn confirmed_end(&self) -> Option<Offset> {
+        self.recovery_point.max(self.noted.map(|noted| noted.confirmed_end))
+    }
+
+    /// The end of what is known to be as it was written: on the device, or in the page cache where that is trusted.
+    pub(crate) fn intact_end(&self) -> Option<Offset> {
+        let noted = self.noted?;
+        Some(if self.start.keeps_pages() { noted.log_end_offset } else { noted.confirmed_end })
+    }
+}
+
 impl Default for OpenLog {
     fn default() -> Self {
         Self {
             start: Start::Unclean,
             recovery_point: None,
+            noted: None,
             first_offset: Offset::ZERO,
             incarnation: 0,
             wall: Wall(0),
@@ -81,6 +105,8 @@ pub struct Recovery {
     pub truncated_bytes: u64,
     /// Whether the log ends below its recovery point: it lost what was confirmed, whatever its directory says.
     pub below_recovery_point: bool,
+    /// Whether the log ends below what was noted as written in this boot: it lost that, whatever its directory says.
+    pub below_noted_end: bool,
     /// Files that were missing or damaged and were rebuilt.
     pub rebuilt: Vec<String>,
 }
@@ -120,7 +146,7 @@ impl Log {
         let jitter = jitter.below(u64::try_from(millis(config.segment_jitter)).unwrap_or(0));
         let confirmed = match open.start {
             Start::Clean | Start::Unclean => end,
-            Start::SameProcess => open.recovery_point.unwrap_or(log_start_offset).min(end),
+            Start::SameProcess | Start::SameBoot => open.confirmed_end().unwrap_or(log_start_offset).min(end),
         };
         let (dirty, report) = (std::mem::take(&mut opening.dirty), std::mem::take(&mut opening.report));
         let mut log = Self {
@@ -138,6 +164,8 @@ impl Log {
             appended: 0,
             unsynced_messages: 0,
             unsynced_since: None,
+            owes_first_sync: open.start == Start::SameBoot,
+            noted_size: 0,
             jitter: i64::try_from(jitter).unwrap_or(0),
         };
         let report = log.finish_open(open, report, &dirty)?;
@@ -155,7 +183,7 @@ impl Log {
         for file in dirty {
             self.sync.dirty_file(file);
         }
-        if open.start == Start::SameProcess {
+        if open.start.keeps_pages() {
             self.sync.dirty_file(&Arc::clone(&self.active.segment.file));
             let confirmed = self.sync.confirmed();
             for segment in self.sealed.iter().filter(|segment| segment.summary.next_offset > confirmed) {
@@ -163,72 +191,42 @@ impl Log {
             }
             self.sync.dirty_directory(&self.directory);
         }
-        if open.start == Start::Unclean {
-            // A segment that was created and not yet named on the device counts from here on, so its name has to be there too.
-            self.disk.sync_dir(&self.directory).map_err(doing("sync the partition's directory"))?;
-        }
         if open.start != Start::Clean {
             remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
                 .map_err(doing("remove producer snapshots"))?;
+        }
+        if open.start == Start::Unclean && !self.is_all_confirmed(open, &report) {
+            // A segment that was created and not yet named on the device counts from here on, so its name has to be there too.
+            self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
         }
         self.cleaner_offset = CleanerOffset::load(self.disk.as_ref(), &self.directory, end)?;
         self.producers = rebuild_producers(self)?;
         self.recover_epochs(open, &mut report)?;
         report.log_end_offset = end;
-        report.below_recovery_point = open.recovery_point.is_some_and(|point| end < point);
+        report.below_recovery_point = open.confirmed_end().is_some_and(|point| end < point);
+        report.below_noted_end = open.noted.is_some_and(|noted| end < noted.log_end_offset);
         Ok(report)
     }
 
-    fn recover_epochs(&mut self, open: &OpenLog, report: &mut Recovery) -> Result<(), LogError> {
-        let path = self.directory.join(LEADER_EPOCHS_FILE);
-        let stored = read_small(self.disk.as_ref(), &path, MAX_SIDE_FILE).ok();
-        let stored = stored.and_then(|bytes| LeaderEpochs::from_bytes(&bytes));
-        let from = match (&stored, open.start) {
-            (Some(_), Start::Clean) => self.log_end_offset(),
-            (Some(_), _) => open.recovery_point.unwrap_or(self.log_start_offset),
-            (None, _) => self.log_start_offset,
-        };
-        let missing = stored.is_none() && self.log_end_offset() > self.log_start_offset;
-        let end = self.log_end_offset();
-        let mut epochs = stored.clone().unwrap_or_default();
-        // An epoch that has begun and written nothing is in no batch.
-        let begun = epochs.latest().filter(|last| last.start_offset == end);
-        epochs.truncate_from_end(from);
-        for (file, size, _) in self.files_after(from) {
-            let mut walk = HeaderWalk::new(file.as_ref(), 0, size, LONG_WALK_BUFFER);
-            while let Some((_, header)) = walk.next().map_err(doing("walk a segment"))? {
-                if header.next_offset() > from {
-                    epochs.assign(header.partition_leader_epoch, header.base_offset.max(self.log_start_offset));
-                }
-            }
-        }
-        if let Some(begun) = begun.filter(|begun| epochs.latest().is_none_or(|last| last.epoch < begun.epoch)) {
-            epochs.assign(begun.epoch, begun.start_offset);
-        }
-        epochs.truncate_from_start(self.log_start_offset);
-        let changed = stored.as_ref() != Some(&epochs);
-        self.epochs = Arc::new(epochs);
-        if missing {
-            report.rebuilt.push(LEADER_EPOCHS_FILE.to_owned());
-        }
-        // What was written before a kill may be on no device yet, and what recovery answers has to stay true.
-        let wanted = if open.start == Start::Unclean { stored.is_some() || changed } else { changed };
-        if wanted && (stored.is_some() || !self.epochs.entries().is_empty()) {
-            self.write_epochs_durably()?;
-        }
-        Ok(())
+    /// Whether the log ends where it was noted to be confirmed, so that all of it and every name is on the device already.
+    fn is_all_confirmed(&self, open: &OpenLog, report: &Recovery) -> bool {
+        let has_batches = self.active.summary.size > 0;
+        has_batches && report.truncated_bytes == 0 && open.intact_end() == Some(self.log_end_offset())
     }
 
-    /// Files, lengths and base offsets of the segments with batches at or after `from`.
-    pub(crate) fn files_after(&self, from: Offset) -> Vec<(Arc<dyn DiskFile>, u64, Offset)> {
-        let sealed = self.sealed.iter().filter(|segment| segment.summary.next_offset > from);
-        let mut files: Vec<_> =
-            sealed.map(|segment| (Arc::clone(&segment.file), segment.summary.size, segment.base_offset)).collect();
-        let active = &self.active;
-        if active.summary.next_offset > from {
-            files.push((Arc::clone(&active.segment.file), active.summary.size, active.segment.base_offset));
-        }
-        files
+    /// The segments with batches at or after `from`: file, where a walk to `from` begins, length.
+    pub(crate) fn files_after(&self, from: Offset) -> io::Result<Vec<(Arc<dyn DiskFile>, u64, u64)>> {
+        let active = SegmentView::Active {
+            segment: &self.active.segment,
+            summary: self.active.summary,
+            entries: self.active.entries,
+            recent: &self.active.recent,
+        };
+        let all = self.sealed.iter().map(|segment| SegmentView::Sealed(segment)).chain([active]);
+        let after = all.filter(|segment| segment.summary().next_offset > from);
+        after
+            .map(|segment| Ok((Arc::clone(segment.file()), segment.walk_start(from)?, segment.summary().size)))
+            .collect()
     }
 }
 
@@ -239,7 +237,7 @@ impl Opening<'_> {
         }
         self.disk.create_dir(self.directory).map_err(doing("create the partition's directory"))?;
         match self.directory.parent() {
-            Some(parent) => self.disk.sync_dir(parent).map_err(doing("sync the log directory")),
+            Some(parent) => self.disk.sync_dir(parent).map_err(syncing("sync the log directory")),
             None => Ok(()),
         }
     }
@@ -265,7 +263,7 @@ impl Opening<'_> {
     }
 
     fn open_file(&self, base: Offset, mode: OpenMode) -> Result<Arc<dyn DiskFile>, LogError> {
-        self.disk.open(&offset_path(self.directory, base, LOG_SUFFIX), mode).map_err(doing("open a segment"))
+        self.disk.open(&offset_path(self.directory, base, LOG_SUFFIX), mode).map_err(reading)
     }
 
     fn open_segments(&mut self, mut bases: Vec<Offset>) -> Result<(Vec<Arc<SealedSegment>>, Active), LogError> {
@@ -275,7 +273,7 @@ impl Opening<'_> {
             let base = self.stored_log_start().unwrap_or(self.open.first_offset);
             let file = self.open_file(base, OpenMode::Create)?;
             self.dirty.push(Arc::clone(&file));
-            self.disk.sync_dir(self.directory).map_err(doing("sync the partition's directory"))?;
+            self.disk.sync_dir(self.directory).map_err(syncing("sync the partition's directory"))?;
             return Ok((sealed, Active::new(base, file, interval, self.open.wall.as_millis())));
         }
         let last = bases.pop().unwrap_or_default();
@@ -309,7 +307,8 @@ impl Opening<'_> {
 
     /// Whether batches up to `next` may be damaged by the way the log was left.
     fn is_suspect(&self, next: Offset) -> bool {
-        self.open.start != Start::Clean && self.open.recovery_point.is_none_or(|point| next > point)
+        let known = self.open.intact_end().or(self.open.recovery_point);
+        self.open.start != Start::Clean && known.is_none_or(|point| next > point)
     }
 
     /// Opens a segment that another follows. The flag says that it ends early and the log with it.
@@ -319,11 +318,12 @@ impl Opening<'_> {
         next: Offset,
         file: Arc<dyn DiskFile>,
     ) -> Result<(SealedSegment, bool), LogError> {
-        let length = file.len().map_err(doing("measure a segment"))?;
+        let length = file.len().map_err(reading)?;
         if !self.is_suspect(next) {
             let found = index_file::open(self.disk.as_ref(), self.directory, base, length);
             if let Some((index, header)) = found.filter(|(_, header)| header.next_offset == next) {
-                let usable = self.open.start == Start::Clean || index.is_sound();
+                // A damaged entry is found at its first use.
+                let usable = self.open.start == Start::Clean || self.open.noted.is_some() || index.is_sound();
                 if usable {
                     return Ok((self.sealed_segment(base, file, header.into(), index), false));
                 }
@@ -333,11 +333,11 @@ impl Opening<'_> {
         if self.is_suspect(next) {
             self.scan_segment(&mut active, length, Some(next))?;
         } else {
-            replay_headers(&mut active, length, next).map_err(|error| damaged(base, &error))?;
+            replay_headers(&mut active, length, next).map_err(|error| damaged(base, error))?;
         }
         let end = active.summary.next_offset;
         // Only what is known to lie above the recovery point may be cut.
-        let cut = end < next && self.is_suspect(next) && self.open.recovery_point.is_some_and(|point| end >= point);
+        let cut = end < next && self.is_suspect(next) && self.open.confirmed_end().is_some_and(|point| end >= point);
         if !cut && (end != next || active.summary.size != length) {
             return Err(LogError::Quarantine { reason: format!("segment {base} does not end where {next} begins") });
         }
@@ -358,9 +358,15 @@ impl Opening<'_> {
         SealedSegment { base_offset, file, summary, index, index_interval: self.config.index_interval_bytes }
     }
 
+    fn intact_active(&self, base: Offset, file: &Arc<dyn DiskFile>, length: u64) -> Option<Active> {
+        let place = Place { disk: self.disk.as_ref(), directory: self.directory, base, file, length };
+        let wall = self.open.wall.as_millis();
+        active_index::intact(place, self.open.intact_end()?, self.config.index_interval_bytes, wall)
+    }
+
     /// Opens the last segment.
     fn open_active(&mut self, base: Offset, file: Arc<dyn DiskFile>) -> Result<Active, LogError> {
-        let length = file.len().map_err(doing("measure a segment"))?;
+        let length = file.len().map_err(reading)?;
         let interval = self.config.index_interval_bytes;
         let mut active = Active::new(base, Arc::clone(&file), interval, self.open.wall.as_millis());
         if self.open.start == Start::Clean {
@@ -372,6 +378,11 @@ impl Opening<'_> {
                 return Ok(active);
             }
             return Err(LogError::Quarantine { reason: format!("segment {base} was closed whole and is not now") });
+        }
+        match self.intact_active(base, &file, length) {
+            Some(intact) => active = intact,
+            // What it was written for may be gone, and something else be appended in its place.
+            None => remove_index(self.disk.as_ref(), self.directory, base)?,
         }
         self.scan_segment(&mut active, length, None)?;
         Ok(active)
@@ -390,22 +401,26 @@ impl Opening<'_> {
         Some(active)
     }
 
-    /// Reads a segment from the device, checks every batch, and cuts what is not one from its end.
+    /// Reads what of a segment `active` does not know from the device, checks every batch, and cuts what is not one from its end.
     fn scan_segment(&mut self, active: &mut Active, mut length: u64, next: Option<Offset>) -> Result<(), LogError> {
         let file = Arc::clone(&active.segment.file);
+        let known = active.summary.size;
+        if length == known && known > 0 {
+            return Ok(());
+        }
         if self.open.start == Start::Unclean {
-            settle_tail(file.as_ref())?;
+            settle_tail(file.as_ref(), known)?;
             // The device may have less than the cache had.
-            length = file.len().map_err(doing("measure a segment"))?;
+            length = file.len().map_err(reading)?;
         }
         let problem = scan_batches(file.as_ref(), length, active)?;
-        self.report.scanned_bytes += active.summary.size;
+        self.report.scanned_bytes += active.summary.size - known;
         let base = active.segment.base_offset;
         let end = active.summary.next_offset;
         let Some(problem) = problem else { return Ok(()) };
-        let confirmed = self.open.recovery_point.is_some_and(|point| end < point);
+        let confirmed = self.open.confirmed_end().is_some_and(|point| end < point);
         // Without a recovery point, damage in a segment that another follows cannot be told from a torn write.
-        let unknown = self.open.recovery_point.is_none() && next.is_some();
+        let unknown = self.open.confirmed_end().is_none() && next.is_some();
         if confirmed || unknown {
             return Err(LogError::Quarantine {
                 reason: format!("segment {base} is damaged at offset {end}: {problem}"),
@@ -413,7 +428,11 @@ impl Opening<'_> {
         }
         self.report.truncated_bytes += length - active.summary.size;
         file.truncate(active.summary.size).map_err(doing("cut a torn end"))?;
-        file.sync().map_err(doing("sync a cut end"))
+        if self.open.start.keeps_pages() {
+            // It is dirty from the start, and nothing of it counts as confirmed before it is synced.
+            return Ok(());
+        }
+        file.sync().map_err(syncing("sync a cut end"))
     }
 }
 
@@ -426,46 +445,9 @@ impl Active {
     }
 }
 
-fn damaged(base: Offset, error: &io::Error) -> LogError {
+fn damaged(base: Offset, error: io::Error) -> LogError {
+    if error.kind() != io::ErrorKind::InvalidData {
+        return reading(error);
+    }
     LogError::Quarantine { reason: format!("segment {base} is damaged: {error}") }
-}
-
-/// Makes the device tell what it has: what is dirty goes down first, then the pages go, so that the next read is not of the cache. After an
-/// fsync that failed unseen, cache and device differ.
-fn settle_tail(file: &dyn DiskFile) -> Result<(), LogError> {
-    file.sync().map_err(doing("sync a recovered tail"))?;
-    if mutant(37) {
-        return Ok(());
-    }
-    file.drop_cache().map_err(doing("drop a recovered tail's pages"))
-}
-
-/// Takes the sound batches from the start of the file into account; answers what ends them before the file ends.
-pub(crate) fn scan_batches(file: &dyn DiskFile, length: u64, active: &mut Active) -> Result<Option<String>, LogError> {
-    let mut buffer = vec![0; SCAN_BUFFER];
-    let mut wanted = SCAN_BUFFER as u64;
-    while active.summary.size < length {
-        let left = length - active.summary.size;
-        if wanted > buffer.len() as u64 {
-            if wanted > left.min(MAX_BATCH) {
-                return Ok(Some("the last batch is not whole".to_owned()));
-            }
-            buffer.resize(usize::try_from(wanted).unwrap_or(SCAN_BUFFER), 0);
-        }
-        let piece = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let bytes = buffer.get_mut(..piece).unwrap_or_default();
-        read_exact_at(file, active.summary.size, bytes).map_err(doing("read a segment"))?;
-        let mut headers: Vec<BatchHeader> = Vec::new();
-        let (_, stopped) = scan(bytes, active.summary.next_offset, |_, view| headers.push(view.header));
-        for header in &headers {
-            active.note(header, true);
-        }
-        match stopped {
-            Scan::Complete => wanted = SCAN_BUFFER as u64,
-            Scan::Torn { needed } if needed > left => return Ok(Some("the last batch is not whole".to_owned())),
-            Scan::Torn { needed } => wanted = needed,
-            Scan::Corrupt(error) => return Ok(Some(error.to_string())),
-        }
-    }
-    Ok(None)
 }

@@ -160,6 +160,12 @@ impl SegmentView<'_> {
         Ok(found.map_or(0, |entry| u64::from(entry.position)))
     }
 
+    /// A batch at or before the one that contains `from`, from which a walk finds that.
+    pub(crate) fn walk_start(&self, from: Offset) -> io::Result<u64> {
+        let relative = self.relative(from);
+        if relative <= 0 { Ok(0) } else { self.indexed(|entry| i64::from(entry.relative_offset) <= relative) }
+    }
+
     fn relative(&self, offset: Offset) -> i64 {
         offset - self.base_offset()
     }

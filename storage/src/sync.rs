@@ -135,6 +135,14 @@ impl SyncState {
         self.incarnation
     }
 
+    /// The life that appends from here on. What an earlier one asked for is not counted as its own.
+    pub(crate) fn taken_by(&mut self, incarnation: u64) {
+        if incarnation != self.incarnation {
+            self.outstanding.clear();
+            self.incarnation = incarnation;
+        }
+    }
+
     pub(crate) fn is_dirty(&self) -> bool {
         !self.files.is_empty() || !self.directories.is_empty()
     }

@@ -7,7 +7,7 @@ use madang_protocol::types::Offset;
 
 use crate::disk::{OpenMode, replace_file_durably};
 use crate::format::{INDEX_SUFFIX, Kind, LOG_START_FILE, LOG_SUFFIX, TIME_INDEX_SUFFIX, offset_path, seal};
-use crate::log::{Active, Log, LogError, doing, replay_headers};
+use crate::log::{Active, Log, LogError, doing, replay_headers, syncing};
 use crate::mutants::mutant;
 use crate::segment::SealedSegment;
 
@@ -84,6 +84,7 @@ impl Log {
     fn truncate_state(&mut self) -> Result<(), LogError> {
         let end = self.log_end_offset();
         self.sync.truncated(end);
+        self.noted_size = 0;
         self.cleaner_offset.cut(self.disk.as_ref(), &self.directory, end)?;
         if end < self.log_start_offset {
             let bytes = seal(Kind::LogStart, &end.0.to_be_bytes());
@@ -100,7 +101,7 @@ impl Log {
         crate::producer_recovery::remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
             .map_err(doing("remove producer snapshots"))?;
         self.producers = crate::producer_recovery::rebuild_producers(self)?;
-        self.active.segment.file.sync().map_err(doing("sync a segment"))?;
-        self.disk.sync_dir(&self.directory).map_err(doing("sync the partition's directory"))
+        self.active.segment.file.sync().map_err(syncing("sync a segment"))?;
+        self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))
     }
 }

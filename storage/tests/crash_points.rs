@@ -13,7 +13,9 @@ use madang_actors::clock::Wall;
 use madang_actors::prng::Prng;
 use madang_protocol::record_batch::stamp;
 use madang_protocol::types::{LeaderEpoch, Offset};
-use madang_storage::{AppendOutcome, BatchToAppend, Crash, Disk, Fault, FaultDisk, Log, OpenLog, RealDisk, Start};
+use madang_storage::{
+    AppendOutcome, BatchToAppend, Crash, Disk, Fault, FaultDisk, Log, Note, OpenLog, RealDisk, Start,
+};
 
 const DIRECTORY: &str = "/data/topic-0";
 const STEPS: usize = 50;
@@ -33,15 +35,24 @@ struct Model {
     epoch: i32,
     /// The lowest end a truncation in progress may have left.
     cut: Option<i64>,
+    /// What was noted last: after each step, and before a cut.
+    noted: Note,
 }
 
-fn open(disk: &FaultDisk, recovery_point: Option<i64>, start: Start) -> Option<Log> {
+fn open(disk: &FaultDisk, recovery_point: Option<i64>, noted: Option<(Start, Note)>) -> Option<Log> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let open = OpenLog { start, recovery_point: recovery_point.map(Offset), ..OpenLog::default() };
+    let start = noted.map_or(Start::Unclean, |(start, _)| start);
+    let noted = noted.map(|(_, note)| note);
+    let open = OpenLog { start, noted, recovery_point: recovery_point.map(Offset), ..OpenLog::default() };
     Log::open(disk, Path::new(DIRECTORY), small(), &open).ok().map(|(log, _)| log)
 }
 
 impl Model {
+    fn note(&mut self, end: i64) {
+        let (log_end_offset, confirmed_end) = (Offset(end), Offset(self.confirmed));
+        self.noted = Note { log_end_offset, confirmed_end, ..Note::default() };
+    }
+
     /// One step; false if the disk failed.
     fn step(&mut self, log: &mut Log, prng: &mut Prng) -> bool {
         match prng.below(20) {
@@ -105,6 +116,7 @@ impl Model {
         };
         self.cut = Some(end);
         self.confirmed = self.confirmed.min(end);
+        self.note(end);
         if log.truncate_to(Offset(end)).is_err() {
             return false;
         }
@@ -164,7 +176,7 @@ impl Model {
 }
 
 /// Runs until the plan's crash, or to the end; the number of operations.
-fn run(seed: u64, crash_at: Option<u64>, kind: Crash) -> u64 {
+fn run(seed: u64, crash_at: Option<u64>, kind: Crash, noted: Option<Start>) -> u64 {
     let disk = FaultDisk::new();
     disk.create_dir(Path::new("/data")).expect("creates");
     disk.settle();
@@ -175,47 +187,65 @@ fn run(seed: u64, crash_at: Option<u64>, kind: Crash) -> u64 {
     if let Some(at) = crash_at {
         disk.plan(before + at, Fault::Crash);
     }
-    if let Some(mut log) = open(&disk, None, Start::Unclean) {
+    if let Some(mut log) = open(&disk, None, None) {
         for _ in 0..STEPS {
             if !model.step(&mut log, &mut prng) {
                 break;
             }
+            model.note(model.end);
         }
     }
     let operations = disk.operations() - before;
     let what = format!("seed {seed}, crash at {crash_at:?}, {kind:?}");
     assert_eq!(disk.is_crashed(), crash_at.is_some_and(|at| at < operations), "{what}: a failure without a fault");
     disk.crash(kind, &mut crash_prng);
-    let mut log = open(&disk, Some(model.confirmed), Start::Unclean).unwrap_or_else(|| panic!("{what}: does not open"));
+    let noted = noted.map(|start| (start, model.noted));
+    let mut log = open(&disk, Some(model.confirmed), noted).unwrap_or_else(|| panic!("{what}: does not open"));
     model.check(&log, &what);
+    if noted.is_some() {
+        assert!(log.log_end_offset() >= model.noted.log_end_offset, "{what}: a killed process lost what was noted");
+        // What the page cache had is not lost with the next kill either, and counts once it is synced.
+        while let Some(request) = log.take_dirty() {
+            let outcome = request.perform();
+            log.synced(outcome).unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+        assert_eq!(log.confirmed_offset(), log.log_end_offset(), "{what}");
+    }
     let expected = (log.leader_epochs().to_bytes(), log.producers().to_bytes());
     // What was recovered is on the device: a second power cut takes nothing.
     let end = log.log_end_offset();
     disk.crash(Crash::Power, &mut crash_prng);
-    log = open(&disk, Some(end.0), Start::Unclean).unwrap_or_else(|| panic!("{what}: does not open again"));
+    log = open(&disk, Some(end.0), None).unwrap_or_else(|| panic!("{what}: does not open again"));
     assert_eq!(log.log_end_offset(), end, "{what}: recovered and lost again");
     assert_eq!((log.leader_epochs().to_bytes(), log.producers().to_bytes()), expected, "{what}: side state");
     operations
 }
 
-fn sweep(seed: u64, kind: Crash, every: usize) -> u64 {
-    let operations = run(seed, None, kind);
-    for at in (0..operations).step_by(every) {
-        run(seed, Some(at), kind);
+fn sweep(seed: u64, kind: Crash, noted: Option<Start>) -> u64 {
+    let operations = run(seed, None, kind, noted);
+    for at in 0..operations {
+        run(seed, Some(at), kind, noted);
     }
     operations
 }
 
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_confirmed() {
-    let operations: u64 = (0..20).map(|seed| sweep(seed, Crash::Power, 1)).sum();
+    let operations: u64 = (0..20).map(|seed| sweep(seed, Crash::Power, None)).sum();
     assert!(operations >= 2000, "{operations} operations");
 }
 
 #[test]
 fn a_kill_at_any_operation_loses_nothing_confirmed() {
     for seed in 100..105 {
-        sweep(seed, Crash::Kill, 1);
+        sweep(seed, Crash::Kill, None);
+    }
+}
+
+#[test]
+fn a_kill_at_any_operation_loses_nothing_that_was_noted() {
+    for (at, start) in [Start::Unclean, Start::SameBoot].into_iter().cycle().take(8).enumerate() {
+        sweep(200 + at as u64, Crash::Kill, Some(start));
     }
 }
 

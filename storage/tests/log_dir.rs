@@ -10,8 +10,8 @@ use madang_actors::clock::Wall;
 use madang_actors::prng::Prng;
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use madang_storage::{
-    Checkpoint, Checkpoints, Crash, Disk, FaultDisk, Log, LogConfig, LogDir, LogDirError, MemoryCheckpoints, OpenLog,
-    OpenLogDir, RealDisk, RestartFacts, RestartKind, SledCheckpoints, SyncPool,
+    Checkpoint, Checkpoints, Crash, Disk, FaultDisk, Log, LogConfig, LogDir, LogDirError, MemoryCheckpoints, Note,
+    Notes, OpenLog, OpenLogDir, RealDisk, Recovery, RestartFacts, RestartKind, SledCheckpoints, SyncPool, TmpfsNotes,
 };
 
 const PATH: &str = "/data";
@@ -72,6 +72,111 @@ fn the_kind_of_a_restart_follows_from_its_facts() {
     assert_eq!(RestartFacts { sync_point: true, ..facts }.kind(), RestartKind::Durable);
     let short = RestartFacts { below_recovery_point: true, clean_marker: true, sync_point: true, ..facts };
     assert_eq!(short.kind(), RestartKind::Lossy);
+}
+
+#[test]
+fn a_directory_is_of_the_same_boot_if_its_notes_are_and_every_log_reaches_them() {
+    let kind = |boot: &str, believed, found: &Recovery| {
+        let disk = FaultDisk::new();
+        drop(open(&disk).expect("opens"));
+        disk.crash(Crash::Kill, &mut Prng::new(1));
+        let mut directory = LogDir::open(Arc::new(disk.clone()), Path::new(PATH), &who("c", boot)).expect("opens");
+        directory.noted(believed);
+        directory.recovered(&Recovery::default());
+        directory.recovered(found);
+        directory.restart_facts().kind()
+    };
+    let reached = Recovery::default();
+    assert_eq!(kind("b", true, &reached), RestartKind::SameBoot);
+    assert_eq!(kind("b", false, &reached), RestartKind::Lossy);
+    assert_eq!(kind("later", true, &reached), RestartKind::Lossy);
+    let short = Recovery { below_noted_end: true, ..Recovery::default() };
+    assert_eq!(kind("b", true, &short), RestartKind::Lossy);
+}
+
+#[test]
+fn a_log_below_its_noted_end_is_lossy_whatever_its_directory_says() {
+    let disk = FaultDisk::new();
+    let mut directory = open(&disk).expect("opens");
+    directory.unfenced(1, true).expect("writes");
+    drop(directory);
+    disk.crash(Crash::Kill, &mut Prng::new(1));
+    let mut directory = open(&disk).expect("opens");
+    directory.noted(true);
+    assert_eq!(directory.restart_facts().kind(), RestartKind::Durable);
+    directory.recovered(&Recovery { below_noted_end: true, ..Recovery::default() });
+    assert_eq!(directory.restart_facts().kind(), RestartKind::Lossy);
+}
+
+/// None where there is no tmpfs or the kernel cannot name mounts: there is nothing to test then.
+fn notes(folder: &Path, data: &Path, boot_id: &str) -> Option<TmpfsNotes> {
+    TmpfsNotes::open(folder, data, Uuid([5; 16]), boot_id).expect("opens")
+}
+
+fn noted(log_end: i64) -> Note {
+    Note { incarnation: 1, log_end_offset: Offset(log_end), ..Note::default() }
+}
+
+#[test]
+fn notes_are_believed_by_the_next_process_of_the_same_boot_alone() {
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return };
+    let (folder, data) = (folder.path(), tempfile::tempdir().expect("a directory"));
+    let partition = |partition| TopicPartition { topic_id: TOPIC, partition };
+    let Some(first) = notes(folder, data.path(), "b") else { return };
+    assert!(!first.are_believed());
+    (0..5).for_each(|at| first.store(partition(at), noted(i64::from(at))).expect("noted"));
+    assert_eq!(first.load(partition(3)), None, "not believed, so nothing is known");
+    assert!(!notes(folder, data.path(), "b").expect("tmpfs").are_believed(), "incomplete ones are begun anew");
+    let first = notes(folder, data.path(), "b").expect("tmpfs");
+    (0..5).for_each(|at| first.store(partition(at), noted(i64::from(at))).expect("noted"));
+    first.complete().expect("noted");
+    first.remove(partition(2));
+    first.store(partition(7), noted(70)).expect("noted");
+    first.store(partition(4), noted(40)).expect("noted");
+    let second = notes(folder, data.path(), "b").expect("tmpfs");
+    assert!(second.are_believed());
+    let ends = [0, 2, 4, 7].map(|at| second.load(partition(at)).map(|note| note.log_end_offset.0));
+    assert_eq!(ends, [Some(0), None, Some(40), Some(70)]);
+    assert!(!notes(folder, Path::new("/proc"), "b").expect("tmpfs").are_believed(), "another mount");
+}
+
+#[test]
+fn notes_that_are_discarded_or_somebody_elses_are_not_believed() {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return };
+    let (folder, data) = (folder.path(), tempfile::tempdir().expect("a directory"));
+    let file = folder.join(format!("madang-{}", Uuid([5; 16])));
+    let begun = || {
+        let notes = notes(folder, data.path(), "b")?;
+        notes.complete().expect("noted");
+        Some(notes)
+    };
+    let Some(first) = begun() else { return };
+    first.discard();
+    first.store(TopicPartition { topic_id: TOPIC, partition: 1 }, noted(1)).expect("of no effect");
+    assert!(!file.exists() && !first.are_believed());
+    begun();
+    assert!(!notes(folder, data.path(), "later").expect("tmpfs").are_believed());
+    for damage in 0..3 {
+        begun();
+        match damage {
+            0 => std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("changes"),
+            1 => std::fs::hard_link(&file, folder.join("second-name")).expect("links"),
+            _ => {
+                std::fs::rename(&file, folder.join("elsewhere")).expect("moves");
+                std::os::unix::fs::symlink(folder.join("elsewhere"), &file).expect("links");
+            }
+        }
+        assert!(!notes(folder, data.path(), "b").expect("tmpfs").are_believed(), "damage {damage}");
+    }
+}
+
+#[test]
+fn no_notes_are_kept_where_an_end_of_the_system_would_leave_them() {
+    let data = tempfile::tempdir().expect("a directory");
+    assert!(notes(Path::new("/proc"), data.path(), "b").is_none());
+    assert!(notes(Path::new("/dev/shm"), data.path(), "").is_none(), "the boot is not known");
+    assert!(notes(Path::new("/nowhere"), data.path(), "b").is_none());
 }
 
 #[test]

@@ -63,7 +63,9 @@ impl Replica {
             Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 effects.push(ReplicaEffect::Restart(source.to_string()));
             }
-            Err(error @ LogError::Io { .. }) => effects.push(ReplicaEffect::FailDirectory(error.to_string())),
+            Err(error @ (LogError::Io { .. } | LogError::Sync { .. })) => {
+                effects.push(ReplicaEffect::FailDirectory(error.to_string()))
+            }
             Err(error) => effects.push(ReplicaEffect::Restart(error.to_string())),
         }
     }

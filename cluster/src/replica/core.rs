@@ -231,7 +231,7 @@ impl Replica {
             self.flush_at = None;
             self.sync_now(effects);
         } else if self.config.durability == Durability::PageCache && log.is_dirty() && self.flush_at.is_none() {
-            self.flush_at = log.config().flush_interval.map(|interval| now + interval);
+            self.flush_at = log.sync_within().map(|interval| now + interval);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::format::{
     CLEANER_OFFSET_FILE, Fields, Kind, LOG_SUFFIX, MAX_SIDE_FILE, SWAP_SUFFIX, offset_path, seal, unseal,
 };
 use crate::index_file::{self, SealedIndex};
-use crate::log::{Log, LogError, doing, index_header};
+use crate::log::{Log, LogError, doing, index_header, syncing};
 use crate::segment::{HeaderWalk, SealedSegment};
 
 /// Up to where a log is compacted, and its side file. Lost, it costs a compaction from the start.
@@ -149,7 +149,7 @@ impl Log {
             let path = offset_path(&self.directory, cleaned.base_offset, SWAP_SUFFIX);
             self.disk.rename(&cleaned.path, &path).map_err(doing("rename a cleaned segment"))?;
         }
-        self.disk.sync_dir(&self.directory).map_err(doing("sync the partition's directory"))?;
+        self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
         for swap in &result.swaps {
             for source in members(swap).iter().skip(1).rev() {
                 remove_segment(self.disk.as_ref(), &self.directory, source.base_offset)?;
@@ -157,7 +157,7 @@ impl Log {
             remove_index(self.disk.as_ref(), &self.directory, swap.cleaned.base_offset)?;
         }
         // No segment that a new one covers may be there when the new one has its name.
-        self.disk.sync_dir(&self.directory).map_err(doing("sync the partition's directory"))?;
+        self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
         let mut sealed = Vec::new();
         let mut at = 0;
         for swap in &result.swaps {

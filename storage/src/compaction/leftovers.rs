@@ -11,8 +11,8 @@ use crate::disk::{Disk, OpenMode};
 use crate::format::{
     CLEANED_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX, SNAPSHOT_SUFFIX, SWAP_SUFFIX, TIME_INDEX_SUFFIX, offset_of, offset_path,
 };
-use crate::log::{Active, LogError, doing};
-use crate::recovery::scan_batches;
+use crate::log::{Active, LogError, doing, syncing};
+use crate::scan::scan_batches;
 
 /// A cleaned segment under its second name.
 struct Swap {
@@ -45,13 +45,13 @@ pub(crate) fn complete_swaps(disk: &dyn Disk, directory: &Path) -> Result<bool, 
         remove_index(disk, directory, swap.base_offset)?;
     }
     // No segment that a new one covers may be there when the new one has its name.
-    disk.sync_dir(directory).map_err(doing("sync the partition's directory"))?;
+    disk.sync_dir(directory).map_err(syncing("sync the partition's directory"))?;
     for swap in &swaps {
         let from = offset_path(directory, swap.base_offset, SWAP_SUFFIX);
         let to = offset_path(directory, swap.base_offset, LOG_SUFFIX);
         disk.rename(&from, &to).map_err(doing("rename a cleaned segment"))?;
     }
-    disk.sync_dir(directory).map_err(doing("sync the partition's directory"))?;
+    disk.sync_dir(directory).map_err(syncing("sync the partition's directory"))?;
     Ok(true)
 }
 
@@ -76,7 +76,7 @@ pub(super) fn remove_segment(disk: &dyn Disk, directory: &Path, base_offset: Off
 }
 
 /// Removes a segment's index: it is not of the segment that takes the name.
-pub(super) fn remove_index(disk: &dyn Disk, directory: &Path, base_offset: Offset) -> Result<(), LogError> {
+pub(crate) fn remove_index(disk: &dyn Disk, directory: &Path, base_offset: Offset) -> Result<(), LogError> {
     remove_if_there(disk, &offset_path(directory, base_offset, INDEX_SUFFIX))?;
     remove_if_there(disk, &offset_path(directory, base_offset, TIME_INDEX_SUFFIX))
 }

@@ -31,7 +31,7 @@ use crate::disk::Disk;
 use crate::segment::SealedSegment;
 
 pub(crate) use self::install::CleanerOffset;
-pub(crate) use self::leftovers::complete_swaps;
+pub(crate) use self::leftovers::{complete_swaps, remove_index};
 
 /// Whether a job goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

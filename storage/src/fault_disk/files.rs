@@ -54,8 +54,8 @@ impl DiskFile for MemoryFile {
         state.file(self.inode)?.sync()
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
-        self.locked()?.file(self.inode)?.drop_cache();
+    fn drop_cache(&self, position: u64) -> io::Result<()> {
+        self.locked()?.file(self.inode)?.drop_cache(position);
         Ok(())
     }
 

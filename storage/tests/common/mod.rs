@@ -34,9 +34,9 @@ pub fn batch(records: i32, size: usize, timestamp: i64) -> BatchToAppend {
     BatchToAppend::new(bytes(records, size, timestamp)).expect("a whole batch")
 }
 
-/// Segments of 2 KiB with an index entry for each 256 bytes.
+/// Segments of 2 KiB with an index entry for each 256 bytes; the active one's is written twice on its way.
 pub fn small() -> LogConfig {
-    LogConfig { segment_bytes: 2048, index_interval_bytes: 256, ..LogConfig::default() }
+    LogConfig { segment_bytes: 2048, index_interval_bytes: 256, active_index_bytes: 700, ..LogConfig::default() }
 }
 
 /// The headers of all batches of a payload, each with its CRC checked.

@@ -1,0 +1,64 @@
+//! The leader epochs of a log that is opened: what is stored, and the batches after it.
+//! Invariant: what recovery answers of the epochs is on the device, or is dirty with all else that is not.
+
+use std::sync::Arc;
+
+use crate::disk::{OpenMode, read_small};
+use crate::format::{LEADER_EPOCHS_FILE, MAX_SIDE_FILE};
+use crate::leader_epochs::LeaderEpochs;
+use crate::log::{Log, LogError, doing, reading, syncing};
+use crate::recovery::{OpenLog, Recovery, Start};
+use crate::segment::{HeaderWalk, LONG_WALK_BUFFER};
+
+impl Log {
+    pub(crate) fn recover_epochs(&mut self, open: &OpenLog, report: &mut Recovery) -> Result<(), LogError> {
+        let path = self.directory.join(LEADER_EPOCHS_FILE);
+        let stored = read_small(self.disk.as_ref(), &path, MAX_SIDE_FILE).ok();
+        let stored = stored.and_then(|bytes| LeaderEpochs::from_bytes(&bytes));
+        let from = match (&stored, open.start) {
+            (Some(_), Start::Clean) => self.log_end_offset(),
+            (Some(_), _) => open.intact_end().or(open.recovery_point).unwrap_or(self.log_start_offset),
+            (None, _) => self.log_start_offset,
+        };
+        let missing = stored.is_none() && self.log_end_offset() > self.log_start_offset;
+        let end = self.log_end_offset();
+        let mut epochs = stored.clone().unwrap_or_default();
+        // An epoch that has begun and written nothing is in no batch.
+        let begun = epochs.latest().filter(|last| last.start_offset == end);
+        let from = from.min(end);
+        epochs.truncate_from_end(from);
+        for (file, start, size) in self.files_after(from).map_err(reading)? {
+            let mut walk = HeaderWalk::new(file.as_ref(), start, size, LONG_WALK_BUFFER);
+            while let Some((_, header)) = walk.next().map_err(reading)? {
+                if header.next_offset() > from {
+                    epochs.assign(header.partition_leader_epoch, header.base_offset.max(self.log_start_offset));
+                }
+            }
+        }
+        if let Some(begun) = begun.filter(|begun| epochs.latest().is_none_or(|last| last.epoch < begun.epoch)) {
+            epochs.assign(begun.epoch, begun.start_offset);
+        }
+        epochs.truncate_from_start(self.log_start_offset);
+        let changed = stored.as_ref() != Some(&epochs);
+        self.epochs = Arc::new(epochs);
+        if missing {
+            report.rebuilt.push(LEADER_EPOCHS_FILE.to_owned());
+        }
+        // What was written before a kill may be on no device yet, and what recovery answers has to stay true.
+        match open.start {
+            _ if changed && (stored.is_some() || !self.epochs.entries().is_empty()) => self.write_epochs_durably(),
+            // In the boot in which it was written, nothing but this sync is between the file and the device.
+            Start::Unclean if stored.is_some() && open.noted.is_some() => {
+                let file = self.disk.open(&path, OpenMode::Existing).map_err(doing("open the leader epochs"))?;
+                file.sync().map_err(syncing("sync the leader epochs"))
+            }
+            Start::Unclean if stored.is_some() => self.write_epochs_durably(),
+            Start::SameBoot if stored.is_some() => {
+                let file = self.disk.open(&path, OpenMode::Existing).map_err(doing("open the leader epochs"))?;
+                self.sync.dirty_file(&file);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
