@@ -3,14 +3,28 @@
 
 use std::sync::Arc;
 
+use madang_protocol::types::LeaderEpoch;
+
 use crate::disk::{OpenMode, read_small};
 use crate::format::{LEADER_EPOCHS_FILE, MAX_SIDE_FILE};
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::{Log, LogError, doing, reading, syncing};
 use crate::recovery::{OpenLog, Recovery, Start};
-use crate::segment::{HeaderWalk, LONG_WALK_BUFFER};
+use crate::segment::{HeaderWalk, LONG_WALK_BUFFER, WALK_BUFFER};
 
 impl Log {
+    /// The epoch of the last batch; none if there is no batch.
+    fn last_batch_epoch(&self) -> Result<Option<LeaderEpoch>, LogError> {
+        let mut epoch = None;
+        for (file, start, size) in self.files_after(self.log_end_offset() + -1).map_err(reading)? {
+            let mut walk = HeaderWalk::new(file.as_ref(), start, size, WALK_BUFFER);
+            while let Some((_, header)) = walk.next().map_err(reading)? {
+                epoch = Some(header.partition_leader_epoch);
+            }
+        }
+        Ok(epoch)
+    }
+
     pub(crate) fn recover_epochs(&mut self, open: &OpenLog, report: &mut Recovery) -> Result<(), LogError> {
         let path = self.directory.join(LEADER_EPOCHS_FILE);
         let stored = read_small(self.disk.as_ref(), &path, MAX_SIDE_FILE).ok();
@@ -25,7 +39,12 @@ impl Log {
         let mut epochs = stored.clone().unwrap_or_default();
         // An epoch that has begun and written nothing is in no batch.
         let begun = epochs.latest().filter(|last| last.start_offset == end);
-        let from = from.min(end);
+        let mut from = from.min(end);
+        let latest = epochs.latest();
+        if open.noted.is_some() && latest.map(|last| last.epoch) < self.last_batch_epoch()? {
+            // It could not be written when that epoch began, and the log went on.
+            from = from.min(latest.map_or(self.log_start_offset, |last| last.start_offset));
+        }
         epochs.truncate_from_end(from);
         for (file, start, size) in self.files_after(from).map_err(reading)? {
             let mut walk = HeaderWalk::new(file.as_ref(), start, size, LONG_WALK_BUFFER);

@@ -45,7 +45,7 @@ pub trait Notes: Send + Sync + Debug {
     /// The latest note of a log, by this process or by the one before it.
     fn load(&self, partition: TopicPartition) -> Option<Note>;
 
-    /// Notes how far a log has come, before anybody hears of it.
+    /// Notes how far a log has come, before anybody hears of it; of a log that is to be cut, how far it will have come after that.
     ///
     /// # Errors
     /// It cannot be noted: nothing is believed from here on.

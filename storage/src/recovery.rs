@@ -195,7 +195,7 @@ impl Log {
             remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
                 .map_err(doing("remove producer snapshots"))?;
         }
-        if open.start == Start::Unclean && !self.is_all_confirmed(open, &report) {
+        if open.start == Start::Unclean {
             // A segment that was created and not yet named on the device counts from here on, so its name has to be there too.
             self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
         }
@@ -206,12 +206,6 @@ impl Log {
         report.below_recovery_point = open.confirmed_end().is_some_and(|point| end < point);
         report.below_noted_end = open.noted.is_some_and(|noted| end < noted.log_end_offset);
         Ok(report)
-    }
-
-    /// Whether the log ends where it was noted to be confirmed, so that all of it and every name is on the device already.
-    fn is_all_confirmed(&self, open: &OpenLog, report: &Recovery) -> bool {
-        let has_batches = self.active.summary.size > 0;
-        has_batches && report.truncated_bytes == 0 && open.intact_end() == Some(self.log_end_offset())
     }
 
     /// The segments with batches at or after `from`: file, where a walk to `from` begins, length.
@@ -406,7 +400,9 @@ impl Opening<'_> {
         let file = Arc::clone(&active.segment.file);
         let known = active.summary.size;
         if length == known && known > 0 {
-            return Ok(());
+            // There is no tail; a cut of one may be on no device yet, so that what was cut could be back.
+            let is_dirty = self.open.start == Start::Unclean;
+            return if is_dirty { file.sync().map_err(syncing("sync a recovered segment")) } else { Ok(()) };
         }
         if self.open.start == Start::Unclean {
             settle_tail(file.as_ref(), known)?;

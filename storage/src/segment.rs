@@ -13,7 +13,7 @@ use crate::index::{IndexEntry, LiveIndex, RECENT, RecentBatches};
 use crate::index_file::SealedIndex;
 
 /// Bytes that a walk over headers reads at once.
-const WALK_BUFFER: usize = 4096;
+pub(crate) const WALK_BUFFER: usize = 4096;
 /// The same for a walk over a whole segment.
 pub(crate) const LONG_WALK_BUFFER: usize = 64 << 10;
 

@@ -207,6 +207,27 @@ fn an_index_of_what_was_cut_is_never_taken_for_one_of_what_came_after() {
 }
 
 #[test]
+fn an_epoch_that_could_not_be_written_down_is_found_in_the_batches() {
+    let config = LogConfig::default();
+    for start in [Start::Unclean, Start::SameBoot] {
+        let (disk, mut note) = killed(&config);
+        let path = Path::new(DIRECTORY).join("leader-epoch-checkpoint");
+        let before = read_small(&disk, &path, 1 << 20).expect("reads");
+        let mut log = open_with(&disk, &config, &unnoted()).expect("opens").0;
+        for at in 60..70_i64 {
+            let batch = producer_batch(7, at as i32 * 2, 2, 50, at);
+            log.append_as_leader(&[batch], LeaderEpoch(8), Wall(at)).expect("appends");
+        }
+        let expected = content(&log);
+        disk.overwrite(&path, 0, &before).expect("there");
+        disk.open(&path, OpenMode::Existing).expect("there").truncate(before.len() as u64).expect("cuts");
+        note = Note { log_end_offset: log.log_end_offset(), confirmed_end: log.log_end_offset(), ..note };
+        let (log, _) = open_with(&disk, &config, &noted(start, note)).expect("opens");
+        assert_eq!(content(&log), expected, "{start:?}");
+    }
+}
+
+#[test]
 fn snapshots_of_the_producers_do_not_pile_up() {
     let config = LogConfig { active_index_bytes: 300, ..LogConfig::default() };
     let (disk, _) = killed(&config);
