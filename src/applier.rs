@@ -16,7 +16,7 @@ use madang_cluster::coordinator::{GroupConfig, OFFSETS_TOPIC};
 use madang_cluster::metadata::{MetadataDelta, MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::{ReplicaHandle, ReplicaMessage};
 use madang_protocol::types::{TopicId, TopicPartition, Uuid};
-use madang_storage::{Disk, PartitionDir};
+use madang_storage::{Disk, PartitionDir, RestartKind};
 use tokio::sync::watch;
 
 use crate::boot;
@@ -172,7 +172,7 @@ impl Applier {
         partition: TopicPartition,
         (directory, path): (Arc<Directory>, PathBuf),
     ) -> Blueprint {
-        let clean = directory.opened().as_ref().is_some_and(|opened| opened.clean);
+        let clean = directory.opened().as_ref().is_some_and(|opened| opened.left == RestartKind::Clean);
         Blueprint {
             partition,
             topic: Arc::clone(topic),
@@ -359,6 +359,9 @@ fn delete_folder(directory: &Directory, folder: &PartitionDir, topic_id: TopicId
     let partition = TopicPartition { topic_id, partition: folder.partition };
     if let Err(error) = opened.checkpoints.remove(partition) {
         tracing::debug!(%error, "checkpoint of a deleted partition stays");
+    }
+    if let Some(notes) = directory.notes() {
+        notes.remove(partition);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The node's way from a process to a registered broker: directories, registration, recovery on several threads.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,9 @@ use madang_cluster::controller::{Proposal, RegisterBroker};
 use madang_cluster::metadata::{Endpoint, MetadataImage};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{TopicPartition, Uuid};
-use madang_storage::{Disk, Log, LogDir, OpenLogDir, PartitionDir, RestartKind, SledCheckpoints};
+use madang_storage::{
+    Disk, Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, SledCheckpoints, TmpfsNotes,
+};
 
 use crate::applier::{Applier, Phase};
 use crate::directory::{Directory, Opened};
@@ -60,18 +63,31 @@ pub fn open_directories(applier: &Applier, image: &MetadataImage) -> Result<(), 
 }
 
 fn open_one(applier: &Applier, directory: &Directory, who: &OpenLogDir) -> Result<Opened, String> {
-    let log_dir = LogDir::open(Arc::clone(&applier.disk), &directory.path, who).map_err(|error| error.to_string())?;
-    let facts = log_dir.restart_facts();
+    let mut log_dir =
+        LogDir::open(Arc::clone(&applier.disk), &directory.path, who).map_err(|error| error.to_string())?;
+    open_notes(applier, directory, log_dir.identity());
+    log_dir.noted(directory.notes().is_some_and(Notes::are_believed));
+    let left = log_dir.restart_facts().kind();
     let is_empty = log_dir.partitions().map_err(|error| error.to_string())?.is_empty();
     if !is_empty {
-        tracing::info!(directory = %directory.path.display(), restart = ?facts.kind(), "log directory opened");
+        tracing::info!(directory = %directory.path.display(), restart = ?left, "log directory opened");
     }
     let path = directory.path.join("checkpoints");
     let existed = applier.disk.exists(&path).map_err(|error| error.to_string())?;
     let checkpoints = SledCheckpoints::open(&path).map_err(|error| format!("checkpoints: {error}"))?;
     let checkpoints_are_complete = is_empty || existed && !checkpoints.begun_anew();
     let checkpoints = Arc::new(checkpoints);
-    Ok(Opened { log_dir, checkpoints, checkpoints_are_complete, clean: facts.clean_marker })
+    Ok(Opened { log_dir, checkpoints, checkpoints_are_complete, left })
+}
+
+/// Without notes everything works; a start after a kill only reads more.
+fn open_notes(applier: &Applier, directory: &Directory, identity: &Identity) {
+    let Some(folder) = &applier.node.config.notes_dir else { return };
+    match TmpfsNotes::open(Path::new(folder), &directory.path, identity.directory_id, &identity.boot_id) {
+        Ok(Some(notes)) => directory.noted_in(Box::new(notes)),
+        Ok(None) => tracing::info!(folder, "no notes are kept: the folder is not on tmpfs, or the kernel is too old"),
+        Err(error) => tracing::warn!(folder, %error, "no notes are kept"),
+    }
 }
 
 /// Proposes this node's registration; the metadata that results is applied like any other.
@@ -168,29 +184,15 @@ pub async fn recover(disk: Arc<dyn Disk>, blueprints: Vec<Blueprint>, threads: u
     work.iter().filter_map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take()).collect()
 }
 
-/// Whether the directory was left in a way in which something that counted may be gone.
-fn left_lossy(directory: &Directory) -> bool {
-    directory.opened().as_ref().is_some_and(|opened| opened.log_dir.restart_facts().kind() == RestartKind::Lossy)
-}
-
 fn recover_one(blueprint: &Blueprint, disk: Arc<dyn Disk>, wall: madang_actors::clock::Wall) -> Option<Log> {
     let partition = format!("{}-{}", blueprint.topic.name, blueprint.partition.partition);
     match blueprint.recover(disk, wall) {
-        Ok((log, recovery)) => {
-            if recovery.below_recovery_point || left_lossy(&blueprint.directory) {
-                tracing::error!(
-                    partition,
-                    log_end_offset = %recovery.log_end_offset,
-                    "acknowledged records at and above this offset may be lost; the only replica leads again"
-                );
-            }
-            if recovery.truncated_bytes > 0 || !recovery.rebuilt.is_empty() {
-                tracing::info!(partition, ?recovery, "recovered");
-            }
-            Some(log)
-        }
+        Ok((log, _)) => Some(log),
         Err(error) => {
             tracing::error!(partition, %error, "not recovered");
+            if matches!(error, LogError::Sync { .. }) {
+                blueprint.directory.fail(&format!("{partition}: {error}"));
+            }
             None
         }
     }

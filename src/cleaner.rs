@@ -54,6 +54,7 @@ pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
 
 /// Notes what has changed since the last time. Blocking work runs beside the directory's thread.
 pub(crate) async fn checkpoint(directory: &Arc<Directory>, noted: &mut BTreeMap<TopicPartition, Checkpoint>) {
+    directory.complete_notes();
     let mut changed = Vec::new();
     for held in directory.held() {
         let shared = held.handle.shared();

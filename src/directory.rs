@@ -12,8 +12,11 @@ use madang_actors::mailbox::Capacity;
 use madang_actors::messages;
 use madang_cluster::configs::resolve_broker_value;
 use madang_cluster::replica::actor::Directory as ReplicaDirectory;
-use madang_cluster::replica::{Compacted, ReplicaMessage};
-use madang_storage::{Checkpoints, CompactionError, CompactionJob, LogDir, Pace, SyncPool, SyncRequest};
+use madang_cluster::replica::{Compacted, ReplicaMessage, ReplicaSnapshot};
+use madang_protocol::types::{Offset, TopicPartition};
+use madang_storage::{
+    Checkpoints, CompactionError, CompactionJob, LogDir, Notes, Pace, Recovery, RestartKind, SyncPool, SyncRequest,
+};
 use tokio::sync::Semaphore;
 
 use crate::node_env::Node;
@@ -48,8 +51,8 @@ pub struct Opened {
     pub checkpoints: Arc<dyn Checkpoints>,
     /// Whether every partition that was ever confirmed beyond its start has a checkpoint: one without was never synced for long.
     pub checkpoints_are_complete: bool,
-    /// Whether it was closed in order the last time.
-    pub clean: bool,
+    /// How it was left, as far as it says so itself.
+    pub left: RestartKind,
 }
 
 /// One log directory.
@@ -65,6 +68,10 @@ pub struct Directory {
     /// The node that the replicas are listed by.
     node: OnceLock<Weak<Node>>,
     opened: Mutex<Option<Opened>>,
+    /// How far its logs have come, where a kill leaves it; none where that cannot be kept.
+    notes: OnceLock<Box<dyn Notes>>,
+    /// Whether every log is noted.
+    noted: AtomicBool,
     /// Held by the one compaction that runs; the others wait in the order in which they came.
     compacting: Arc<Semaphore>,
     failed: AtomicBool,
@@ -82,6 +89,8 @@ impl Directory {
             replicas: OnceLock::new(),
             node: OnceLock::new(),
             opened: Mutex::new(None),
+            notes: OnceLock::new(),
+            noted: AtomicBool::new(false),
             compacting: Arc::new(Semaphore::new(1)),
             failed: AtomicBool::new(false),
             closed: AtomicUsize::new(0),
@@ -140,6 +149,48 @@ impl Directory {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where its logs' ends are noted, once it is open; none where that cannot be.
+    pub fn notes(&self) -> Option<&dyn Notes> {
+        self.notes.get().map(Box::as_ref)
+    }
+
+    /// Tells it its notes, once.
+    pub fn noted_in(&self, notes: Box<dyn Notes>) {
+        drop(self.notes.set(notes));
+    }
+
+    /// Has its notes believed from now on, if each of its replicas has told its log's end.
+    pub fn complete_notes(&self) {
+        let Some(notes) = self.notes().filter(|_| !self.noted.load(Ordering::Acquire)) else { return };
+        if self.held().iter().any(|held| held.handle.shared().last_published().is_none()) {
+            return;
+        }
+        self.noted.store(true, Ordering::Release);
+        if let Err(error) = notes.complete() {
+            tracing::warn!(directory = %self.path.display(), %error, "notes are not complete");
+        }
+    }
+
+    /// Tells how one of its logs was found at the start of the node; `noted` says whether there was a note of it.
+    pub fn recovered(&self, partition: &str, noted: bool, found: &Recovery) {
+        let mut opened = self.opened();
+        let Some(opened) = opened.as_mut() else { return };
+        opened.log_dir.recovered(found);
+        let short = found.below_recovery_point || found.below_noted_end;
+        // Every log that has told anybody of a record was noted.
+        let unexplained = opened.left == RestartKind::SameBoot && !noted && found.log_end_offset > Offset::ZERO;
+        if short || unexplained || opened.left == RestartKind::Lossy {
+            tracing::error!(
+                partition,
+                log_end_offset = %found.log_end_offset,
+                "acknowledged records at and above this offset may be lost; the only replica leads again"
+            );
+        }
+        if found.truncated_bytes > 0 || !found.rebuilt.is_empty() {
+            tracing::info!(partition, recovery = ?found, "recovered");
+        }
+    }
+
     /// Whether it can no longer be trusted.
     #[must_use]
     pub fn has_failed(&self) -> bool {
@@ -150,6 +201,9 @@ impl Directory {
     pub fn fail(&self, why: &str) -> bool {
         let first = !self.failed.swap(true, Ordering::AcqRel);
         if first {
+            if let Some(notes) = self.notes() {
+                notes.discard();
+            }
             self.arbiter.revoked().set();
             for held in self.held() {
                 held.handle.shared().set_offline();
@@ -174,6 +228,9 @@ impl Directory {
         let closed = opened.map(|opened| opened.log_dir.close_clean());
         if let Some(Err(error)) = closed {
             tracing::warn!(directory = %self.path.display(), %error, "clean-shutdown marker not written");
+        } else if let Some(notes) = self.notes() {
+            // The marker says more.
+            notes.discard();
         }
     }
 }
@@ -197,6 +254,13 @@ impl ReplicaDirectory for DirectoryLink {
             let compacted = run_compaction(directory, job).await;
             drop(replica.try_send(ReplicaMessage::Compacted(Box::new(compacted))));
         });
+    }
+
+    fn note(&self, partition: TopicPartition, snapshot: &ReplicaSnapshot) {
+        if let Some(notes) = self.0.notes() {
+            // Notes that cannot be kept are not believed, which is all that is lost.
+            drop(notes.store(partition, snapshot.note()));
+        }
     }
 
     fn fail(&self, why: &str) {

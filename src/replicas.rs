@@ -12,14 +12,14 @@ use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::Wall;
 use madang_actors::host::{Child, ShellContext, StartResult};
 use madang_actors::mailbox::Capacity;
-use madang_cluster::configs::{BrokerConfig, CompressionType, TimestampType, TopicConfig};
+use madang_cluster::configs::{BrokerConfig, CompressionType, Durability, TimestampType, TopicConfig};
 use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::actor::ReplicaActor;
-use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, SharedReplica};
+use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, ReplicaSnapshot, SharedReplica};
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
 use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
-use madang_storage::{CompactionSettings, Disk, Log, LogConfig, LogError, OpenLog, Recovery, Start};
+use madang_storage::{CompactionSettings, Disk, Log, LogConfig, LogError, Note, OpenLog, Recovery, Start};
 
 use crate::directory::{Directory, DirectoryLink};
 use crate::supervision::replica_child;
@@ -183,6 +183,28 @@ pub struct Blueprint {
     pub seed: u64,
 }
 
+/// How a replica's log is found by its first life.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    start: Start,
+    recovery_point: Option<Offset>,
+    noted: Option<Note>,
+    seed: u64,
+}
+
+impl Found {
+    fn open(self, incarnation: u64, wall: Wall) -> OpenLog {
+        let Self { start, recovery_point, noted, seed } = self;
+        OpenLog { start, recovery_point, noted, seed, incarnation, wall, ..OpenLog::default() }
+    }
+
+    /// How a later life finds what `before` has published.
+    fn after(self, before: &ReplicaSnapshot) -> Self {
+        let (recovery_point, noted) = (Some(before.confirmed_end), Some(before.note()));
+        Self { start: Start::SameProcess, recovery_point, noted, ..self }
+    }
+}
+
 /// A log that was recovered on a worker before its replica's first life.
 type Recovered = Arc<Mutex<Option<Log>>>;
 
@@ -192,26 +214,41 @@ impl Blueprint {
     /// # Errors
     /// The log cannot be served.
     pub fn recover(&self, disk: Arc<dyn Disk>, wall: Wall) -> Result<(Log, Recovery), madang_storage::LogError> {
-        let noted = self.directory.opened().as_ref().map(|opened| {
+        let found = self.found();
+        let opened = Log::open(disk, &self.path, self.config.log.clone(), &found.open(0, wall));
+        metrics::counter!("madang_logs_opened_total").increment(1);
+        if let Ok((_, recovery)) = &opened {
+            let partition = format!("{}-{}", self.topic.name, self.partition.partition);
+            self.directory.recovered(&partition, found.noted.is_some(), recovery);
+        }
+        opened
+    }
+
+    fn found(&self) -> Found {
+        let known = self.directory.opened().as_ref().map(|opened| {
             let checkpoint = opened.checkpoints.load(self.partition);
             (checkpoint, opened.checkpoints_are_complete)
         });
-        let start = if self.clean { Start::Clean } else { Start::Unclean };
-        let recovery_point = match noted {
+        let noted = self.directory.notes().and_then(|notes| notes.load(self.partition));
+        let start = match self.config.durability {
+            _ if self.clean => Start::Clean,
+            Durability::PageCache if noted.is_some() => Start::SameBoot,
+            _ => Start::Unclean,
+        };
+        let recovery_point = match known {
             Some((Some(checkpoint), _)) => Some(checkpoint.recovery_point),
             // Began since the last checkpoint: nothing of it was ever noted as confirmed, so its end may be cut where it is torn.
             Some((None, true)) => Some(Offset::ZERO),
             _ => None,
         };
-        // Must be the number of the life that will take the log: the first.
-        let open = OpenLog { start, recovery_point, incarnation: 1, wall, seed: self.seed, ..OpenLog::default() };
-        Log::open(disk, &self.path, self.config.log.clone(), &open)
+        Found { start, recovery_point, noted, seed: self.seed }
     }
 
     /// The replica: its handle, and the child that builds it from disk at every start. `log` is what was recovered, for its first life.
     #[must_use]
     pub fn build(self, disk: Arc<dyn Disk>, log: Option<Log>) -> Held {
         let name = format!("{}-{}", self.topic.name, self.partition.partition);
+        let found = self.found();
         let actor = ActorRef::new(&name, Capacity::default());
         let shared = Arc::new(SharedReplica::new(
             self.partition,
@@ -220,57 +257,82 @@ impl Blueprint {
             self.leads_in,
             self.config,
         ));
-        let recovered: Recovered = Arc::new(Mutex::new(log));
         let (directory, path) = (Arc::clone(&self.directory), self.path.clone());
-        let (for_actor, folder, seed) = (Arc::clone(&shared), self.path, self.seed);
-        let link = DirectoryLink(Arc::clone(&directory));
+        let lives = Lives {
+            disk,
+            found,
+            path: self.path,
+            recovered: Arc::new(Mutex::new(log)),
+            shared: Arc::clone(&shared),
+            link: DirectoryLink(Arc::clone(&directory)),
+        };
         let child = Child::actor(&actor, &directory.arbiter, move |context: &mut ShellContext<ReplicaMessage>| {
-            start(&disk, &folder, seed, &recovered, &for_actor, &link, context)
+            lives.start(context)
         });
         Held { handle: ReplicaHandle::new(shared, actor), directory, path, child: replica_child(child) }
     }
 }
 
-/// One life of a replica, from disk.
-fn start(
-    disk: &Arc<dyn Disk>,
-    path: &Path,
-    seed: u64,
-    recovered: &Recovered,
-    shared: &Arc<SharedReplica>,
-    link: &DirectoryLink,
-    context: &mut ShellContext<ReplicaMessage>,
-) -> StartResult<ReplicaActor<DirectoryLink>> {
-    let offline = |why: &str| Ok(ReplicaActor::offline(Arc::clone(shared), link.clone(), why));
-    if link.0.has_failed() {
-        return offline("its log directory has failed");
+/// What each life of a replica is built from.
+struct Lives {
+    disk: Arc<dyn Disk>,
+    found: Found,
+    path: PathBuf,
+    recovered: Recovered,
+    shared: Arc<SharedReplica>,
+    link: DirectoryLink,
+}
+
+impl Lives {
+    fn offline(&self, why: &str) -> ReplicaActor<DirectoryLink> {
+        ReplicaActor::offline(Arc::clone(&self.shared), self.link.clone(), why)
     }
-    let config = shared.config();
-    let before = shared.last_published();
-    let first = recovered.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let incarnation = context.incarnation().0;
-    let log = match first.filter(|_| incarnation == 1) {
-        Some(log) => log,
-        None => {
-            let recovery_point = before.as_ref().map(|before| before.confirmed_end);
-            let start = if before.is_some() { Start::SameProcess } else { Start::Unclean };
-            let wall = context.wall();
-            let open = OpenLog { start, recovery_point, incarnation, wall, seed, ..OpenLog::default() };
-            match Log::open(Arc::clone(disk), path, config.log.clone(), &open) {
-                Ok((log, _)) => log,
-                Err(error @ LogError::Quarantine { .. }) => return offline(&error.to_string()),
-                // A descriptor or some memory may be free again at the next try.
-                Err(error) => return Err(error.into()),
-            }
+
+    /// One life, from disk.
+    fn start(&self, context: &mut ShellContext<ReplicaMessage>) -> StartResult<ReplicaActor<DirectoryLink>> {
+        if self.link.0.has_failed() {
+            return Ok(self.offline("its log directory has failed"));
         }
-    };
-    let replica = match Replica::new(incarnation, log, (*config).clone(), before.as_deref()) {
-        Ok(replica) => replica,
-        Err(lost) => return offline(&lost.to_string()),
-    };
-    let mut actor = ReplicaActor::new(replica, Arc::clone(shared), link.clone());
-    actor.begin(context);
-    Ok(actor)
+        let config = self.shared.config();
+        let before = self.shared.last_published();
+        let incarnation = context.incarnation().0;
+        let recovered = self.recovered.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let opened = match recovered.filter(|_| before.is_none()) {
+            Some(mut log) => {
+                log.taken_by(incarnation);
+                Ok(log)
+            }
+            None => self.open(before.as_deref(), incarnation, context.wall()),
+        };
+        let log = match opened {
+            Ok(log) => log,
+            Err(error @ LogError::Sync { .. }) => {
+                self.link.0.fail(&error.to_string());
+                return Ok(self.offline(&error.to_string()));
+            }
+            Err(error @ LogError::Quarantine { .. }) => return Ok(self.offline(&error.to_string())),
+            // A descriptor or some memory may be free again at the next try.
+            Err(error) => return Err(error.into()),
+        };
+        let replica = match Replica::new(incarnation, log, (*config).clone(), before.as_deref()) {
+            Ok(replica) => replica,
+            Err(lost) => return Ok(self.offline(&lost.to_string())),
+        };
+        let mut actor = ReplicaActor::new(replica, Arc::clone(&self.shared), self.link.clone());
+        actor.begin(context);
+        Ok(actor)
+    }
+
+    fn open(&self, before: Option<&ReplicaSnapshot>, incarnation: u64, wall: Wall) -> Result<Log, LogError> {
+        let found = before.map_or(self.found, |before| self.found.after(before));
+        let config = self.shared.config().log.clone();
+        metrics::counter!("madang_logs_opened_total").increment(1);
+        let (log, recovery) = Log::open(Arc::clone(&self.disk), &self.path, config, &found.open(incarnation, wall))?;
+        if before.is_none() {
+            self.link.0.recovered(self.shared.topic(), found.noted.is_some(), &recovery);
+        }
+        Ok(log)
+    }
 }
 
 /// The epoch in which this node leads a partition, if it does.

@@ -10,3 +10,4 @@ mod house;
 mod kill9;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
 mod load;
+mod restart;

@@ -91,6 +91,8 @@ pub struct BrokerConfig {
     pub durability: Durability,
     /// Host and port of the HTTP listener; none for the Kafka port + 1000 on loopback.
     pub admin_listener: Option<String>,
+    /// A folder on tmpfs for the notes of the log directories; none for no notes.
+    pub notes_dir: Option<String>,
     /// Partitions of a topic created without a number.
     pub num_partitions: i32,
     /// Replicas of a topic created without a number.
@@ -238,6 +240,7 @@ impl BrokerConfig {
                 _ => Durability::Fsync,
             },
             admin_listener: values.set("madang.admin.listener").map(str::to_owned),
+            notes_dir: values.text("madang.notes.dir").filter(|folder| *folder != "none").map(str::to_owned),
             num_partitions: values.int("num.partitions"),
             default_replication_factor: values.short("default.replication.factor"),
             auto_create_topics: values.boolean("auto.create.topics.enable"),

@@ -9,10 +9,12 @@ use madang_actors::machine::Machine;
 use madang_actors::prng::Prng;
 use madang_actors::reply::Reply;
 use madang_protocol::error_code::ErrorCode;
-use madang_protocol::types::Offset;
+use madang_protocol::types::{Offset, TopicPartition};
 use madang_storage::{CompactionJob, SyncRequest};
 
-use super::{Append, AppendResult, Replica, ReplicaEffect, ReplicaInput, ReplicaMessage, SharedReplica};
+use super::{
+    Append, AppendResult, Replica, ReplicaEffect, ReplicaInput, ReplicaMessage, ReplicaSnapshot, SharedReplica,
+};
 use crate::request::RequestId;
 
 /// What a replica needs of its log directory.
@@ -22,6 +24,8 @@ pub trait Directory: 'static {
     /// Has `job` run beside the disk thread and returns the outcome to this life of the replica, as a `Compacted` message, whatever
     /// becomes of it; a job whose replica ends is stopped.
     fn compact(&self, job: CompactionJob, context: &mut ShellContext<ReplicaMessage>);
+    /// Notes what `snapshot` is about to tell of a log, before anybody hears of it.
+    fn note(&self, partition: TopicPartition, snapshot: &ReplicaSnapshot);
     /// The directory can no longer be trusted.
     fn fail(&self, why: &str);
     /// This replica's log is closed and clean.
@@ -92,7 +96,10 @@ impl<D: Directory> ReplicaActor<D> {
 
     fn perform(&mut self, effect: ReplicaEffect, context: &mut ShellContext<ReplicaMessage>) {
         match effect {
-            ReplicaEffect::Publish(snapshot) => self.shared.publish(snapshot),
+            ReplicaEffect::Publish(snapshot) => {
+                self.directory.note(self.shared.partition(), &snapshot);
+                self.shared.publish(snapshot);
+            }
             ReplicaEffect::Reply { request, result } => {
                 if let Some(reply) = self.appends.remove(&request) {
                     reply.send(result);

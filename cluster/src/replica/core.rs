@@ -18,7 +18,7 @@ use super::compaction::Compaction;
 use super::pending::Pending;
 use super::{
     Append, AppendResult, Appended, Durability, LostRecords, Refused, ReplicaConfig, ReplicaEffect, ReplicaInput,
-    ReplicaSnapshot, RequiredAcks,
+    ReplicaSnapshot, RequiredAcks, fail_if_unsynced,
 };
 use crate::request::RequestId;
 
@@ -312,13 +312,13 @@ impl Replica {
     }
 
     fn delete_records(&mut self, request: RequestId, before: Offset, effects: &mut Vec<ReplicaEffect>) {
-        let result = self.move_log_start(before);
+        let result = self.move_log_start(before, effects);
         // Effective for readers before the client hears of it.
         self.publish_if_changed(effects);
         effects.push(ReplicaEffect::ReplyDeleted { request, result });
     }
 
-    fn move_log_start(&mut self, before: Offset) -> Result<Offset, ErrorCode> {
+    fn move_log_start(&mut self, before: Offset, effects: &mut Vec<ReplicaEffect>) -> Result<Offset, ErrorCode> {
         let log = self.log.as_mut().filter(|_| self.leader_epoch.is_some()).ok_or(ErrorCode::NotLeaderOrFollower)?;
         let before = if before == Offset::NONE { self.high_watermark } else { before };
         if before < Offset::ZERO || before > self.high_watermark {
@@ -327,7 +327,10 @@ impl Replica {
         match log.set_log_start_offset(before) {
             Ok(()) => Ok(log.log_start_offset()),
             Err(LogError::OutOfRange(_)) => Err(ErrorCode::OffsetOutOfRange),
-            Err(_) => Err(ErrorCode::KafkaStorageError),
+            Err(error) => {
+                fail_if_unsynced(&error, effects);
+                Err(ErrorCode::KafkaStorageError)
+            }
         }
     }
 
@@ -336,6 +339,7 @@ impl Replica {
         let Some(log) = self.log.as_mut().filter(|_| self.compaction != Compaction::Running) else { return };
         if let Err(error) = log.delete_old_segments(self.high_watermark, wall) {
             tracing::warn!(%error, "old segments not deleted; tried again at the next round");
+            fail_if_unsynced(&error, effects);
         }
         self.publish_if_changed(effects);
         self.ask_for_sync(now, wall, effects);

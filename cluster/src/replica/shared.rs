@@ -15,7 +15,7 @@ use madang_actors::waiters::Waiters;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::record_batch::{ProduceRules, ValidatedBatch};
 use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
-use madang_storage::LogView;
+use madang_storage::{LogView, Note};
 
 use super::{AppendResult, ReplicaConfig, ReplicaMessage, RequiredAcks};
 
@@ -40,6 +40,17 @@ pub struct ReplicaSnapshot {
 }
 
 impl ReplicaSnapshot {
+    /// What is noted of it where a kill leaves it.
+    #[must_use]
+    pub const fn note(&self) -> Note {
+        Note {
+            incarnation: self.incarnation,
+            log_end_offset: self.view.log_end_offset(),
+            confirmed_end: self.confirmed_end,
+            high_watermark: self.high_watermark,
+        }
+    }
+
     /// Where the log of the largest epoch not above `epoch` ends; none if the log knows none.
     #[must_use]
     pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

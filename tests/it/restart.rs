@@ -1,0 +1,67 @@
+//! What a node makes of its log directory when it starts again: each log is opened once, and what the system still has is believed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::broker::{Broker, Launch};
+use crate::load::{Load, Place, assert_all_there, idempotent};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn launch(data: &Path, durability: &str) -> Launch {
+    let durability = format!("madang.durability={durability}");
+    Launch::new(data).set("num.partitions=3").set(&durability).log_to(&data.with_extension("log"))
+}
+
+fn places() -> Vec<Place> {
+    (0..3).map(|partition| ("restarted".to_owned(), partition)).collect()
+}
+
+/// Leaves some records in each partition.
+fn filled(broker: &Broker) {
+    let load = Load::start(&idempotent(&broker.address), &places());
+    assert!(load.advances_by(300, PATIENCE), "records are acknowledged");
+    let (sent, outcomes) = load.finish();
+    assert_all_there(&broker.address, &sent, &outcomes);
+}
+
+fn logs_opened(broker: &Broker) -> Option<String> {
+    let page = broker.page("/metrics");
+    page.lines().find_map(|line| line.strip_prefix("madang_logs_opened_total ")).map(str::to_owned)
+}
+
+#[test]
+fn each_log_is_opened_once_at_a_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let broker = launch(&data, "fsync").start("127.0.0.1:0");
+    filled(&broker);
+    broker.kill();
+    for _ in 0..2 {
+        let broker = launch(&data, "fsync").start("127.0.0.1:0");
+        assert_eq!(logs_opened(&broker).as_deref(), Some("3"));
+        assert!(broker.stop(), "an orderly end");
+    }
+}
+
+#[test]
+fn a_kill_in_page_cache_mode_loses_nothing_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for notes in ["/dev/shm", "none"] {
+        let data = folder.path().join(notes.trim_matches('/').replace('/', "-"));
+        let notes = format!("madang.notes.dir={notes}");
+        let broker = launch(&data, "page-cache").set(&notes).start("127.0.0.1:0");
+        let load = Load::start(&idempotent(&broker.address), &places());
+        assert!(load.advances_by(300, PATIENCE), "records are acknowledged");
+        broker.kill();
+        let outcomes = load.cut();
+        let broker = launch(&data, "page-cache").set(&notes).start("127.0.0.1:0");
+        let found = crate::load::read_all(&broker.address, &places());
+        assert!(found.lost(&outcomes).is_empty() && found.wrong.is_empty());
+        let said = std::fs::read_to_string(data.with_extension("log")).expect("the log");
+        let known = notes.ends_with("shm") && said.contains("SameBoot");
+        // Without notes, or where the kernel cannot name a mount for good, nobody knows that nothing was lost.
+        assert_eq!(said.contains("may be lost"), !known, "{said}");
+        assert!(known || said.contains("Lossy"), "{said}");
+    }
+}
