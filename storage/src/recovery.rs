@@ -111,6 +111,9 @@ pub struct Recovery {
     pub rebuilt: Vec<String>,
 }
 
+/// What a walk over headers needs: the file, where to begin, the file's length.
+pub(crate) type WalkFrom = (Arc<dyn DiskFile>, u64, u64);
+
 /// Work in progress of [`Log::open`].
 struct Opening<'a> {
     disk: &'a Arc<dyn Disk>,
@@ -209,7 +212,7 @@ impl Log {
     }
 
     /// The segments with batches at or after `from`: file, where a walk to `from` begins, length.
-    pub(crate) fn files_after(&self, from: Offset) -> io::Result<Vec<(Arc<dyn DiskFile>, u64, u64)>> {
+    pub(crate) fn files_after(&self, from: Offset) -> io::Result<Vec<WalkFrom>> {
         let active = SegmentView::Active {
             segment: &self.active.segment,
             summary: self.active.summary,
