@@ -1,23 +1,22 @@
 #!/usr/bin/env bash
-# Builds librdkafka and its own test suite from the sources inside the crate rdkafka-sys 4.10.0+2.12.1.
+# Builds librdkafka 2.15.1 and its own test suite from the sources inside the npm package @confluentinc/kafka-javascript 1.10.1.
 # Prints the tests folder. Does nothing the second time.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-CRATE=rdkafka-sys
-CRATE_VERSION=4.10.0+2.12.1
-TREE="$CACHE/librdkafka-2.12.1"
+PACKAGE=@confluentinc/kafka-javascript@1.10.1
+PACKAGE_SHA512=KVePUBn21EqCVP9mfxzEuM3SYJHHEF7X+iiC2e43QQgDSyEaksInmCGooT3w5q+cNAdkSCrK71j0ICfqoSqZLw==
+TREE="$CACHE/librdkafka-2.15.1"
 
 fetch_sources() {
-    # A throw-away package that pins the crate: `cargo vendor` copies exactly its sources, without building anything.
-    local package="$CACHE/librdkafka-fetch"
-    rm -rf "$package" "$TREE"
-    mkdir -p "$package/src"
-    : >"$package/src/lib.rs"
-    printf '[package]\nname = "fetch"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n%s = "=%s"\n' \
-        "$CRATE" "$CRATE_VERSION" >"$package/Cargo.toml"
-    (cd "$package" && cargo vendor -q vendor)
-    cp -r "$package/vendor/$CRATE/librdkafka" "$TREE"
-    rm -rf "$package"
+    # `npm pack` fetches the package's archive and runs nothing that is in it.
+    local folder="$CACHE/librdkafka-fetch"
+    rm -rf "$folder" "$TREE"
+    mkdir -p "$folder"
+    (cd "$folder" && npm pack --silent "$PACKAGE")
+    [ "$(cat "$folder"/*.tgz | openssl dgst -sha512 -binary | base64 -w0)" = "$PACKAGE_SHA512" ]
+    tar -xzf "$folder"/*.tgz -C "$folder" package/deps/librdkafka
+    mv "$folder/package/deps/librdkafka" "$TREE"
+    rm -rf "$folder"
 }
 
 build_all() {
@@ -28,12 +27,13 @@ build_all() {
     make -j"$(nproc)" -C tests build
 }
 
+apt_need npm npm
 apt_need /usr/include/zlib.h zlib1g-dev
 apt_need /usr/include/openssl/ssl.h libssl-dev
 apt_need /usr/include/zstd.h libzstd-dev
 apt_need /usr/include/rapidjson/document.h rapidjson-dev
 apt_need make make
 apt_need g++ g++
-once librdkafka-2.12.1-sources fetch_sources
-once librdkafka-2.12.1-build nice -n 5 bash -c "$(declare -f build_all); set -e; TREE='$TREE' build_all"
+once librdkafka-2.15.1-sources bash -c "$(declare -f fetch_sources); set -e; CACHE='$CACHE' PACKAGE='$PACKAGE' PACKAGE_SHA512='$PACKAGE_SHA512' TREE='$TREE' fetch_sources"
+once librdkafka-2.15.1-build nice -n 5 bash -c "$(declare -f build_all); set -e; TREE='$TREE' build_all"
 echo "$TREE/tests"

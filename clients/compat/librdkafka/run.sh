@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs librdkafka's own tests, each in its own process, against a broker.
-# usage: run.sh [--server HOST:PORT] [--scenario default|noautocreate|transactions] [--jobs N] [--out FILE] SMOKE|ALLOW|ALL|NUMBER...
+# usage: run.sh [--server HOST:PORT] [--scenario default|noautocreate] [--jobs N] [--out FILE] SMOKE|ALLOW|ALL|NUMBER...
 # The broker wants num.partitions=4 and group.initial.rebalance.delay.ms=3000 (0102 and 0113 race at 0).
 # Exits non-zero unless every test that allow.tsv lists for this choice passed; a test that skips itself counts as missing.
 set -euo pipefail
