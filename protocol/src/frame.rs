@@ -64,7 +64,7 @@ impl<'a> RequestHeader<'a> {
         let RequestPrefix { api_key, api_version, correlation_id } = RequestPrefix::decode(reader)?;
         let api_key = ApiKey::from_code(api_key).ok_or(DecodeError::UnsupportedApiKey { key: api_key })?;
         // The client id keeps its length of 16 bits in flexible headers, so that any broker can read it.
-        let client_id = reader.read_nullable_str(false)?.map(Cow::Borrowed);
+        let client_id = reader.read_nullable_str(false)?;
         if api_key.request_header_version(api_version) >= 2 {
             reader.skip_tagged_fields()?;
         }

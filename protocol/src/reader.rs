@@ -2,6 +2,8 @@
 //! Nothing is allocated for a length or a count before it is checked against the bytes that remain, and what a frame decodes to has a
 //! bound: a tiny element on the wire can be a large one in memory.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -27,12 +29,6 @@ pub enum DecodeError {
         /// Bytes that are left.
         remaining: usize,
     },
-    /// A length or count below -1.
-    #[error("the length {length} is negative")]
-    NegativeLength {
-        /// The length.
-        length: i64,
-    },
     /// A count of elements that the remaining bytes cannot hold.
     #[error("{count} elements cannot be in {remaining} bytes")]
     TooManyElements {
@@ -53,9 +49,6 @@ pub enum DecodeError {
         /// Its length in bytes.
         length: usize,
     },
-    /// A string that is not UTF-8.
-    #[error("a string is not UTF-8")]
-    InvalidUtf8,
     /// A null where the version allows none.
     #[error("null in a field that is not nullable")]
     UnexpectedNull,
@@ -209,7 +202,7 @@ impl<'a> Reader<'a> {
         read_f64 -> f64;
     }
 
-    /// An unsigned number of seven bits a byte: at most 5 bytes, 32 bits.
+    /// An unsigned number of seven bits a byte: at most 5 bytes. Like Kafka, takes the low 32 of their 35 bits.
     ///
     /// # Errors
     /// [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
@@ -219,7 +212,7 @@ impl<'a> Reader<'a> {
             self.position += 1;
             return Ok(byte.into());
         }
-        u32::try_from(self.read_base_128(5)?).map_err(|_| DecodeError::VarintTooLong)
+        Ok(self.read_base_128(5)? as u32)
     }
 
     /// A zigzag number of at most 5 bytes, 32 bits.
@@ -252,16 +245,14 @@ impl<'a> Reader<'a> {
         Err(DecodeError::VarintTooLong)
     }
 
-    /// A length of 32 bits, or compact: one more than it as an unsigned varint. `None` is null.
+    /// A length of 32 bits, or compact: one more than it as an unsigned varint. `None` is null, which every negative length is.
     ///
     /// # Errors
-    /// [`DecodeError::NegativeLength`] below -1, [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
+    /// [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
     pub fn read_length(&mut self, compact: bool) -> Result<Option<usize>, DecodeError> {
-        if compact {
-            return Ok(self.read_unsigned_varint()?.checked_sub(1).map(|length| length as usize));
-        }
-        let length = self.read_i32()?;
-        nullable_length(length.into())
+        let length =
+            if compact { self.read_unsigned_varint()?.cast_signed().wrapping_sub(1) } else { self.read_i32()? };
+        Ok(usize::try_from(length).ok())
     }
 
     /// A length of 16 bits, or compact. `None` is null.
@@ -269,7 +260,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// As [`Self::read_length`], and [`DecodeError::StringTooLong`].
     pub fn read_string_length(&mut self, compact: bool) -> Result<Option<usize>, DecodeError> {
-        let length = if compact { self.read_length(true)? } else { nullable_length(self.read_i16()?.into())? };
+        let length = if compact { self.read_length(true)? } else { usize::try_from(self.read_i16()?).ok() };
         match length {
             Some(length) if length > i16::MAX as usize => Err(DecodeError::StringTooLong { length }),
             length => Ok(length),
@@ -289,14 +280,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A string, borrowed from the frame. `None` is null.
+    /// A string, borrowed from the frame. Like Kafka, puts U+FFFD where it is not UTF-8. `None` is null.
     ///
     /// # Errors
-    /// As [`Self::read_string_length`], and [`DecodeError::InvalidUtf8`].
-    pub fn read_nullable_str(&mut self, compact: bool) -> Result<Option<&'a str>, DecodeError> {
+    /// As [`Self::read_string_length`], and [`DecodeError::TooMuchMemory`] for what had to be replaced.
+    pub fn read_nullable_str(&mut self, compact: bool) -> Result<Option<Cow<'a, str>>, DecodeError> {
         let Some(length) = self.read_string_length(compact)? else { return Ok(None) };
-        let slice = self.read_slice(length)?;
-        std::str::from_utf8(slice).map(Some).map_err(|_| DecodeError::InvalidUtf8)
+        let string = String::from_utf8_lossy(self.read_slice(length)?);
+        if let Cow::Owned(replaced) = &string {
+            self.charge(replaced.len(), 1)?;
+        }
+        Ok(Some(string))
     }
 
     /// Bytes behind their length. `None` is null.
@@ -319,7 +313,8 @@ impl<'a> Reader<'a> {
         &mut self,
         mut field: impl FnMut(&mut Self, u32) -> Result<bool, DecodeError>,
     ) -> Result<(), DecodeError> {
-        for _ in 0..self.read_unsigned_varint()? {
+        // As everywhere, a negative count is none.
+        for _ in 0..self.read_unsigned_varint()?.cast_signed() {
             let tag = self.read_unsigned_varint()?;
             let size = self.read_unsigned_varint()? as usize;
             self.check(size)?;
@@ -339,13 +334,5 @@ impl<'a> Reader<'a> {
     /// [`DecodeError::UnexpectedEnd`], [`DecodeError::VarintTooLong`].
     pub fn skip_tagged_fields(&mut self) -> Result<(), DecodeError> {
         self.read_tagged_fields(|_, _| Ok(false))
-    }
-}
-
-fn nullable_length(length: i64) -> Result<Option<usize>, DecodeError> {
-    match usize::try_from(length) {
-        Ok(length) => Ok(Some(length)),
-        Err(_) if length == -1 => Ok(None),
-        Err(_) => Err(DecodeError::NegativeLength { length }),
     }
 }

@@ -39,7 +39,8 @@ impl Record<'_> {
     #[must_use]
     pub fn timestamp(&self, header: &BatchHeader) -> i64 {
         match header.timestamp_type() {
-            TimestampType::CreateTime => header.base_timestamp.saturating_add(self.timestamp_delta),
+            // As Kafka adds them: one that goes round the end was in range when it was produced.
+            TimestampType::CreateTime => header.base_timestamp.wrapping_add(self.timestamp_delta),
             TimestampType::LogAppendTime => header.max_timestamp,
         }
     }

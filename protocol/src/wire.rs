@@ -150,7 +150,7 @@ impl<'a> Nullable<'a> for Cow<'a, str> {
     const MIN_NULLABLE_LEN: usize = 1;
 
     fn read_nullable(reader: &mut Reader<'a>, at: At) -> Result<Option<Self>, DecodeError> {
-        Ok(reader.read_nullable_str(at.flexible)?.map(Cow::Borrowed))
+        reader.read_nullable_str(at.flexible)
     }
 
     fn write_nullable(value: Option<&Self>, writer: &mut Writer, at: At, _: bool) -> Result<(), EncodeError> {

@@ -59,6 +59,8 @@ impl<'a> Decoder<'a> {
         let corrupt = |_| BatchError::Compressed(codec);
         let stream = match codec {
             Codec::None => Stream::Plain(input),
+            // No frame at all is a whole stream of nothing, to Kafka too.
+            Codec::Zstd if input.is_empty() => Stream::Plain(input),
             Codec::Gzip => Stream::Gzip(Box::new(GzDecoder::new(input))),
             Codec::Snappy => Stream::Snappy(Blocks::new(input, allowed).map_err(corrupt)?),
             Codec::Lz4 if !input.starts_with(&LZ4_MAGIC) => return Err(BatchError::Compressed(codec)),

@@ -36,11 +36,15 @@ pub(super) struct Blocks<'a> {
 impl<'a> Blocks<'a> {
     /// No block may expand beyond `limit` bytes.
     pub(super) fn new(input: &'a [u8], limit: usize) -> io::Result<Self> {
+        if input.is_empty() {
+            return Err(invalid("no block"));
+        }
         let mut blocks = Self { rest: input, framed: false, block: Vec::new(), position: 0, limit };
         if let Some(after) = input.strip_prefix(&MAGIC) {
             let (version, after) = take_i32(after)?;
-            let (compatible, after) = take_i32(after)?;
-            if version < VERSION || compatible != VERSION {
+            // The oldest version that can read it, which no reader looks at.
+            let (_, after) = take_i32(after)?;
+            if version < VERSION {
                 return Err(invalid("framing version"));
             }
             blocks.rest = after;

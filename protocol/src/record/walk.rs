@@ -12,7 +12,7 @@ const WINDOW: usize = 16 * 1024;
 pub struct Walk {
     /// The record's place in its batch, from 0.
     pub index: i32,
-    /// Offset less the batch's base offset; at least 0.
+    /// Offset less the batch's base offset. Below 0 only if the batch is compressed and wrong.
     pub offset_delta: i32,
     /// Milliseconds from the batch's base timestamp.
     pub timestamp_delta: i64,
@@ -112,9 +112,6 @@ impl<'a, 'w> Input<'a, 'w> {
         self.byte()?;
         let timestamp_delta = read_varlong(|| self.byte())?;
         let offset_delta = self.varint()?;
-        if offset_delta < 0 {
-            return Err("negative offset delta");
-        }
         let has_key = self.skip_nullable(end)?;
         let has_value = self.skip_nullable(end)?;
         let headers = self.varint()?;
@@ -163,7 +160,13 @@ pub fn walk(batch: &BatchView<'_>, limits: &Limits, mut each: impl FnMut(Walk)) 
     for index in 0..batch.header.record_count {
         match input.record(index) {
             Ok(found) => each(found),
-            Err(reason) => return Err(input.failed.unwrap_or(BatchError::Record { index, reason })),
+            // Bytes that make no record may be a stream's that is corrupt, which its end tells at the latest.
+            Err(reason) => {
+                while input.fill() {
+                    input.start = input.end;
+                }
+                return Err(input.failed.unwrap_or(BatchError::Record { index, reason }));
+            }
         }
     }
     if input.fill() {

@@ -143,7 +143,8 @@ impl BatchBuilder {
         let delta = delta.filter(|delta| *delta >= self.next_delta && *delta < i32::MAX);
         let delta = delta.ok_or_else(|| reject("the offset does not fit the batch"))?;
         let base = self.base_timestamp.unwrap_or(timestamp);
-        let timestamp_delta = timestamp.checked_sub(base).ok_or_else(|| reject("the timestamp is out of range"))?;
+        // Goes round the end as reading does, so that every time fits whatever the base is.
+        let timestamp_delta = timestamp.wrapping_sub(base);
         write_record(&mut self.body, delta, timestamp_delta, key, value, headers)
             .ok_or_else(|| reject("the record is too long"))?;
         self.base_timestamp = Some(base);

@@ -82,6 +82,8 @@ pub struct ValidatedBatch {
 /// The error code that a rejected batch is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
+    /// `UNKNOWN_SERVER_ERROR(-1)`: what Kafka's validation does not foresee.
+    UnknownServerError,
     /// `CORRUPT_MESSAGE(2)`.
     CorruptMessage,
     /// `MESSAGE_TOO_LARGE(10)`.
@@ -105,6 +107,7 @@ impl Rejection {
 impl From<Rejection> for ErrorCode {
     fn from(rejection: Rejection) -> Self {
         match rejection {
+            Rejection::UnknownServerError => Self::UnknownServerError,
             Rejection::CorruptMessage => Self::CorruptMessage,
             Rejection::MessageTooLarge => Self::MessageTooLarge,
             Rejection::InvalidTimestamp => Self::InvalidTimestamp,
@@ -150,13 +153,11 @@ impl From<BatchError> for BatchRejection {
     fn from(error: BatchError) -> Self {
         let rejection = match error {
             BatchError::Torn { .. } | BatchError::Length(_) | BatchError::Crc { .. } => Rejection::CorruptMessage,
-            BatchError::Codec(_) => Rejection::UnsupportedCompressionType,
+            BatchError::Codec(_) | BatchError::Compressed(_) => Rejection::UnknownServerError,
             BatchError::TooLarge(_) => Rejection::MessageTooLarge,
-            BatchError::Magic(_)
-            | BatchError::Header(_)
-            | BatchError::Compressed(_)
-            | BatchError::Record { .. }
-            | BatchError::TrailingBytes => Rejection::InvalidRecord,
+            BatchError::Magic(_) | BatchError::Header(_) | BatchError::Record { .. } | BatchError::TrailingBytes => {
+                Rejection::InvalidRecord
+            }
         };
         // A batch whose records cannot be read names none of them: the client's own count of them means nothing then.
         Self { malformed: matches!(error, BatchError::Magic(_)), ..Self::new(rejection, error.to_string()) }
@@ -168,15 +169,23 @@ impl From<BatchError> for BatchRejection {
 ///
 /// # Errors
 /// The answer that the producer gets.
-pub fn validate_produced(batch: &Bytes, rules: &ProduceRules) -> Result<ValidatedBatch, BatchRejection> {
-    let batch = &only_batch(batch)?;
+pub fn validate_produced(records: &Bytes, rules: &ProduceRules) -> Result<ValidatedBatch, BatchRejection> {
+    let batch = &first_batch(records)?;
     let view = BatchView::parse(batch)?;
+    // Of several things that are wrong Kafka names the first in this order.
+    check_request(&view.header, rules)?;
+    if whole_batch(&records.slice(batch.len()..))?.is_some() {
+        return Err(BatchRejection::malformed("a partition's records are exactly one batch"));
+    }
+    if view.header.base_offset.0 != 0 {
+        return Err(BatchRejection::new(Rejection::InvalidRecord, "the base offset of a produced batch is 0"));
+    }
     check_size(batch.len(), rules)?;
     view.verify_crc()?;
-    check_header(&view.header, rules)?;
+    check_header(&view.header)?;
     let limits = Limits::for_max_message_bytes(rules.max_message_bytes);
     let found = check_records(&view, rules, &limits)?;
-    let bytes = rewrite(batch, &view, rules, &limits, found.max_timestamp)?;
+    let bytes = rewrite(batch, &view, rules, &limits, &found)?;
     let header = BatchHeader::parse(&bytes)?;
     let (max_timestamp, max_timestamp_offset_delta) = match rules.timestamp_type {
         TimestampType::CreateTime => (found.max_timestamp, found.max_timestamp_delta),
@@ -185,13 +194,10 @@ pub fn validate_produced(batch: &Bytes, rules: &ProduceRules) -> Result<Validate
     Ok(ValidatedBatch { bytes, header, max_timestamp, max_timestamp_offset_delta })
 }
 
-/// The one batch of a partition's records. As Kafka reads them: what does not hold a whole batch is no batch, and what is left
+/// The first batch of a partition's records. As Kafka reads them: what does not hold a whole batch is no batch, and what is left
 /// behind the last whole one is dropped.
-fn only_batch(records: &Bytes) -> Result<Bytes, BatchRejection> {
+fn first_batch(records: &Bytes) -> Result<Bytes, BatchRejection> {
     let first = whole_batch(records)?.ok_or_else(|| BatchRejection::malformed("the records hold no whole batch"))?;
-    if whole_batch(&records.slice(first..))?.is_some() {
-        return Err(BatchRejection::malformed("a partition's records are exactly one batch"));
-    }
     Ok(records.slice(..first))
 }
 
@@ -221,18 +227,25 @@ fn check_size(size: usize, rules: &ProduceRules) -> Result<(), BatchRejection> {
     Err(BatchRejection::new(Rejection::MessageTooLarge, message))
 }
 
-fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchRejection> {
+/// What is wrong for a request of this version, before anything of the batch is looked at.
+fn check_request(header: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchRejection> {
+    if rules.produce_version >= ZSTD_PRODUCE_VERSION {
+        return Ok(());
+    }
+    match header.codec() {
+        Ok(Codec::Zstd) => {
+            let message = "zstd needs Produce version 7 or newer";
+            let rejection = BatchRejection::new(Rejection::UnsupportedCompressionType, message);
+            Err(BatchRejection { malformed: true, ..rejection })
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(BatchRejection { malformed: true, ..error.into() }),
+    }
+}
+
+fn check_header(header: &BatchHeader) -> Result<(), BatchRejection> {
     let invalid = |message: &str| Err(BatchRejection::new(Rejection::InvalidRecord, message));
-    if header.codec()? == Codec::Zstd && rules.produce_version < ZSTD_PRODUCE_VERSION {
-        let message = "zstd needs Produce version 7 or newer";
-        return Err(BatchRejection {
-            malformed: true,
-            ..BatchRejection::new(Rejection::UnsupportedCompressionType, message)
-        });
-    }
-    if header.base_offset.0 != 0 {
-        return invalid("the base offset of a produced batch is 0");
-    }
+    header.codec()?;
     if header.record_count <= 0 {
         return invalid("the batch has no records");
     }
@@ -241,9 +254,6 @@ fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchR
     }
     if header.is_control() {
         return invalid("clients do not write control records");
-    }
-    if header.delete_horizon().is_some() {
-        return invalid("clients do not set a delete horizon");
     }
     if header.producer_id < NO_PRODUCER_ID {
         return invalid("the producer id is negative");
@@ -264,6 +274,10 @@ struct Found {
     max_timestamp_delta: i32,
     errors: Vec<RecordError>,
     bad_timestamps: bool,
+    /// A time before 1970 that is not -1.
+    negative_timestamps: bool,
+    /// Offset deltas that do not count up from 0, in a batch that is compressed.
+    misplaced: bool,
     failed: usize,
 }
 
@@ -277,13 +291,18 @@ impl Found {
 
     fn check(&mut self, record: &Walk, header: &BatchHeader, rules: &ProduceRules) {
         if record.offset_delta != record.index {
-            return self.fail(record.index, "offset deltas do not count up from 0");
+            // Kafka stores such a batch if it is not compressed, and its consumers then pass over the records that follow it.
+            if header.codec() == Ok(Codec::None) {
+                return self.fail(record.index, "offset deltas do not count up from 0");
+            }
+            self.misplaced = true;
         }
-        let timestamp = header.base_timestamp.checked_add(record.timestamp_delta);
-        let Some(timestamp) = timestamp.filter(|timestamp| in_range(*timestamp, rules)) else {
+        let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
+        if !in_range(timestamp, rules) {
             self.bad_timestamps = true;
             return self.fail(record.index, "the timestamp is out of range");
-        };
+        }
+        self.negative_timestamps |= timestamp < NO_TIMESTAMP;
         if rules.compacted && !record.has_key {
             return self.fail(record.index, "a compacted topic takes no record without a key");
         }
@@ -294,16 +313,13 @@ impl Found {
     }
 }
 
+/// Any time will do that is not too far from now, one before 1970 too; the producer's counts for nothing if the leader's is kept.
 fn in_range(timestamp: i64, rules: &ProduceRules) -> bool {
-    if timestamp == NO_TIMESTAMP {
-        return true;
-    }
-    if timestamp < 0 {
-        return false;
-    }
-    let age = rules.now_ms.saturating_sub(timestamp);
-    rules.timestamp_type == TimestampType::LogAppendTime
-        || (age <= rules.before_max_ms && age.saturating_neg() <= rules.after_max_ms)
+    let oldest = rules.now_ms.saturating_sub(rules.before_max_ms);
+    let newest = rules.now_ms.saturating_add(rules.after_max_ms);
+    timestamp == NO_TIMESTAMP
+        || rules.timestamp_type == TimestampType::LogAppendTime
+        || (oldest..=newest).contains(&timestamp)
 }
 
 fn check_records(view: &BatchView<'_>, rules: &ProduceRules, limits: &Limits) -> Result<Found, BatchRejection> {
@@ -312,11 +328,14 @@ fn check_records(view: &BatchView<'_>, rules: &ProduceRules, limits: &Limits) ->
         max_timestamp_delta: view.header.last_offset_delta,
         errors: Vec::new(),
         bad_timestamps: false,
+        negative_timestamps: false,
+        misplaced: false,
         failed: 0,
     };
     walk(view, limits, |record| found.check(&record, &view.header, rules))?;
     if found.failed == 0 {
-        return Ok(found);
+        let unforeseen = |message| Err(BatchRejection::new(Rejection::UnknownServerError, message));
+        return if found.misplaced { unforeseen("offset deltas do not count up from 0") } else { Ok(found) };
     }
     let error = if found.bad_timestamps { Rejection::InvalidTimestamp } else { Rejection::InvalidRecord };
     let message = format!("{} of {} records are rejected", found.failed, view.header.record_count);
@@ -329,8 +348,9 @@ fn rewrite(
     view: &BatchView<'_>,
     rules: &ProduceRules,
     limits: &Limits,
-    max_timestamp: i64,
+    found: &Found,
 ) -> Result<Bytes, BatchRejection> {
+    let max_timestamp = found.max_timestamp;
     let mut header = view.header;
     let recompression = match rules.compression {
         TopicCompression::Of(compression) if header.codec()? != compression.codec => Some(compression),
@@ -350,13 +370,18 @@ fn rewrite(
         }
         return Ok(changed.freeze());
     };
+    if found.negative_timestamps {
+        let message = "a time before 1970 cannot be compressed anew";
+        return Err(BatchRejection::new(Rejection::UnknownServerError, message));
+    }
     let plain = decompress(header.codec()?, view.body(), limits)?;
     let body = compress(compression, &plain).map_err(|_| BatchError::Compressed(compression.codec))?;
     let size = layout::RECORDS + body.len();
     check_size(size, rules)?;
     header.batch_length =
         i32::try_from(size - layout::LENGTH_PREFIX).map_err(|_| BatchError::TooLarge(i32::MAX as usize))?;
-    header.attributes = header.attributes & !(layout::CODEC_MASK | layout::LOG_APPEND_TIME) | compression.codec.bits();
+    let kept = !(layout::CODEC_MASK | layout::LOG_APPEND_TIME | layout::DELETE_HORIZON);
+    header.attributes = header.attributes & kept | compression.codec.bits();
     header.max_timestamp = if append_time { rules.now_ms } else { max_timestamp };
     if append_time {
         header.attributes |= layout::LOG_APPEND_TIME;

@@ -60,7 +60,7 @@ fn frames_of_batches_37_to_41_and_55() {
 
 #[test]
 fn attributes_producers_and_times_42_to_44() {
-    use Rejection::{InvalidRecord, InvalidTimestamp, UnsupportedCompressionType};
+    use Rejection::{InvalidRecord, InvalidTimestamp, UnknownServerError};
     let attributes = |bits: i16| header(layout::ATTRIBUTES, &bits.to_be_bytes());
     let producer = |id: i64, epoch: i16, sequence: i32| {
         forged(&produced(Codec::None, 3), |bytes| {
@@ -70,17 +70,15 @@ fn attributes_producers_and_times_42_to_44() {
         })
     };
     check(&[
-        ("42 codec 5", attributes(5), UnsupportedCompressionType),
-        ("42 codec 6", attributes(6), UnsupportedCompressionType),
-        ("42 codec 7", attributes(7), UnsupportedCompressionType),
+        ("42 codec 5", attributes(5), UnknownServerError),
+        ("42 codec 6", attributes(6), UnknownServerError),
+        ("42 codec 7", attributes(7), UnknownServerError),
         ("42 control", attributes(layout::CONTROL), InvalidRecord),
         ("42 transactional without producer", attributes(layout::TRANSACTIONAL), InvalidRecord),
-        ("42 delete horizon", attributes(layout::DELETE_HORIZON), InvalidRecord),
         ("43 sequence -1", producer(5, 0, -1), InvalidRecord),
         ("43 sequence -2", producer(5, 0, -2), InvalidRecord),
         ("43 producer -2", producer(-2, 0, 0), InvalidRecord),
         ("44 year 9999", header(layout::BASE_TIMESTAMP, &253_402_300_799_000_i64.to_be_bytes()), InvalidTimestamp),
-        ("44 negative", header(layout::BASE_TIMESTAMP, &(-5_000_i64).to_be_bytes()), InvalidTimestamp),
         ("44 beyond 64 bits", header(layout::BASE_TIMESTAMP, &i64::MAX.to_be_bytes()), InvalidTimestamp),
     ]);
     assert_eq!(answer(&producer(5, 0, i32::MAX)), Ok(()), "43: sequences wrap");
@@ -104,18 +102,23 @@ fn records_45_to_47_and_53() {
         ("47 null header key", 1, &[16, 0, 0, 0, 1, 1, 2, 1, 1]),
         ("47 header value past the end", 1, &[18, 0, 0, 0, 1, 1, 2, 2, b'k', 8]),
         ("53 bytes after the last record", 1, &[12, 0, 0, 0, 1, 1, 0, 0]),
-        ("offset delta -1", 1, &[12, 0, 0, 1, 1, 1, 0]),
-        ("offset deltas repeat", 2, &[12, 0, 0, 0, 1, 1, 0, 12, 0, 0, 0, 1, 1, 0]),
     ];
     assert_eq!(answer(&with_body(Codec::None, 1, &[12, 0, 0, 0, 1, 1, 0])), Ok(()), "the least record");
     for (what, count, body) in cases {
         for codec in CODECS {
             let compressed = compress(Compression::of(codec), body).expect("compressed");
-            assert_eq!(
-                answer(&with_body(codec, *count, &compressed)),
-                Err(Rejection::InvalidRecord),
-                "{what}, {codec}"
-            );
+            let no = answer(&with_body(codec, *count, &compressed));
+            assert_eq!(no, Err(Rejection::InvalidRecord), "{what}, {codec}");
+        }
+    }
+    let least = |delta: u8| [12, 0, 0, delta, 1, 1, 0];
+    for (first, second) in [(0, 0), (2, 0), (0, 14), (1, 0)] {
+        for codec in CODECS {
+            let compressed =
+                compress(Compression::of(codec), &[least(first), least(second)].concat()).expect("compressed");
+            let plain = codec == Codec::None;
+            let expected = if plain { Rejection::InvalidRecord } else { Rejection::UnknownServerError };
+            assert_eq!(answer(&with_body(codec, 2, &compressed)), Err(expected), "deltas {first} {second}, {codec}");
         }
     }
 }
@@ -148,7 +151,7 @@ fn streams_that_lie_49_to_52() {
     let corrupt = |codec: Codec, input: &[u8], what: &str| {
         let found = decompress(codec, input, &Limits::default());
         assert_eq!(found, Err(BatchError::Compressed(codec)), "{what}");
-        assert_eq!(answer(&with_body(codec, 1, input)), Err(Rejection::InvalidRecord), "{what}");
+        assert_eq!(answer(&with_body(codec, 1, input)), Err(Rejection::UnknownServerError), "{what}");
     };
     corrupt(Codec::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 1, 0, 0], "49 window of 2 GiB");
     corrupt(Codec::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0x20, 200, 9, 0, 0, 0], "49 content size too high");
@@ -161,12 +164,13 @@ fn streams_that_lie_49_to_52() {
     let length = block.len() as u32;
     assert_eq!(answer(&with_body(Codec::Snappy, 1, &framed(1, 1, length, &block))), Ok(()));
     assert_eq!(answer(&with_body(Codec::Snappy, 1, &block)), Ok(()), "without framing");
-    for (version, compatible) in [(0, 1), (-1, 1), (1, 2), (1, i32::MIN)] {
+    for (version, compatible) in [(0, 1), (-1, 1)] {
         corrupt(Codec::Snappy, &framed(version, compatible, length, &block), "51 version");
     }
     for bad in [1 << 31, u32::MAX, i32::MAX as u32, length + 1, length - 1, 0] {
         corrupt(Codec::Snappy, &framed(1, 1, bad, &block), "51 block length");
     }
+    assert_eq!(answer(&with_body(Codec::Snappy, 1, &framed(1, 7, length, &block))), Ok(()), "51 as Java reads it");
     corrupt(Codec::Snappy, &SNAPPY_MAGIC, "51 header cut");
     let sound = compress(Compression::of(Codec::Lz4), &[12, 0, 0, 0, 1, 1, 0]).expect("a frame");
     let changed = |at: usize| {
@@ -191,11 +195,16 @@ fn every_cut_and_every_byte_after_a_stream_is_refused_53() {
         let body = &batch[layout::RECORDS..];
         for end in 0..body.len() {
             let no = answer(&with_body(codec, 20, &body[..end]));
-            assert_eq!(no, Err(Rejection::InvalidRecord), "{codec} cut at {end}");
+            // Where a block or a frame may end, as in Kafka, the records end too early instead.
+            let whole = matches!((codec, end), (Codec::Zstd, 0) | (Codec::Snappy, 16));
+            let expected = if whole { Rejection::InvalidRecord } else { Rejection::UnknownServerError };
+            assert_eq!(no, Err(expected), "{codec} cut at {end}");
         }
         for after in [&[0][..], &[0; 100], body] {
             let no = answer(&with_body(codec, 20, &[body, after].concat()));
-            assert_eq!(no, Err(Rejection::InvalidRecord), "{codec} and {} bytes", after.len());
+            // Java reads on or drops the rest, others do not: none of it is stored.
+            let refused = matches!(no, Err(Rejection::InvalidRecord | Rejection::UnknownServerError));
+            assert!(refused, "{codec} and {} bytes", after.len());
         }
     }
 }

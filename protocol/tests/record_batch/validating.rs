@@ -107,11 +107,43 @@ fn timestamps_out_of_range_are_named() {
     for good in [NOW - 1_000, NOW + 2_000, -1] {
         validate_produced(&one_record(good, Some(b"k")), &rules).expect("in range");
     }
-    for bad in [NOW - 1_001, NOW + 2_001, -2, i64::MAX / 2, 253_402_300_799_000] {
+    for bad in [NOW - 1_001, NOW + 2_001, -2, i64::MIN, i64::MAX / 2, 253_402_300_799_000] {
         let no = validate_produced(&one_record(bad, Some(b"k")), &rules).expect_err("out of range");
         assert_eq!(no.error, Rejection::InvalidTimestamp, "{bad}");
         assert_eq!(no.record_errors.iter().map(|error| error.batch_index).collect::<Vec<_>>(), [1]);
     }
+}
+
+#[test]
+fn a_time_before_1970_is_kept_but_not_compressed_anew() {
+    for early in [-2, -5_000, NOW - i64::MAX] {
+        let valid = validate_produced(&one_record(early, Some(b"k")), &rules()).expect("in range");
+        assert_eq!(valid.max_timestamp, NOW);
+        let records: Vec<i64> = RecordSet::of(&view(&valid.bytes), &Limits::default())
+            .expect("records")
+            .iter()
+            .map(|record| record.expect("a record").timestamp(&valid.header))
+            .collect();
+        assert_eq!(records, [NOW, early]);
+        let anew = ProduceRules { compression: TopicCompression::Of(Compression::of(Codec::Zstd)), ..rules() };
+        let no = validate_produced(&one_record(early, Some(b"k")), &anew).expect_err("compressed anew");
+        assert_eq!((no.error, no.error.code()), (Rejection::UnknownServerError, -1));
+    }
+    for early in [i64::MIN, NOW - i64::MAX - 1] {
+        let no = validate_produced(&one_record(early, Some(b"k")), &rules()).expect_err("too early");
+        assert_eq!(no.error, Rejection::InvalidTimestamp, "{early}");
+    }
+}
+
+#[test]
+fn a_delete_horizon_is_kept_unless_the_batch_is_written_anew() {
+    let batch =
+        forged(&produced(Codec::None, 3), |bytes| bytes[layout::ATTRIBUTES + 1] |= layout::DELETE_HORIZON as u8);
+    let valid = validate_produced(&batch, &rules()).expect("valid");
+    assert_eq!(valid.header.delete_horizon(), Some(NOW));
+    let anew = ProduceRules { compression: TopicCompression::Of(Compression::of(Codec::Gzip)), ..rules() };
+    let valid = validate_produced(&batch, &anew).expect("valid");
+    assert_eq!(valid.header.delete_horizon(), None);
 }
 
 #[test]
