@@ -28,6 +28,9 @@ pub(super) struct Filter<'a> {
     pub(super) map: &'a OffsetMap,
     /// The end of what the map was read from: records from here on stay.
     pub(super) reach: Offset,
+    /// Batches that end up to here went through an earlier pass, so a delete horizon in them is of this cleaner. One beyond it may be a
+    /// client's own, which would drop its tombstones before their time.
+    pub(super) first_dirty_offset: Offset,
     /// Wall clock in milliseconds.
     pub(super) now: i64,
     /// The delete horizon, in milliseconds, of a tombstone that is met for the first time.
@@ -62,7 +65,7 @@ impl Filter<'_> {
                 tombstones |= record.value.is_none();
             }
         }
-        let stamp = tombstones && header.delete_horizon().is_none() && header.next_offset() <= self.reach;
+        let stamp = tombstones && self.delete_horizon(header).is_none() && header.next_offset() <= self.reach;
         match kept {
             0 if keep_empty => Self::without_records(header).map(Verdict::Replace),
             0 => Ok(Verdict::Drop),
@@ -75,6 +78,10 @@ impl Filter<'_> {
         header.has_producer_id() && self.producers.get(&header.producer_id) == Some(&header.last_offset())
     }
 
+    fn delete_horizon(&self, header: &BatchHeader) -> Option<i64> {
+        header.delete_horizon().filter(|_| header.next_offset() <= self.first_dirty_offset)
+    }
+
     fn stays(&self, header: &BatchHeader, record: &Record<'_>) -> bool {
         let offset = record.offset(header);
         if offset >= self.reach {
@@ -83,12 +90,13 @@ impl Filter<'_> {
         // A compacted topic takes none without a key; one is left from a time when it was not compacted.
         let Some(key) = record.key else { return false };
         let newest = self.map.get(key).is_none_or(|newest| offset >= newest);
-        let expired = header.delete_horizon().is_some_and(|horizon| self.now >= horizon);
+        let expired = self.delete_horizon(header).is_some_and(|horizon| self.now >= horizon);
         newest && (record.value.is_some() || !expired)
     }
 
     fn rebuild(&self, header: &BatchHeader, records: &RecordSet<'_>, stamp: bool) -> Result<Bytes, BatchError> {
-        let mut options = BatchOptions::retaining(header, Compression::of(header.codec()?));
+        let options = BatchOptions::retaining(header, Compression::of(header.codec()?));
+        let mut options = BatchOptions { delete_horizon: self.delete_horizon(header), ..options };
         if stamp {
             options.delete_horizon = Some(self.horizon);
         }

@@ -124,7 +124,14 @@ impl CompactionJob {
         })?;
         let touched = self.sources.partition_point(|source| source.base_offset < reach);
         let sources = self.sources.get(..touched).unwrap_or_default();
-        let filter = Filter { map: &map, reach, now: self.now, horizon: self.horizon, producers: &self.producers };
+        let filter = Filter {
+            map: &map,
+            reach,
+            first_dirty_offset: self.first_dirty_offset,
+            now: self.now,
+            horizon: self.horizon,
+            producers: &self.producers,
+        };
         let facts: Vec<SegmentFacts> = sources.iter().map(|source| source.as_ref().into()).collect();
         stats.keys = map.len();
         stats.segments_before = sources.len();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use madang_actors::clock::Wall;
+use madang_protocol::record_batch::{BatchHeader, layout, write_crc};
 use madang_protocol::types::Offset;
 use madang_storage::{AppendOutcome, CompactionError, CompactionSettings, LogConfig};
 
@@ -39,6 +40,41 @@ fn a_tombstone_stays_until_its_horizon_and_only_the_second_pass_removes_it() {
         compact_all(&mut log, 11_000, &settings);
         assert_eq!(keys(&log), [entry(1, "b", true), entry(3, "c", true), entry(5, "d", true)]);
     }
+}
+
+#[test]
+fn a_delete_horizon_that_a_client_set_is_not_believed() {
+    let settings = CompactionSettings { delete_retention: Duration::from_secs(10), ..eager() };
+    for codec in CODECS {
+        let (_, mut log) = memory_log(LogConfig::default());
+        append(&mut log, &[rec("a", Some("1"), 5)]);
+        let mut forged = batch(&[rec("a", None, 6), rec("b", Some("1"), 7)], codec, None).to_vec();
+        forged[layout::ATTRIBUTES + 1] |= layout::DELETE_HORIZON as u8;
+        write_crc(&mut forged).expect("a batch");
+        assert!(matches!(append_outcome(&mut log, forged.into()), AppendOutcome::Appended(_)));
+        compact_all(&mut log, 1000, &settings);
+        let all = [entry(1, "a", false), entry(2, "b", true)];
+        assert_eq!(keys(&log), all, "long past the client's horizon");
+        let horizons: Vec<_> = headers(&log.view()).iter().filter_map(BatchHeader::delete_horizon).collect();
+        assert_eq!(horizons, [11_000]);
+        append(&mut log, &[rec("c", Some("1"), 8)]);
+        compact_all(&mut log, 10_999, &settings);
+        assert_eq!(keys(&log), [&all[..], &[entry(3, "c", true)]].concat());
+        append(&mut log, &[rec("c", Some("2"), 9)]);
+        compact_all(&mut log, 11_000, &settings);
+        assert_eq!(keys(&log), [entry(2, "b", true), entry(4, "c", true)]);
+    }
+}
+
+#[test]
+fn every_time_that_can_be_produced_survives_a_pass() {
+    let (_, mut log) = memory_log(LogConfig::default());
+    let times = [i64::MAX, -5, 1 - i64::MAX, 0];
+    append(&mut log, &[rec("a", None, 0), rec("b", Some("1"), times[0]), rec("a", None, times[1])]);
+    append(&mut log, &[rec("c", Some("1"), times[2]), rec("d", Some("1"), times[3])]);
+    compact_all(&mut log, 1000, &eager());
+    let found: Vec<i64> = read_records(&log.view()).values().map(|record| record.timestamp).collect();
+    assert_eq!(found, times);
 }
 
 #[test]
