@@ -181,8 +181,10 @@ impl Replica {
         leader_epoch: LeaderEpoch,
         replies: &mut Vec<(RequestId, AppendResult)>,
     ) {
-        let place = match outcome {
-            AppendOutcome::Appended(place) | AppendOutcome::Duplicate(place) => place,
+        let (place, log_append_time) = match outcome {
+            AppendOutcome::Appended(place) => (place, asked.log_append_time),
+            // As Kafka answers it: what is kept of the batch does not say whose clock its time is of.
+            AppendOutcome::Duplicate(place) => (place, true),
             AppendOutcome::Refused(error) => return replies.push((asked.request, Err(refused_sequence(error)))),
             AppendOutcome::TooLarge => {
                 return replies.push((asked.request, Err(ErrorCode::RecordListTooLarge.into())));
@@ -191,7 +193,7 @@ impl Replica {
         let appended = Appended {
             base_offset: place.base_offset,
             last_offset: place.last_offset,
-            log_append_time_ms: if asked.log_append_time { place.max_timestamp } else { -1 },
+            log_append_time_ms: if log_append_time { place.max_timestamp } else { -1 },
             log_start_offset: self.log.as_ref().map_or(Offset::ZERO, Log::log_start_offset),
             leader_epoch,
         };
