@@ -1,5 +1,7 @@
 //! OffsetCommit: answered when the commit is stored. Partitions that do not exist are refused one by one.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use crate::fetch_sessions::TopicKey;
 pub async fn handle<E: Env>(env: &E, request: OffsetCommitRequest<'_>, version: i16) -> OffsetCommitResponse<'static> {
     let mut answer: Vec<OffsetCommitResponseTopic<'static>> = Vec::with_capacity(request.topics.len());
     let mut asked = Vec::with_capacity(request.topics.len());
-    for topic in &request.topics {
+    for topic in &merged(&request) {
         let (known, refused) = split(env, topic);
         let partitions = refused.into_iter().map(|(index, error)| partition(index, error)).collect();
         answer.push(OffsetCommitResponseTopic {
@@ -60,6 +62,25 @@ pub async fn handle<E: Env>(env: &E, request: OffsetCommitRequest<'_>, version: 
         }
     }
     OffsetCommitResponse { topics: answer, ..OffsetCommitResponse::default() }
+}
+
+/// The topics that are asked for. What is said of one in several places is answered in the first.
+fn merged<'a>(request: &OffsetCommitRequest<'a>) -> Vec<OffsetCommitRequestTopic<'a>> {
+    let mut topics: Vec<OffsetCommitRequestTopic<'a>> = Vec::with_capacity(request.topics.len());
+    let mut places = HashMap::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        match places.entry(&*topic.name) {
+            Entry::Occupied(place) => {
+                let first: Option<&mut OffsetCommitRequestTopic<'a>> = topics.get_mut(*place.get());
+                first.into_iter().for_each(|first| first.partitions.extend_from_slice(&topic.partitions));
+            }
+            Entry::Vacant(place) => {
+                place.insert(topics.len());
+                topics.push(topic.clone());
+            }
+        }
+    }
+    topics
 }
 
 /// What is to be committed of a topic, and what is refused before the group is asked.

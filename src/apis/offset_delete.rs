@@ -43,6 +43,7 @@ pub async fn handle<E: Env>(env: &E, request: OffsetDeleteRequest<'_>) -> Offset
     for (topic, (_, partitions)) in answer.iter_mut().zip(deleted.topics) {
         topic.partitions.extend(partitions.into_iter().map(|(index, error)| partition(index, error)));
     }
+    answer.retain(|topic| !topic.partitions.is_empty());
     OffsetDeleteResponse { topics: answer, ..OffsetDeleteResponse::default() }
 }
 
