@@ -64,3 +64,19 @@ fn a_damaged_or_missing_snapshot_is_refused_and_nothing_is_changed() {
     assert!(load(&disk).is_err());
     assert_eq!(disk.durable_bytes(&path).expect("a log"), bytes);
 }
+
+#[test]
+fn what_a_failed_sync_left_in_the_cache_alone_is_not_loaded() {
+    let (disk, path, _) = small_log();
+    let before = load(&disk).expect("intact").entries;
+    let unused = StoredSnapshot::default();
+    let (mut log, _) =
+        RaftLog::open(Arc::clone(&disk) as Arc<dyn Disk>, Path::new("/metadata"), &unused).expect("opens");
+    let last = before.last().expect("an entry");
+    let entry = Entry { index: last.index + 1, term: last.term, ..Entry::default() };
+    log.append(&[entry], None).expect("written");
+    disk.fail_next_sync(&path).expect("a log");
+    assert!(log.sync_target().0.sync().is_err());
+    drop(log);
+    assert_eq!(load(&disk).expect("opens").entries, before);
+}

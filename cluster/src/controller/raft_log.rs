@@ -133,9 +133,13 @@ impl RaftLog {
         let snapshot = decode_snapshot(&bytes).ok_or_else(|| damaged(&name, 0, "checksum of the snapshot"))?;
         let name = log_name(generation);
         let path = directory.join(&name);
+        let file = disk.open(&path, OpenMode::Existing)?;
+        // After a sync that failed, cached pages may be nowhere else, and a later sync passes over them: what is read here counts as
+        // committed, so it has to be what the device has.
+        file.sync()?;
+        file.drop_cache(0)?;
         let bytes = read_small(disk.as_ref(), &path, MAX_FILE)?;
         let scanned = scan(&bytes, snapshot.meta.index).map_err(|(position, why)| damaged(&name, position, why))?;
-        let file = disk.open(&path, OpenMode::Existing)?;
         let position = scanned.end;
         if bytes[position as usize..].iter().any(|byte| *byte != 0) {
             write_zeros(file.as_ref(), position, bytes.len() as u64)?;
