@@ -13,17 +13,18 @@ use madang_actors::host::{Arbiter, Child, ChildError, SupervisorHandle, clock};
 use madang_actors::mailbox::Capacity;
 use madang_cluster::coordinator::actor::{ShardActor, ShardHistory, ShardMessage};
 use madang_cluster::coordinator::{GroupConfig, OFFSETS_TOPIC};
-use madang_cluster::metadata::{MetadataDelta, MetadataImage, PartitionImage, TopicImage};
+use madang_cluster::metadata::{MetadataDelta, MetadataImage, TopicImage};
 use madang_cluster::replica::{ReplicaHandle, ReplicaMessage};
-use madang_protocol::types::{TopicId, TopicPartition, Uuid};
+use madang_protocol::types::{LeaderEpoch, TopicId, TopicPartition, Uuid};
 use madang_storage::{Disk, PartitionDir, RestartKind};
 use tokio::sync::watch;
 
 use crate::boot;
+use crate::changes::{Change, ReplicaPlan, all_replicas, changes};
 use crate::cleaner;
 use crate::directory::Directory;
 use crate::node_env::Node;
-use crate::replicas::{Blueprint, Held, led_in, replica_config};
+use crate::replicas::{Blueprint, Held};
 
 /// Appends that a shard may have in flight: fewer than its replica's mailbox holds.
 const SHARD_APPENDS: usize = 900;
@@ -103,14 +104,13 @@ impl Applier {
     async fn start_everything(self: &Arc<Self>, image: &Arc<MetadataImage>) -> Result<(), String> {
         let found = boot::find_partitions(self)?;
         let mut blueprints = Vec::new();
-        for (partition, state) in MetadataDelta::full(image).changed_partitions(image) {
-            if !state.assigned_replicas.contains(&self.node.config.node_id) {
-                continue;
-            }
-            let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
-            match self.home(&found, topic, partition) {
-                Ok(home) => blueprints.push(self.blueprint(image, topic, state, partition, home)),
-                Err(why) => tracing::error!(%partition, topic = %topic.name, why, "partition stays offline"),
+        for plan in all_replicas(image, &self.node.config) {
+            match self.home(&found, &plan.topic, plan.partition) {
+                Ok(home) => blueprints.push(self.blueprint(plan, home)),
+                Err(why) => {
+                    let (partition, topic) = (plan.partition, &plan.topic.name);
+                    tracing::error!(%partition, %topic, why, "partition stays offline");
+                }
             }
         }
         let recovered = boot::recover(Arc::clone(&self.disk), blueprints, self.node.config.recovery_threads).await;
@@ -164,95 +164,47 @@ impl Applier {
         Ok((Arc::clone(directory), created.map_err(|error| error.to_string())?))
     }
 
-    fn blueprint(
-        &self,
-        image: &MetadataImage,
-        topic: &Arc<TopicImage>,
-        state: &PartitionImage,
-        partition: TopicPartition,
-        (directory, path): (Arc<Directory>, PathBuf),
-    ) -> Blueprint {
+    fn blueprint(&self, plan: ReplicaPlan, (directory, path): (Arc<Directory>, PathBuf)) -> Blueprint {
         let clean = directory.opened().as_ref().is_some_and(|opened| opened.left == RestartKind::Clean);
-        Blueprint {
-            partition,
-            topic: Arc::clone(topic),
-            leads_in: led_in(state, &self.node.config),
-            config: replica_config(image, &self.node.config, topic, state),
-            directory,
-            path,
-            clean,
-            seed: self.node.entropy.next(),
-        }
+        let ReplicaPlan { partition, topic, leads_in, config } = plan;
+        Blueprint { partition, topic, leads_in, config, directory, path, clean, seed: self.node.entropy.next() }
     }
 
-    async fn apply_delta(self: &Arc<Self>, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
-        for (topic_id, name) in delta.deleted_topics() {
-            self.delete_topic(topic_id, name).await;
-        }
-        let mut new_shards: BTreeMap<TopicId, Vec<i32>> = BTreeMap::new();
-        for (partition, state) in delta.changed_partitions(image) {
-            let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
-            if let Some(held) = self.node.replicas.get(&partition) {
-                self.tell_leadership(&held.handle, state).await;
-            } else if state.assigned_replicas.contains(&self.node.config.node_id) {
-                self.start_replica(image, topic, state, partition).await;
-                if &*topic.name == OFFSETS_TOPIC {
-                    new_shards.entry(topic.topic_id).or_default().push(partition.partition);
+    async fn apply_delta(&self, image: &MetadataImage, delta: &MetadataDelta) {
+        let name_of = |held: &Arc<Held>| (held.handle.shared().partition(), Arc::clone(held.handle.shared().topic()));
+        let held = self.node.replicas.all().iter().map(name_of).collect();
+        for change in changes(image, delta, &self.node.config, &held) {
+            match change {
+                Change::DeleteTopic { topic_id, name } => self.delete_topic(topic_id, &name).await,
+                Change::Start(plan) => self.start_replica(*plan).await,
+                Change::StartShards { topic, partitions } => self.start_shards(&topic, &partitions).await,
+                Change::Lead { partition, leads_in } => {
+                    if let Some(handle) = self.node.replicas.handle(&partition) {
+                        tell_leadership(&handle, leads_in).await;
+                    }
+                }
+                Change::Configure { partition, config } => {
+                    if let Some(handle) = self.node.replicas.handle(&partition) {
+                        handle.shared().set_config((*config).clone());
+                        tell(&handle, ReplicaMessage::Configure(config)).await;
+                    }
                 }
             }
         }
-        self.apply_configs(image, delta).await;
-        for (topic_id, partitions) in new_shards {
-            if let Some(topic) = image.topic_by_id(topic_id) {
-                self.start_shards(topic, &partitions).await;
-            }
-        }
     }
 
-    async fn start_replica(
-        &self,
-        image: &MetadataImage,
-        topic: &Arc<TopicImage>,
-        state: &PartitionImage,
-        partition: TopicPartition,
-    ) {
-        let home = match self.new_folder(topic, partition) {
+    async fn start_replica(&self, plan: ReplicaPlan) {
+        let home = match self.new_folder(&plan.topic, plan.partition) {
             Ok(home) => home,
-            Err(why) => return tracing::error!(%partition, topic = %topic.name, why, "partition stays offline"),
+            Err(why) => {
+                let (partition, topic) = (plan.partition, &plan.topic.name);
+                return tracing::error!(%partition, %topic, why, "partition stays offline");
+            }
         };
-        let blueprint = self.blueprint(image, topic, state, partition, home);
-        let held = Arc::new(blueprint.build(Arc::clone(&self.disk), None));
+        let partition = plan.partition;
+        let held = Arc::new(self.blueprint(plan, home).build(Arc::clone(&self.disk), None));
         self.node.replicas.insert(partition, Arc::clone(&held));
         add(&held).await;
-    }
-
-    async fn tell_leadership(&self, handle: &ReplicaHandle, state: &PartitionImage) {
-        let leads_in = led_in(state, &self.node.config);
-        handle.shared().set_leader_epoch(leads_in);
-        if let Some(leader_epoch) = leads_in {
-            tell(handle, ReplicaMessage::Lead { leader_epoch }).await;
-        }
-    }
-
-    /// New settings for every replica whose topic's, or whose broker's, have changed.
-    async fn apply_configs(&self, image: &MetadataImage, delta: &MetadataDelta) {
-        let all = delta.broker_configs_changed();
-        let named: Vec<&Arc<str>> = delta.changed_topic_configs().collect();
-        if !all && named.is_empty() {
-            return;
-        }
-        for held in self.node.replicas.all() {
-            let shared = held.handle.shared();
-            if !all && !named.contains(&shared.topic()) {
-                continue;
-            }
-            let partition = shared.partition();
-            let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
-            let Some(state) = image.partition_by_id(partition) else { continue };
-            let config = replica_config(image, &self.node.config, topic, state);
-            shared.set_config(config.clone());
-            tell(&held.handle, ReplicaMessage::Configure(Box::new(config))).await;
-        }
     }
 
     async fn delete_topic(&self, topic_id: TopicId, name: &str) {
@@ -345,6 +297,13 @@ async fn add(held: &Held) {
     }
 }
 
+async fn tell_leadership(handle: &ReplicaHandle, leads_in: Option<LeaderEpoch>) {
+    handle.shared().set_leader_epoch(leads_in);
+    if let Some(leader_epoch) = leads_in {
+        tell(handle, ReplicaMessage::Lead { leader_epoch }).await;
+    }
+}
+
 async fn tell(handle: &ReplicaHandle, message: ReplicaMessage) {
     // A replica that is down finds the same in its shared side when it starts.
     drop(handle.actor().send(message, clock::now() + TELL_TIMEOUT).await);
@@ -371,7 +330,9 @@ fn report(added: Result<(), ChildError>, what: &std::path::Path) {
     }
 }
 
-fn group_config(broker: &madang_cluster::configs::BrokerConfig) -> GroupConfig {
+/// What group shards need of the broker's settings.
+#[must_use]
+pub fn group_config(broker: &madang_cluster::configs::BrokerConfig) -> GroupConfig {
     GroupConfig {
         min_session_timeout: broker.group_min_session_timeout,
         max_session_timeout: broker.group_max_session_timeout,

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use madang_actors::failpoint;
 use madang_protocol::frame::{RequestHeader, RequestPrefix, decode_request_body, encode_response};
 use madang_protocol::{ApiKey, Message, Reader, Request};
-use madang_transport::{Admission, Outcome, PeerInfo, Response, Service};
+pub use madang_transport::{Admission, Outcome, PeerInfo};
+use madang_transport::{Response, Service};
 
 use crate::apis::produce::Produced;
 use crate::apis::{
@@ -40,12 +41,18 @@ impl<E: Env> Service for Broker<E> {
     }
 
     fn overlaps(&self, frame: &Bytes) -> bool {
-        RequestPrefix::peek(frame).is_ok_and(|prefix| prefix.api_key == ApiKey::Produce.code())
+        overlaps(frame)
     }
 
     async fn admit(&self, connection: &mut PeerInfo, frame: Bytes) -> Admission {
         admit(&self.env, connection, frame).await
     }
+}
+
+/// Whether a frame may be admitted while earlier ones of its kind are still completing: a Produce.
+#[must_use]
+pub fn overlaps(frame: &Bytes) -> bool {
+    RequestPrefix::peek(frame).is_ok_and(|prefix| prefix.api_key == ApiKey::Produce.code())
 }
 
 /// Admits one frame: reads the header, picks the handler, encodes what it answers.

@@ -6,10 +6,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
+use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::{Mono, Wall};
+use madang_actors::mailbox::{ActorState, SendError};
+use madang_actors::reply::Reply;
 use madang_cluster::configs::BrokerConfig;
+use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::controller::{ApiResult, Outcome, Proposal};
-use madang_cluster::coordinator::{Request as GroupRequest, Response as GroupResponse};
+use madang_cluster::coordinator::actor::ShardMessage;
+use madang_cluster::coordinator::{
+    OFFSETS_TOPIC, Request as GroupRequest, Response as GroupResponse, partition_for_group,
+};
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::ReplicaHandle;
 use madang_protocol::error_code::ErrorCode;
@@ -82,4 +89,58 @@ pub async fn until<E: Env, T>(env: &E, at: Mono, work: impl Future<Output = T>) 
         futures_util::future::Either::Left((value, _)) => Some(value),
         futures_util::future::Either::Right(((), _)) => None,
     }
+}
+
+/// Asks one group shard. One that is down or overwhelmed is one that is loading, as far as the client is concerned.
+///
+/// # Errors
+/// As [`Env::group`].
+pub async fn ask_shard<E: Env>(
+    env: &E,
+    shard: &ActorRef<ShardMessage>,
+    body: GroupRequest,
+    deadline: Mono,
+) -> Result<GroupResponse, ErrorCode> {
+    let (reply, answer) = Reply::new(|| Err(ErrorCode::CoordinatorNotAvailable));
+    let asked = async {
+        shard.admit(ShardMessage::Request { body, reply }).await.map_err(|error| match error {
+            SendError::NotRunning { state: ActorState::Quarantined | ActorState::Stopped, .. } => {
+                ErrorCode::CoordinatorNotAvailable
+            }
+            _ => ErrorCode::CoordinatorLoadInProgress,
+        })?;
+        answer.await
+    };
+    until(env, deadline, asked).await.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
+}
+
+/// Asks the controller.
+///
+/// # Errors
+/// As [`Env::propose`].
+pub async fn ask_controller<E: Env>(
+    env: &E,
+    controller: &ActorRef<ControllerMessage>,
+    proposal: Proposal,
+    deadline: Mono,
+) -> ApiResult<Outcome> {
+    let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
+    let asked = async {
+        controller.admit(ControllerMessage::Propose { proposal, reply }).await.map_err(|error| match error {
+            SendError::NotRunning { .. } => ErrorCode::NotController,
+            _ => ErrorCode::RequestTimedOut,
+        })?;
+        answer.await
+    };
+    until(env, deadline, asked).await.unwrap_or_else(|| Err(ErrorCode::RequestTimedOut.into()))
+}
+
+/// The partition of the offsets topic that coordinates a group.
+///
+/// # Errors
+/// `COORDINATOR_NOT_AVAILABLE` while there is no such topic.
+pub fn group_partition(image: &MetadataImage, group_id: &str) -> Result<i32, ErrorCode> {
+    let topic = image.topic(OFFSETS_TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    let partitions = u32::try_from(topic.partitions.len()).unwrap_or(0);
+    Ok(i32::try_from(partition_for_group(group_id, partitions)).unwrap_or(0))
 }

@@ -5,6 +5,7 @@ pub mod apis;
 pub mod applier;
 pub mod boot;
 pub mod broker;
+pub mod changes;
 mod cleaner;
 pub mod cli;
 mod connections;

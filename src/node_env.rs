@@ -1,7 +1,6 @@
 //! The surroundings of API handlers on a node: tokio's clock, the actors, the metadata as applied.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -11,15 +10,12 @@ use futures_util::future::LocalBoxFuture;
 use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::{Mono, Wall};
 use madang_actors::host::clock;
-use madang_actors::mailbox::{ActorState, Capacity, SendError};
-use madang_actors::reply::Reply;
+use madang_actors::mailbox::Capacity;
 use madang_cluster::configs::BrokerConfig;
 use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::controller::{ApiResult, Outcome, Proposal};
 use madang_cluster::coordinator::actor::ShardMessage;
-use madang_cluster::coordinator::{
-    OFFSETS_TOPIC, Request as GroupRequest, Response as GroupResponse, partition_for_group,
-};
+use madang_cluster::coordinator::{Request as GroupRequest, Response as GroupResponse};
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::ReplicaHandle;
 use madang_protocol::error_code::ErrorCode;
@@ -28,7 +24,7 @@ use madang_transport::kafka::ColdReads;
 use tokio::sync::watch;
 
 use crate::applier::Phase;
-use crate::env::Env;
+use crate::env::{Env, ask_controller, ask_shard, group_partition};
 use crate::fetch_sessions::FetchSessions;
 use crate::producer_ids::ProducerIds;
 use crate::replicas::Replicas;
@@ -120,36 +116,9 @@ impl NodeEnv {
     }
 
     fn shard(&self, group: &str) -> Result<ActorRef<ShardMessage>, ErrorCode> {
-        let image = self.node.image.load();
-        let topic = image.topic(OFFSETS_TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-        let partitions = u32::try_from(topic.partitions.len()).unwrap_or(0);
-        let partition = i32::try_from(partition_for_group(group, partitions)).unwrap_or(0);
+        let partition = group_partition(&self.node.image.load(), group)?;
         self.node.shards.load().get(&partition).cloned().ok_or(ErrorCode::NotCoordinator)
     }
-}
-
-/// Asks one shard; a shard that is down or overwhelmed is one that is loading, as far as the client is concerned.
-async fn ask_shard(
-    shard: ActorRef<ShardMessage>,
-    body: GroupRequest,
-    deadline: Mono,
-) -> Result<GroupResponse, ErrorCode> {
-    let (reply, answer) = Reply::new(|| Err(ErrorCode::CoordinatorNotAvailable));
-    let asked = async {
-        shard.send(ShardMessage::Request { body, reply }, deadline).await.map_err(|error| match error {
-            SendError::NotRunning { state: ActorState::Quarantined | ActorState::Stopped, .. } => {
-                ErrorCode::CoordinatorNotAvailable
-            }
-            _ => ErrorCode::CoordinatorLoadInProgress,
-        })?;
-        answer.await
-    };
-    by(deadline, asked).await.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
-}
-
-/// What `work` gives, unless the deadline passes first.
-async fn by<T>(deadline: Mono, work: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout_at(clock::instant(deadline), work).await.ok()
 }
 
 impl Env for NodeEnv {
@@ -198,19 +167,8 @@ impl Env for NodeEnv {
     }
 
     fn propose(&self, proposal: Proposal, deadline: Mono) -> LocalBoxFuture<'static, ApiResult<Outcome>> {
-        let controller = self.node.controller.clone();
-        Box::pin(async move {
-            let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
-            let asked = async {
-                let sent = controller.send(ControllerMessage::Propose { proposal, reply }, deadline).await;
-                sent.map_err(|error| match error {
-                    SendError::NotRunning { .. } => ErrorCode::NotController,
-                    _ => ErrorCode::RequestTimedOut,
-                })?;
-                answer.await
-            };
-            by(deadline, asked).await.unwrap_or(Err(ErrorCode::RequestTimedOut.into()))
-        })
+        let env = self.clone();
+        Box::pin(async move { ask_controller(&env, &env.node.controller, proposal, deadline).await })
     }
 
     fn group(
@@ -219,8 +177,8 @@ impl Env for NodeEnv {
         request: GroupRequest,
         deadline: Mono,
     ) -> LocalBoxFuture<'static, Result<GroupResponse, ErrorCode>> {
-        let shard = self.shard(group_id);
-        Box::pin(async move { ask_shard(shard?, request, deadline).await })
+        let (env, shard) = (self.clone(), self.shard(group_id));
+        Box::pin(async move { ask_shard(&env, &shard?, request, deadline).await })
     }
 
     fn every_group_shard(
@@ -229,8 +187,9 @@ impl Env for NodeEnv {
         deadline: Mono,
     ) -> LocalBoxFuture<'static, Result<Vec<GroupResponse>, ErrorCode>> {
         let shards: Vec<_> = self.node.shards.load().values().cloned().collect();
+        let env = self.clone();
         Box::pin(async move {
-            let asked = shards.into_iter().map(|shard| ask_shard(shard, request.clone(), deadline));
+            let asked = shards.iter().map(|shard| ask_shard(&env, shard, request.clone(), deadline));
             futures_util::future::join_all(asked).await.into_iter().collect()
         })
     }
