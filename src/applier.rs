@@ -176,7 +176,7 @@ impl Applier {
         for change in changes(image, delta, &self.node.config, &held) {
             match change {
                 Change::DeleteTopic { topic_id, name } => self.delete_topic(topic_id, &name).await,
-                Change::Start(plan) => self.start_replica(*plan).await,
+                Change::Start(plans) => self.start_replicas(plans).await,
                 Change::StartShards { topic, partitions } => self.start_shards(&topic, &partitions).await,
                 Change::Lead { partition, leads_in } => {
                     if let Some(handle) = self.node.replicas.handle(&partition) {
@@ -193,42 +193,73 @@ impl Applier {
         }
     }
 
-    async fn start_replica(&self, plan: ReplicaPlan) {
-        let home = match self.new_folder(&plan.topic, plan.partition) {
-            Ok(home) => home,
-            Err(why) => {
-                let (partition, topic) = (plan.partition, &plan.topic.name);
-                return tracing::error!(%partition, %topic, why, "partition stays offline");
+    /// Starts new partitions of one topic. Their folders are made beside this thread, and the replicas start together: the controller
+    /// goes on meanwhile, and a topic of many partitions waits for few syncs in a row.
+    async fn start_replicas(&self, plans: Vec<ReplicaPlan>) {
+        let mut adding = Vec::new();
+        for (directory, plans) in self.spread(plans) {
+            let Some(folders) = directory.opened().as_ref().map(|opened| opened.log_dir.folders()) else { continue };
+            let Some(topic) = plans.first().map(|plan| Arc::clone(&plan.topic)) else { continue };
+            let wanted: Vec<i32> = plans.iter().map(|plan| plan.partition.partition).collect();
+            let made = tokio::task::spawn_blocking(move || folders.create(&topic.name, &wanted, topic.topic_id)).await;
+            for (plan, made) in plans.into_iter().zip(made.unwrap_or_default()) {
+                let partition = plan.partition;
+                let home = match made {
+                    Ok(path) => (Arc::clone(&directory), path),
+                    Err(why) => {
+                        tracing::error!(%partition, topic = %plan.topic.name, %why, "partition stays offline");
+                        continue;
+                    }
+                };
+                let held = Arc::new(self.blueprint(plan, home).build(Arc::clone(&self.disk), None));
+                self.node.replicas.insert(partition, Arc::clone(&held));
+                adding.push(async move { add(&held).await });
             }
-        };
-        let partition = plan.partition;
-        let held = Arc::new(self.blueprint(plan, home).build(Arc::clone(&self.disk), None));
-        self.node.replicas.insert(partition, Arc::clone(&held));
-        add(&held).await;
+        }
+        join_all(adding).await;
+    }
+
+    /// Which directory each new partition goes to: the one that then has the fewest replicas.
+    fn spread(&self, plans: Vec<ReplicaPlan>) -> Vec<(Arc<Directory>, Vec<ReplicaPlan>)> {
+        let usable = self.directories.iter().filter(|directory| !directory.has_failed());
+        let counted = usable.map(|directory| (self.node.replicas.within(&directory.path).len(), directory));
+        let mut homes: Vec<_> = counted.map(|(held, directory)| (held, Arc::clone(directory), Vec::new())).collect();
+        for plan in plans {
+            match homes.iter_mut().min_by_key(|(held, _, new)| *held + new.len()) {
+                Some((_, _, new)) => new.push(plan),
+                None => {
+                    tracing::error!(partition = %plan.partition, "partition stays offline: every log directory has failed");
+                }
+            }
+        }
+        homes.into_iter().filter(|(_, _, new)| !new.is_empty()).map(|(_, directory, new)| (directory, new)).collect()
     }
 
     async fn delete_topic(&self, topic_id: TopicId, name: &str) {
         if name == OFFSETS_TOPIC {
             self.end_shards().await;
         }
-        for held in self.node.replicas.all() {
-            let partition = held.handle.shared().partition();
-            if partition.topic_id != topic_id {
-                continue;
+        for directory in &self.directories {
+            let mut folders = Vec::new();
+            for held in self.node.replicas.within(&directory.path) {
+                let partition = held.handle.shared().partition();
+                if partition.topic_id != topic_id {
+                    continue;
+                }
+                if let Some(replicas) = directory.replicas() {
+                    // A supervisor that does not run has stopped its children.
+                    drop(replicas.remove(held.handle.actor().id()).await);
+                }
+                self.node.replicas.remove(&partition);
+                held.handle.shared().suspend();
+                folders.push(PartitionDir {
+                    path: held.path.clone(),
+                    topic: held.handle.shared().topic().to_string(),
+                    partition: partition.partition,
+                    topic_id: Some(topic_id),
+                });
             }
-            if let Some(replicas) = held.directory.replicas() {
-                // A supervisor that does not run has stopped its children.
-                drop(replicas.remove(held.handle.actor().id()).await);
-            }
-            self.node.replicas.remove(&partition);
-            held.handle.shared().suspend();
-            let folder = PartitionDir {
-                path: held.path.clone(),
-                topic: held.handle.shared().topic().to_string(),
-                partition: partition.partition,
-                topic_id: Some(topic_id),
-            };
-            delete_folder(&held.directory, &folder, topic_id);
+            delete_folders(directory, folders, topic_id).await;
         }
         for shard in self.node.shards.load().values() {
             let message = ShardMessage::TopicDeleted { name: name.to_owned(), id: topic_id };
@@ -245,7 +276,7 @@ impl Applier {
     ) {
         for (partition, (directory, folder)) in found {
             if image.is_deleted(partition.topic_id) {
-                delete_folder(directory, folder, partition.topic_id);
+                delete_folders(directory, vec![folder.clone()], partition.topic_id).await;
             } else if image.partition_by_id(*partition).is_none() {
                 tracing::warn!(path = %folder.path.display(), "partition is not in the metadata; its data is left alone");
             }
@@ -309,18 +340,28 @@ async fn tell(handle: &ReplicaHandle, message: ReplicaMessage) {
     drop(handle.actor().send(message, clock::now() + TELL_TIMEOUT).await);
 }
 
-fn delete_folder(directory: &Directory, folder: &PartitionDir, topic_id: TopicId) {
-    let opened = directory.opened();
-    let Some(opened) = opened.as_ref() else { return };
-    if let Err(error) = opened.log_dir.delete_partition(folder, topic_id) {
-        tracing::warn!(path = %folder.path.display(), %error, "deleted topic's folder stays until the next start");
-    }
-    let partition = TopicPartition { topic_id, partition: folder.partition };
-    if let Err(error) = opened.checkpoints.remove(partition) {
-        tracing::debug!(%error, "checkpoint of a deleted partition stays");
+/// Takes the folders of a deleted topic out of a directory, beside this thread.
+async fn delete_folders(directory: &Directory, folders: Vec<PartitionDir>, topic_id: TopicId) {
+    let opened = directory.opened().as_ref().map(|opened| (opened.log_dir.folders(), Arc::clone(&opened.checkpoints)));
+    let (false, Some((within, checkpoints))) = (folders.is_empty(), opened) else { return };
+    let partitions: Vec<_> =
+        folders.iter().map(|folder| TopicPartition { topic_id, partition: folder.partition }).collect();
+    let deleted = tokio::task::spawn_blocking(move || {
+        for (folder, deleted) in folders.iter().zip(within.delete(&folders, topic_id)) {
+            if let Err(error) = deleted {
+                tracing::warn!(path = %folder.path.display(), %error, "deleted topic's folder stays until the next start");
+            }
+            let partition = TopicPartition { topic_id, partition: folder.partition };
+            if let Err(error) = checkpoints.remove(partition) {
+                tracing::debug!(%error, "checkpoint of a deleted partition stays");
+            }
+        }
+    });
+    if let Err(error) = deleted.await {
+        tracing::error!(%error, "deleted topic's folders stay until the next start");
     }
     if let Some(notes) = directory.notes() {
-        notes.remove(partition);
+        partitions.into_iter().for_each(|partition| notes.remove(partition));
     }
 }
 

@@ -43,8 +43,8 @@ pub enum Change {
         /// The epoch in which it leads, if it does.
         leads_in: Option<LeaderEpoch>,
     },
-    /// Start a replica that this node did not hold.
-    Start(Box<ReplicaPlan>),
+    /// Start replicas of one topic that this node did not hold.
+    Start(Vec<ReplicaPlan>),
     /// Give a replica new settings.
     Configure {
         /// The partition.
@@ -85,30 +85,25 @@ pub fn changes(
     let deleted =
         delta.deleted_topics().map(|(topic_id, name)| Change::DeleteTopic { topic_id, name: Arc::clone(name) });
     let mut changes: Vec<Change> = deleted.collect();
-    let mut shards: BTreeMap<TopicId, Vec<i32>> = BTreeMap::new();
+    let mut new: BTreeMap<TopicId, Vec<ReplicaPlan>> = BTreeMap::new();
     for (partition, state) in delta.changed_partitions(image) {
         let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
+        let leads_in = led_in(state, broker);
         if held.contains_key(&partition) {
-            changes.push(Change::Lead { partition, leads_in: led_in(state, broker) });
+            changes.push(Change::Lead { partition, leads_in });
         } else if state.assigned_replicas.contains(&broker.node_id) {
             let config = replica_config(image, broker, topic, state);
-            let leads_in = led_in(state, broker);
-            changes.push(Change::Start(Box::new(ReplicaPlan {
-                partition,
-                topic: Arc::clone(topic),
-                leads_in,
-                config,
-            })));
-            if &*topic.name == OFFSETS_TOPIC {
-                shards.entry(topic.topic_id).or_default().push(partition.partition);
-            }
+            let plan = ReplicaPlan { partition, topic: Arc::clone(topic), leads_in, config };
+            new.entry(partition.topic_id).or_default().push(plan);
         }
     }
+    let shards = image.topic(OFFSETS_TOPIC).and_then(|topic| {
+        let partitions = new.get(&topic.topic_id)?.iter().map(|plan| plan.partition.partition).collect();
+        Some(Change::StartShards { topic: Arc::clone(topic), partitions })
+    });
+    changes.extend(new.into_values().map(Change::Start));
     changes.extend(configured(image, delta, broker, held));
-    changes.extend(shards.into_iter().filter_map(|(topic_id, partitions)| {
-        let topic = Arc::clone(image.topic_by_id(topic_id)?);
-        Some(Change::StartShards { topic, partitions })
-    }));
+    changes.extend(shards);
     changes
 }
 

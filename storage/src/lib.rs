@@ -58,7 +58,9 @@ pub use fault_disk::{Crash, Fault, FaultDisk};
 pub use flusher::Flusher;
 pub use leader_epochs::{EpochStart, LeaderEpochs};
 pub use log::Log;
-pub use log_dir::{Identity, LogDir, LogDirError, OpenLogDir, PartitionDir, RestartFacts, RestartKind};
+pub use log_dir::{
+    Identity, LogDir, LogDirError, OpenLogDir, PartitionDir, PartitionFolders, RestartFacts, RestartKind,
+};
 pub use notes::{Disbelief, MemoryNotes, Note, Notes, NotesOwner};
 pub use producer_state::{ProducedBatch, ProducerState, REMEMBERED_BATCHES, SequenceError};
 #[cfg(feature = "real-disk")]

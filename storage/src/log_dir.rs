@@ -263,57 +263,124 @@ impl LogDir {
         let parse = |name: &String| {
             let (topic, partition) = parse_partition(name)?;
             let path = self.path.join(name);
-            let topic_id = self.topic_id(&path, topic, partition);
+            let topic_id = stored_topic_id(self.disk.as_ref(), &path, topic, partition);
             Some(PartitionDir { path, topic: topic.to_owned(), partition, topic_id })
         };
         Ok(names.iter().filter_map(parse).collect())
     }
 
-    fn topic_id(&self, path: &Path, topic: &str, partition: i32) -> Option<TopicId> {
-        let bytes = read_small(self.disk.as_ref(), &path.join(PARTITION_METADATA_FILE), MAX_SIDE_FILE).ok()?;
-        let mut fields = Fields(unseal(Kind::Partition, &bytes)?);
-        let topic_id = Uuid(fields.take()?);
-        (fields.i32()? == partition && fields.0 == topic.as_bytes()).then_some(topic_id)
+    /// The folders of its partitions. It needs no lock and blocks nobody: what is slow goes on beside the directory's other work.
+    #[must_use]
+    pub fn folders(&self) -> PartitionFolders {
+        PartitionFolders { disk: Arc::clone(&self.disk), path: self.path.clone() }
     }
 
-    /// Creates a partition's directory and says in it whose it is; durable when it returns. One that is there already is only checked.
+    /// As [`PartitionFolders::create`], of one.
     ///
     /// # Errors
-    /// `NotThisTopic` if the files are of another topic of the same name, or of an unknown one; whatever the disk reports.
+    /// See there.
     pub fn create_partition(&self, topic: &str, partition: i32, topic_id: TopicId) -> Result<PathBuf, LogDirError> {
+        let created = self.folders().create_one(topic, partition, topic_id)?;
+        self.disk.sync_dir(&self.path)?;
+        Ok(created)
+    }
+
+    /// As [`PartitionFolders::delete`], of one.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn delete_partition(&self, partition: &PartitionDir, tombstone: TopicId) -> Result<(), LogDirError> {
+        self.folders().delete(std::slice::from_ref(partition), tombstone).pop().unwrap_or(Ok(()))
+    }
+
+    /// As [`PartitionFolders::finish_deletions`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn finish_deletions(&self) -> io::Result<usize> {
+        self.folders().finish_deletions()
+    }
+
+    /// Says that everything was flushed, and lets the directory go. Call it after every log was closed without an error.
+    ///
+    /// # Errors
+    /// Whatever the disk reports; the next start is then unclean.
+    pub fn close_clean(self) -> io::Result<()> {
+        replace_file_durably(self.disk.as_ref(), &self.path.join(CLEAN_FILE), &seal(Kind::CleanShutdown, b""))
+    }
+}
+
+/// Where the partitions of a log directory are, for whoever creates and deletes them. Calls block for as long as the disk does.
+#[derive(Clone, Debug)]
+pub struct PartitionFolders {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl PartitionFolders {
+    /// Creates each partition's directory and says in it whose it is; durable when it returns. One that is there already is only checked.
+    ///
+    /// # Errors
+    /// For each partition, `NotThisTopic` if the files are of another topic of the same name, or of an unknown one; whatever the disk reports.
+    pub fn create(&self, topic: &str, partitions: &[i32], topic_id: TopicId) -> Vec<Result<PathBuf, LogDirError>> {
+        let created: Vec<_> = partitions.iter().map(|&partition| self.create_one(topic, partition, topic_id)).collect();
+        match self.disk.sync_dir(&self.path) {
+            Ok(()) => created,
+            Err(error) => created
+                .into_iter()
+                .map(|one| one.and_then(|_| Err(io::Error::new(error.kind(), error.to_string()).into())))
+                .collect(),
+        }
+    }
+
+    /// Durable in itself, but for its entry in the log directory.
+    fn create_one(&self, topic: &str, partition: i32, topic_id: TopicId) -> Result<PathBuf, LogDirError> {
+        let disk = self.disk.as_ref();
         let path = self.path.join(format!("{topic}-{partition}"));
-        if self.disk.exists(&path)? {
-            match self.topic_id(&path, topic, partition) {
+        if disk.exists(&path)? {
+            match stored_topic_id(disk, &path, topic, partition) {
                 Some(found) if found == topic_id => return Ok(path),
-                None if self.disk.list(&path)?.is_empty() => {}
+                None if disk.list(&path)?.is_empty() => {}
                 _ => return Err(LogDirError::NotThisTopic(path)),
             }
         }
-        self.disk.create_dir(&path)?;
+        disk.create_dir(&path)?;
         let mut body = topic_id.0.to_vec();
         body.extend_from_slice(&partition.to_be_bytes());
         body.extend_from_slice(topic.as_bytes());
-        replace_file_durably(self.disk.as_ref(), &path.join(PARTITION_METADATA_FILE), &seal(Kind::Partition, &body))?;
-        self.disk.sync_dir(&self.path)?;
+        replace_file_durably(disk, &path.join(PARTITION_METADATA_FILE), &seal(Kind::Partition, &body))?;
         Ok(path)
     }
 
-    /// Takes a partition out of the directory's partitions because a committed tombstone names its topic's id; durable when it returns. Its
-    /// log must be closed. The bytes go with [`LogDir::finish_deletions`].
+    /// Takes partitions out of the directory's because a committed tombstone names their topic's id; durable when it returns. Their logs must
+    /// be closed. The bytes go with [`PartitionFolders::finish_deletions`].
     ///
     /// # Errors
-    /// `NotThisTopic` if the files are not of that topic; whatever the disk reports.
-    pub fn delete_partition(&self, partition: &PartitionDir, tombstone: TopicId) -> Result<(), LogDirError> {
-        let found = self.topic_id(&partition.path, &partition.topic, partition.partition);
+    /// For each partition, `NotThisTopic` if the files are not of that topic; whatever the disk reports.
+    pub fn delete(&self, partitions: &[PartitionDir], tombstone: TopicId) -> Vec<Result<(), LogDirError>> {
+        let deleted: Vec<_> = partitions.iter().map(|partition| self.delete_one(partition, tombstone)).collect();
+        if !deleted.iter().any(Result::is_ok) {
+            return deleted;
+        }
+        match self.disk.sync_dir(&self.path) {
+            Ok(()) => deleted,
+            Err(error) => deleted
+                .into_iter()
+                .map(|one| one.and_then(|()| Err(io::Error::new(error.kind(), error.to_string()).into())))
+                .collect(),
+        }
+    }
+
+    fn delete_one(&self, partition: &PartitionDir, tombstone: TopicId) -> Result<(), LogDirError> {
+        let found = stored_topic_id(self.disk.as_ref(), &partition.path, &partition.topic, partition.partition);
         if !mutant(23) && (found != Some(tombstone) || tombstone.is_zero()) {
             return Err(LogDirError::NotThisTopic(partition.path.clone()));
         }
         let name = format!("{}-{}.{tombstone}{DELETE_SUFFIX}", partition.topic, partition.partition);
-        self.disk.rename(&partition.path, &self.path.join(name))?;
-        Ok(self.disk.sync_dir(&self.path)?)
+        Ok(self.disk.rename(&partition.path, &self.path.join(name))?)
     }
 
-    /// Removes what [`LogDir::delete_partition`] took out; answers how many. Slow: not for a writer's thread.
+    /// Removes what [`PartitionFolders::delete`] took out; answers how many. Slow: not for a writer's thread.
     ///
     /// # Errors
     /// Whatever the disk reports; the rest is found again at the next call.
@@ -327,14 +394,13 @@ impl LogDir {
         }
         Ok(count)
     }
+}
 
-    /// Says that everything was flushed, and lets the directory go. Call it after every log was closed without an error.
-    ///
-    /// # Errors
-    /// Whatever the disk reports; the next start is then unclean.
-    pub fn close_clean(self) -> io::Result<()> {
-        replace_file_durably(self.disk.as_ref(), &self.path.join(CLEAN_FILE), &seal(Kind::CleanShutdown, b""))
-    }
+fn stored_topic_id(disk: &dyn Disk, path: &Path, topic: &str, partition: i32) -> Option<TopicId> {
+    let bytes = read_small(disk, &path.join(PARTITION_METADATA_FILE), MAX_SIDE_FILE).ok()?;
+    let mut fields = Fields(unseal(Kind::Partition, &bytes)?);
+    let topic_id = Uuid(fields.take()?);
+    (fields.i32()? == partition && fields.0 == topic.as_bytes()).then_some(topic_id)
 }
 
 fn consume_marker(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
