@@ -8,48 +8,52 @@ use madang_actors::host::TaskContext;
 use madang_cluster::replica::ReplicaMessage;
 use madang_protocol::types::TopicPartition;
 use madang_storage::Checkpoint;
+use tokio::time::Instant;
 
 use crate::directory::Directory;
 
 /// How often recovery points are noted: what a kill leaves to be scanned is what was appended since.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// However often retention and compaction are to look, they do not look more often than this.
-const SHORTEST_ROUND: Duration = Duration::from_millis(100);
+/// The least interval that a configuration can ask for.
+const SHORTEST_TURN: Duration = Duration::from_millis(100);
 
 /// Runs until the supervisor stops it.
 pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
     let mut noted = BTreeMap::new();
-    let (mut checkpointed, mut retained, mut compacted) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let started = Instant::now();
+    let (mut noted_at, mut retained_at, mut compacted_at) = (started, started, started);
     loop {
         let (retention, compaction) = (directory.retention_interval(), directory.compaction_interval());
-        let round = CHECKPOINT_INTERVAL.min(retention).min(compaction).max(SHORTEST_ROUND);
+        let turn = compaction.into_iter().fold(CHECKPOINT_INTERVAL.min(retention), Duration::min).max(SHORTEST_TURN);
         tokio::select! {
-            () = tokio::time::sleep(round) => {}
+            () = tokio::time::sleep(turn) => {}
             () = &mut context.stop => break,
         }
         if directory.has_failed() {
             continue;
         }
-        let is_due = |since: &mut Duration, interval| {
-            *since += round;
-            let due = *since >= interval;
-            if due {
-                *since = Duration::ZERO;
-            }
-            due
-        };
-        if is_due(&mut checkpointed, CHECKPOINT_INTERVAL) {
+        if is_due(&mut noted_at, CHECKPOINT_INTERVAL) {
             checkpoint(&directory, &mut noted).await;
         }
-        if is_due(&mut compacted, compaction) {
+        if directory.compaction_interval().is_some_and(|backoff| is_due(&mut compacted_at, backoff)) {
             compact(&directory);
         }
-        if is_due(&mut retained, retention) {
+        if is_due(&mut retained_at, directory.retention_interval()) {
             retain(&directory).await;
         }
     }
     checkpoint(&directory, &mut noted).await;
+}
+
+/// Whether `interval` has passed since `last`, which then becomes now.
+fn is_due(last: &mut Instant, interval: Duration) -> bool {
+    let now = Instant::now();
+    let due = now.duration_since(*last) >= interval;
+    if due {
+        *last = now;
+    }
+    due
 }
 
 /// Notes what has changed since the last time. Blocking work runs beside the directory's thread.
@@ -87,12 +91,10 @@ async fn retain(directory: &Arc<Directory>) {
         // A replica that is down or busy is asked again at the next round.
         drop(held.handle.actor().try_send(ReplicaMessage::Retain));
     }
-    let cleaned = Arc::clone(directory);
-    let finished = tokio::task::spawn_blocking(move || {
-        let opened = cleaned.opened();
-        opened.as_ref().map(|opened| opened.log_dir.finish_deletions())
-    });
-    if let Ok(Some(Err(error))) = finished.await {
+    let folders = directory.opened().as_ref().map(|opened| opened.log_dir.folders());
+    let Some(folders) = folders else { return };
+    let finished = tokio::task::spawn_blocking(move || folders.finish_deletions());
+    if let Ok(Err(error)) = finished.await {
         tracing::warn!(directory = %directory.path.display(), %error, "remains of deleted topics stay");
     }
 }

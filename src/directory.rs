@@ -10,7 +10,7 @@ use madang_actors::actor_ref::{ActorRef, IncarnationRef};
 use madang_actors::host::{Arbiter, Behavior, Child, ShellContext, StartResult, SupervisorHandle};
 use madang_actors::mailbox::Capacity;
 use madang_actors::messages;
-use madang_cluster::configs::resolve_broker_value;
+use madang_cluster::configs::dynamic_broker_number;
 use madang_cluster::replica::actor::Directory as ReplicaDirectory;
 use madang_cluster::replica::{Compacted, ReplicaMessage, ReplicaSnapshot};
 use madang_protocol::types::{Offset, TopicPartition};
@@ -127,15 +127,16 @@ impl Directory {
         node.map_or(Duration::from_secs(300), |node| node.config.log_retention_check_interval)
     }
 
-    /// How often the compacted partitions are asked whether there is enough to do: `log.cleaner.backoff.ms`, which may change at any time.
+    /// How often the compacted partitions are asked whether there is enough to do; none if they are not cleaned.
     #[must_use]
-    pub fn compaction_interval(&self) -> Duration {
-        let node = self.node.get().and_then(Weak::upgrade);
-        let backoff = node.and_then(|node| {
-            let (image, config) = (node.image.load(), &node.config);
-            resolve_broker_value(&image, config, config.node_id, "log.cleaner.backoff.ms")?.parse().ok()
-        });
-        backoff.map_or(Duration::from_secs(15), Duration::from_millis)
+    pub fn compaction_interval(&self) -> Option<Duration> {
+        let node = self.node.get().and_then(Weak::upgrade)?;
+        let backoff = || {
+            let config = &node.config;
+            let backoff = dynamic_broker_number(&node.image.load(), config, config.node_id, "log.cleaner.backoff.ms");
+            Duration::from_millis(u64::try_from(backoff).unwrap_or(0))
+        };
+        node.config.log_cleaner_enable.then(backoff)
     }
 
     /// The supervisor of its replicas.

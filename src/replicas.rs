@@ -12,7 +12,9 @@ use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::Wall;
 use madang_actors::host::{Child, ShellContext, StartResult};
 use madang_actors::mailbox::Capacity;
-use madang_cluster::configs::{BrokerConfig, CompressionType, Durability, TimestampType, TopicConfig};
+use madang_cluster::configs::{
+    BrokerConfig, CompressionType, Durability, TimestampType, TopicConfig, dynamic_broker_number,
+};
 use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::actor::ReplicaActor;
 use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, ReplicaSnapshot, SharedReplica};
@@ -90,13 +92,14 @@ pub fn replica_config(
     partition: &PartitionImage,
 ) -> ReplicaConfig {
     let config = TopicConfig::resolve(image, broker, broker.node_id, &topic.name);
+    let dedupe_buffer = dynamic_broker_number(image, broker, broker.node_id, "log.cleaner.dedupe.buffer.size");
     ReplicaConfig {
         log: log_config(&config, broker),
         produce: produce_rules(&config),
         durability: broker.durability,
         min_in_sync_replicas: config.min_insync_replicas as usize,
         deletes_old_records: config.cleanup_policy.delete,
-        compaction: config.cleanup_policy.compact.then(|| compaction_settings(&config)),
+        compaction: config.cleanup_policy.compact.then(|| compaction_settings(&config, dedupe_buffer)),
         replication_factor: partition.assigned_replicas.len(),
         in_sync_replicas: partition.in_sync_replicas.len(),
     }
@@ -108,7 +111,7 @@ fn segment_age(config: &TopicConfig) -> Duration {
     if config.cleanup_policy.compact { config.segment_age.min(config.max_compaction_lag) } else { config.segment_age }
 }
 
-fn compaction_settings(config: &TopicConfig) -> CompactionSettings {
+fn compaction_settings(config: &TopicConfig, dedupe_buffer: i64) -> CompactionSettings {
     // One number for the life of the process; no client knows it.
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     let never = config.max_compaction_lag.as_millis() >= i64::MAX as u128;
@@ -117,8 +120,8 @@ fn compaction_settings(config: &TopicConfig) -> CompactionSettings {
         min_compaction_lag: config.min_compaction_lag,
         max_compaction_lag: (!never).then_some(config.max_compaction_lag),
         delete_retention: config.delete_retention,
+        dedupe_buffer_bytes: u64::try_from(dedupe_buffer).unwrap_or(0),
         seed: *SEED,
-        ..CompactionSettings::default()
     }
 }
 

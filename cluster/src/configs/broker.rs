@@ -117,6 +117,8 @@ pub struct BrokerConfig {
     pub broker_session_timeout: Duration,
     /// Time between two looks for segments that retention no longer wants.
     pub log_retention_check_interval: Duration,
+    /// Whether compacted topics are cleaned.
+    pub log_cleaner_enable: bool,
     /// Threads that recover logs, for each directory.
     pub recovery_threads: usize,
     /// Shortest session timeout of a member.
@@ -253,6 +255,7 @@ impl BrokerConfig {
             replica_lag_time_max: values.millis("replica.lag.time.max.ms"),
             broker_session_timeout: values.millis("broker.session.timeout.ms"),
             log_retention_check_interval: values.millis("log.retention.check.interval.ms"),
+            log_cleaner_enable: values.boolean("log.cleaner.enable"),
             recovery_threads: values.size("num.recovery.threads.per.data.dir"),
             group_min_session_timeout: values.millis("group.min.session.timeout.ms"),
             group_max_session_timeout: values.millis("group.max.session.timeout.ms"),

@@ -16,5 +16,5 @@ pub use describe::{
     describe_topic,
 };
 pub use topic::{
-    CleanupPolicy, CompressionType, TimestampType, TopicConfig, resolve_broker_value, resolve_topic_value,
+    CleanupPolicy, CompressionType, TimestampType, TopicConfig, dynamic_broker_number, resolve_topic_value,
 };

@@ -181,15 +181,11 @@ pub fn resolve_topic_value(
     Layers::new(image, broker, node_id, overrides).text(key)
 }
 
-/// The value that the broker's key `key` has on a node: what was altered for it or for all brokers, else the file's, else the default.
+/// A number that can be changed while the broker runs, as it is now on node `node_id`; 0 if the key has no number.
 #[must_use]
-pub fn resolve_broker_value(
-    image: &MetadataImage,
-    broker: &BrokerConfig,
-    node_id: NodeId,
-    key: &str,
-) -> Option<String> {
-    Layers::new(image, broker, node_id, None).broker_value(key).map(str::to_owned)
+pub fn dynamic_broker_number(image: &MetadataImage, broker: &BrokerConfig, node_id: NodeId, key: &str) -> i64 {
+    let layers = Layers::new(image, broker, node_id, None);
+    layers.broker_value(key).and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 /// The places where a value can come from, first to last.
@@ -302,12 +298,12 @@ mod tests {
     fn a_brokers_own_setting_is_what_was_altered_last_for_it() {
         let (file, mut image) = (broker(&[("log.cleaner.backoff.ms", "7")]), MetadataImage::default());
         let backoff = |image: &MetadataImage, file: &BrokerConfig| {
-            resolve_broker_value(image, file, NodeId(1), "log.cleaner.backoff.ms")
+            dynamic_broker_number(image, file, NodeId(1), "log.cleaner.backoff.ms")
         };
-        assert_eq!(backoff(&image, &broker(&[])).as_deref(), Some("15000"));
-        assert_eq!(backoff(&image, &file).as_deref(), Some("7"));
+        assert_eq!(backoff(&image, &broker(&[])), 15_000);
+        assert_eq!(backoff(&image, &file), 7);
         set(&mut image, ConfigResource::default_broker(), "log.cleaner.backoff.ms", "8");
-        assert_eq!(backoff(&image, &file).as_deref(), Some("8"));
+        assert_eq!(backoff(&image, &file), 8);
     }
 
     #[test]
