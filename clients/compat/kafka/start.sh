@@ -31,7 +31,7 @@ cd "$DIR"
 java -cp "$KAFKA_LIBS/*" kafka.tools.StorageTool format -t MkU3OEVBNTcwNTJENDM2Qk -c server.properties --standalone >format.log 2>&1
 nohup java "-Xmx${KAFKA_HEAP:-1G}" "-Xms${KAFKA_HEAP:-1G}" -XX:+UseG1GC -cp "$KAFKA_LIBS/*" kafka.Kafka server.properties >log 2>&1 </dev/null &
 echo $! >pid
-for _ in $(seq 120); do
+for _ in $(seq 360); do
     if (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; then
         echo "$DIR"
         exit 0

@@ -9,6 +9,48 @@ HEADER = struct.Struct(">qiibIhiqqqhii")
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 
+def _literal(data):
+    """One raw snappy block that repeats nothing."""
+    if not data:
+        return b"\0"
+    size = len(data) - 1
+    return _uvarint(len(data)) + (bytes([60 << 2, size]) if size < 256 else bytes([61 << 2]) + struct.pack("<H", size)) + data
+
+
+def _snappy(data):
+    """snappy-java's framing around one block of up to 64 KiB."""
+    block = _literal(data)
+    return b"\x82SNAPPY\0" + struct.pack(">iii", 1, 1, len(block)) + block
+
+
+def _xxh32(data):
+    """xxHash32 of up to 15 bytes, seed 0."""
+    mask, h = 0xFFFFFFFF, 0x165667B1 + len(data)
+    for at in range(0, len(data) - 3, 4):
+        h = h + struct.unpack_from("<I", data, at)[0] * 0xC2B2AE3D & mask
+        h = (h << 17 | h >> 15) * 0x27D4EB2F & mask
+    for byte in data[len(data) & ~3 :]:
+        h = h + byte * 0x165667B1 & mask
+        h = (h << 11 | h >> 21) * 0x9E3779B1 & mask
+    for shift, factor in ((15, 0x85EBCA77), (13, 0xC2B2AE3D), (16, 1)):
+        h = (h ^ h >> shift) * factor & mask
+    return h
+
+
+def _lz4(data):
+    """A frame of one block that is stored, not compressed; up to 64 KiB."""
+    head = b"\x60\x40"
+    return b"\x04\x22\x4d\x18" + head + bytes([_xxh32(head) >> 8 & 0xFF]) + struct.pack("<I", len(data) | 1 << 31) + data + b"\0" * 4
+
+
+def _zstd(data):
+    """A frame of one raw block, without its size and without a checksum; up to 128 KiB."""
+    return b"\x28\xb5\x2f\xfd\x00\x58" + struct.pack("<I", len(data) << 3 | 1)[:3] + data
+
+
+ENCODERS = {"none": bytes, "gzip": lambda data: gzip.compress(data, mtime=0), "snappy": _snappy, "lz4": _lz4, "zstd": _zstd}
+
+
 def _crc_table():
     table = []
     for byte in range(256):
@@ -29,15 +71,18 @@ def crc32c(data):
     return crc ^ 0xFFFFFFFF
 
 
-def varint(value):
-    """A zig-zag varint of up to 64 bits."""
-    value = (value << 1 ^ value >> 63) & 0xFFFFFFFFFFFFFFFF
+def _uvarint(value):
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def varint(value):
+    """A zig-zag varint of up to 64 bits."""
+    return _uvarint((value << 1 ^ value >> 63) & 0xFFFFFFFFFFFFFFFF)
 
 
 def _sized(data):
@@ -60,9 +105,7 @@ def batch(records, timestamp=0, codec="none", raw=None, **over):
     """
     if raw is None:
         parts = [record(r[0], r[1], i, 0, r[2] if len(r) > 2 else ()) for i, r in enumerate(records)]
-        raw = b"".join(parts)
-        if codec == "gzip":
-            raw = gzip.compress(raw, mtime=0)
+        raw = ENCODERS[codec](b"".join(parts))
     count = len(records)
     tail = struct.pack(
         ">hiqqqhii",

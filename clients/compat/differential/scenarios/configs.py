@@ -84,6 +84,27 @@ def replaced(t):
         t.send(label, "AlterConfigs", 2, {"Resources": [{"ResourceType": kind, "ResourceName": name, "Configs": [{"Name": "retention.ms", "Value": "1"}]}]})
 
 
+def read_modify_write(t):
+    """What tools do: read everything, change one thing, write everything back."""
+    topic = t.topic("copied", 1, [("retention.ms", "5000")])
+    read = {"Resources": [{"ResourceType": TOPIC, "ResourceName": topic, "ConfigurationKeys": None}], "IncludeSynonyms": True}
+    found = t.send("read", "DescribeConfigs", 4, read, quiet=True)["Results"][0]["Configs"]
+    own = [{"Name": c["Name"], "Value": c["Value"]} for c in found if c["ConfigSource"] == 1]
+    every = [{"Name": c["Name"], "Value": c["Value"]} for c in found if not c["ReadOnly"] and c["Value"] is not None]
+    for label, configs in {"own": own + [{"Name": "segment.ms", "Value": "600000"}], "all": every, "own again": own}.items():
+        t.send(f"write {label}", "AlterConfigs", 2, {"Resources": [{"ResourceType": TOPIC, "ResourceName": topic, "Configs": configs}]})
+        settle()
+        describe(t, f"after {label}", TOPIC, topic)
+    again = [{"Name": c["Name"], "Value": c["Value"], "ConfigOperation": SET} for c in every]
+    t.send("incremental all", "IncrementalAlterConfigs", 1, {"Resources": [{"ResourceType": TOPIC, "ResourceName": topic, "Configs": again}]})
+    settle()
+    describe(t, "after incremental", TOPIC, topic)
+    t.send("unset all", "IncrementalAlterConfigs", 1, {"Resources": [{"ResourceType": TOPIC, "ResourceName": topic, "Configs": [
+        {"Name": c["Name"], "Value": None, "ConfigOperation": DELETE} for c in every]}]})
+    settle()
+    describe(t, "after unset", TOPIC, topic)
+
+
 def broker(t):
     """Broker configurations, for one broker and for all: what is dynamic, what is not."""
     node = node_name(t)
@@ -97,4 +118,4 @@ def broker(t):
     alter(t, "broker x", BROKER, "x", [(SET, "log.cleaner.backoff.ms", "15001")])
 
 
-SCENARIOS = [("reported", reported), ("incremental", incremental), ("replaced", replaced), ("broker", broker)]
+SCENARIOS = [("reported", reported), ("incremental", incremental), ("replaced", replaced), ("read_modify_write", read_modify_write), ("broker", broker)]

@@ -94,6 +94,35 @@ def sessions(t):
     fetch(t, "empty goes on", [], session=again.get("SessionId", 0), epoch=1)
 
 
+def session_changes(t):
+    """What a session holds changes: topics come and go, partitions are forgotten and added at once, the session is replaced."""
+    topic, later = t.topic("held", 3), t.name("later")
+    t.fill(topic, 2)
+    sid = fetch(t, "open with an absent topic", [entry(topic), entry(later)], epoch=0).get("SessionId", 0)
+    fetch(t, "still absent", [], session=sid, epoch=1)
+    t.topic("later")
+    t.fill(later, 1)
+    fetch(t, "it has come", [], session=sid, epoch=2)
+    fetch(t, "forgotten and added", [entry(later, 1)], session=sid, epoch=3, ForgottenTopicsData=[{"Topic": later, "Partitions": [0]}])
+    fetch(t, "forgotten that was never held", [], session=sid, epoch=4, ForgottenTopicsData=[{"Topic": topic, "Partitions": [2, 9]}, {"Topic": t.name("never"), "Partitions": [0]}])
+    fetch(t, "twice in one request", [entry(topic, 2, partition=1), entry(topic, 0, partition=1)], session=sid, epoch=5)
+    fetch(t, "out of range", [entry(topic, 99)], session=sid, epoch=6)
+    fetch(t, "out of range again", [], session=sid, epoch=7)
+    fetch(t, "stale leader epoch", [entry(topic, 0, epoch=7)], session=sid, epoch=8)
+    t.send("delete", "DeleteTopics", 5, {"TopicNames": [later], "TimeoutMs": 5000})
+    for _ in range(50):
+        if t.send("gone", "Metadata", 9, {"Topics": [{"Name": later}], "AllowAutoTopicCreation": False}, quiet=True)["Topics"][0]["ErrorCode"] == 3:
+            break
+    fetch(t, "its topic has gone", [entry(topic, 2)], session=sid, epoch=9)
+    second = fetch(t, "replaced", [entry(topic, 1)], session=sid, epoch=0).get("SessionId", 0)
+    t.entries.append(("replaced by another", None, None, {"another": second not in (0, sid)}))
+    fetch(t, "the old one", [], session=sid, epoch=10)
+    fetch(t, "the new one", [], session=second, epoch=1)
+    for version in (7, 11, 16):
+        fetch(t, "wrong epoch", [], version if version < 13 else 12, session=second, epoch=30)
+        fetch(t, "no such session", [], version if version < 13 else 12, session=second ^ 0x33333, epoch=1)
+
+
 def mixed_session(t):
     """A session that begins by name and goes on by id, and one whose id is wrong."""
     topic = t.topic("mixed")
@@ -139,4 +168,4 @@ def first_batch(t):
         fetch(t, f"each {limit}", [entry(topic, limit=limit, partition=p) for p in (2, 1, 0)])
 
 
-SCENARIOS = [("ranges", ranges), ("by_id", by_id), ("sessions", sessions), ("mixed_session", mixed_session), ("waiting", waiting), ("first_batch", first_batch)]
+SCENARIOS = [("ranges", ranges), ("by_id", by_id), ("sessions", sessions), ("session_changes", session_changes), ("mixed_session", mixed_session), ("waiting", waiting), ("first_batch", first_batch)]
