@@ -55,7 +55,7 @@ def laggards(t):
     join(t, "the dropped rejoins", group, one)
     describe(t, "two alone", group)
     time.sleep(2.5)  # the rebalance timeout passes and the leader has not synced
-    beat(t, "never synced", group, two, generation + 1, )
+    beat(t, "never synced", group, two, generation + 1)
     describe(t, "nobody", group)
 
 
@@ -151,9 +151,11 @@ def static_pair(t):
     newcomer(t, group, "three")
     preparing(t, group, back["MemberId"], generation)
     join(t, "", group, conn="two", version=7, start=True, GroupInstanceId="b")
-    join(t, "replaced while it rebalances", group, GroupInstanceId="a", version=7)
+    join(t, "", group, version=7, start=True, GroupInstanceId="a")
+    # The leader's answer last: it lists the members in any order, and they get their symbols here.
     t.finish("b rejoined", "JoinGroup", 7, "two")
     t.finish("three", "JoinGroup", 5, "three")
+    t.finish("replaced while it rebalances", "JoinGroup", 7)
     t.send("both are removed", "LeaveGroup", 4, {"GroupId": group, "Members": [{"MemberId": "", "GroupInstanceId": "a"}, {"MemberId": "", "GroupInstanceId": "b"}]})
     describe(t, "one is left", group)
 
