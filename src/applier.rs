@@ -167,7 +167,8 @@ impl Applier {
     fn blueprint(&self, plan: ReplicaPlan, (directory, path): (Arc<Directory>, PathBuf)) -> Blueprint {
         let clean = directory.opened().as_ref().is_some_and(|opened| opened.left == RestartKind::Clean);
         let ReplicaPlan { partition, topic, leads_in, config } = plan;
-        Blueprint { partition, topic, leads_in, config, directory, path, clean, seed: self.node.entropy.next() }
+        let seed = self.node.entropy.next();
+        Blueprint { partition, topic, leads_in, config, directory, path, clean, seed, is_new: false }
     }
 
     async fn apply_delta(&self, image: &MetadataImage, delta: &MetadataDelta) {
@@ -211,7 +212,8 @@ impl Applier {
                         continue;
                     }
                 };
-                let held = Arc::new(self.blueprint(plan, home).build(Arc::clone(&self.disk), None));
+                let blueprint = Blueprint { is_new: true, ..self.blueprint(plan, home) };
+                let held = Arc::new(blueprint.build(Arc::clone(&self.disk), None));
                 self.node.replicas.insert(partition, Arc::clone(&held));
                 adding.push(async move { add(&held).await });
             }

@@ -184,6 +184,8 @@ pub struct Blueprint {
     pub clean: bool,
     /// For the jitter of its segments' age.
     pub seed: u64,
+    /// Whether the partition begins now, so that nothing of it can have been lost.
+    pub is_new: bool,
 }
 
 /// How a replica's log is found by its first life.
@@ -218,13 +220,15 @@ impl Blueprint {
     /// The log cannot be served.
     pub fn recover(&self, disk: Arc<dyn Disk>, wall: Wall) -> Result<(Log, Recovery), madang_storage::LogError> {
         let found = self.found();
-        let opened = Log::open(disk, &self.path, self.config.log.clone(), &found.open(0, wall));
         metrics::counter!("madang_logs_opened_total").increment(1);
-        if let Ok((_, recovery)) = &opened {
-            let partition = format!("{}-{}", self.topic.name, self.partition.partition);
-            self.directory.recovered(&partition, found.noted.is_some(), recovery);
+        let (mut log, recovery) = Log::open(disk, &self.path, self.config.log.clone(), &found.open(0, wall))?;
+        let partition = format!("{}-{}", self.topic.name, self.partition.partition);
+        self.directory.recovered(&partition, found.noted.is_some(), &recovery);
+        // Here rather than at its first life, as each is a sync and the disk's thread has them one after the other.
+        if let Some(Err(error)) = self.leads_in.map(|epoch| log.begin_epoch(epoch)) {
+            tracing::warn!(partition, %error, "leader epoch not checkpointed");
         }
-        opened
+        Ok((log, recovery))
     }
 
     fn found(&self) -> Found {
@@ -264,6 +268,7 @@ impl Blueprint {
         let lives = Lives {
             disk,
             found,
+            is_new: self.is_new,
             path: self.path,
             recovered: Arc::new(Mutex::new(log)),
             shared: Arc::clone(&shared),
@@ -280,6 +285,7 @@ impl Blueprint {
 struct Lives {
     disk: Arc<dyn Disk>,
     found: Found,
+    is_new: bool,
     path: PathBuf,
     recovered: Recovered,
     shared: Arc<SharedReplica>,
@@ -331,7 +337,7 @@ impl Lives {
         let config = self.shared.config().log.clone();
         metrics::counter!("madang_logs_opened_total").increment(1);
         let (log, recovery) = Log::open(Arc::clone(&self.disk), &self.path, config, &found.open(incarnation, wall))?;
-        if before.is_none() {
+        if before.is_none() && !self.is_new {
             self.link.0.recovered(self.shared.topic(), found.noted.is_some(), &recovery);
         }
         Ok(log)

@@ -53,6 +53,8 @@ fn a_kill_in_page_cache_mode_loses_nothing_and_says_so() {
         let broker = launch(&data, "page-cache").set(&notes).start("127.0.0.1:0");
         let load = Load::start(&idempotent(&broker.address), &places());
         assert!(load.advances_by(300, PATIENCE), "records are acknowledged");
+        let began = std::fs::read_to_string(data.with_extension("log")).expect("the log");
+        assert!(!began.contains("may be lost"), "a partition that begins has lost nothing: {began}");
         broker.kill();
         let outcomes = load.cut();
         let broker = launch(&data, "page-cache").set(&notes).start("127.0.0.1:0");
