@@ -1,6 +1,8 @@
 //! What all fuzz targets share: the guard that counts allocation, and the list of requests.
 //! A target returns without a word, or it has found something.
 
+pub mod folder;
+
 use bytes::Bytes;
 use madang_protocol::{ApiKey, DecodeError, Message as _, Reader};
 use peak_alloc::PeakAlloc;
