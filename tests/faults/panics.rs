@@ -16,7 +16,9 @@ use crate::broker::{Broker, Launch};
 use crate::load::{Load, Place, assert_all_there, idempotent, poll};
 use crate::stir::{Stirrer, TOPIC};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A member that went unheard is waited for until its session of 6 s ends, and so is the leader of the generation that this makes; a client
+/// backs off for seconds more. On a machine that does other work, twice that.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a fault may wait for its message before the broker is started again with the fault planted.
 const LIVE: Duration = Duration::from_secs(25);
 /// What librdkafka asks in these loads, each handled by a connection.
