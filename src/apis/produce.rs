@@ -85,9 +85,9 @@ pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>
             let index = data.index;
             let checked = match acks {
                 Ok(_) => check(env, client, &key, data, version),
-                Err(error) => Err((Refusal::from(error), None)),
+                Err(error) => Err(Box::new((Refusal::from(error), None))),
             };
-            partitions.push(match checked {
+            partitions.push(match checked.map_err(|refused| *refused) {
                 Ok((handle, batch)) => Outcome::Valid(index, handle, batch),
                 Err((refusal, hint)) => Outcome::Known(refused(index, refusal, version), hint),
             });
@@ -102,6 +102,9 @@ pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>
     }
     Produced::Answer(Box::pin(async move { respond(topics, version).await }))
 }
+
+/// A refusal, and where the leader is if that is why.
+type Unsent = (Refusal, Option<Hint>);
 
 /// Why a batch was refused before it was appended.
 struct Refusal {
@@ -194,10 +197,11 @@ fn check<E: Env>(
     topic: &TopicKey,
     data: PartitionProduceData,
     version: i16,
-) -> Result<(ReplicaHandle, ValidatedBatch), (Refusal, Option<Hint>)> {
-    let handle = locate::replica(env, topic, data.index).map_err(|(error, hint)| (error.into(), hint))?;
+) -> Result<(ReplicaHandle, ValidatedBatch), Box<Unsent>> {
+    let refuse = |refusal, hint| Box::new((refusal, hint));
+    let handle = locate::replica(env, topic, data.index).map_err(|(error, hint)| refuse(error.into(), hint))?;
     if handle.is_internal() && &*client.id != ADMIN_CLIENT {
-        return Err((ErrorCode::InvalidTopicException.into(), None));
+        return Err(refuse(ErrorCode::InvalidTopicException.into(), None));
     }
     let records = match data.records {
         Some(Payload::Bytes(records)) => records,
@@ -206,8 +210,8 @@ fn check<E: Env>(
     let rules = handle.produce_rules(version, env.wall());
     match validate_produced(&records, &rules) {
         Ok(batch) => Ok((handle, batch)),
-        Err(rejection) if rejection.malformed => Err((rejection.into(), None)),
-        Err(rejection) => Err((Refusal::from(rejection).of_log(&handle), None)),
+        Err(rejection) if rejection.malformed => Err(refuse(rejection.into(), None)),
+        Err(rejection) => Err(refuse(Refusal::from(rejection).of_log(&handle), None)),
     }
 }
 
