@@ -29,6 +29,9 @@ messages! {
     }
 }
 
+/// What the process exits with when the disk under the metadata log has failed.
+pub const EXIT_METADATA: i32 = 72;
+
 /// One step of the log, or an answer that waits for the steps before it.
 #[derive(Debug)]
 enum Step {
@@ -74,6 +77,11 @@ impl MetadataSink for Feed {
 
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>) {
         self.push(Step::Answer { reply, result: Box::new(result) });
+    }
+
+    fn failed(&self, why: &str) {
+        tracing::error!(why, "the metadata log has failed; the process ends");
+        std::process::exit(EXIT_METADATA);
     }
 }
 

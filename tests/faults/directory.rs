@@ -9,6 +9,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
+use madang::follower::EXIT_METADATA;
+
 use crate::broker::{Broker, Launch};
 use crate::load::{Load, Place, assert_all_there, idempotent, poll};
 use crate::powercut::{Mounted, text, tool};
@@ -72,8 +74,30 @@ fn expect_service(address: &str, places: &[Place]) {
     assert_eq!(sent.values().sum::<u64>(), outcomes.count() as u64);
 }
 
-/// A directory that fails under load, and then at a start.
+/// The directory with the metadata log fails: the process ends, and says by its exit code why.
+fn metadata_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("disk.img");
+    std::fs::File::create(&image).and_then(|file| file.set_len(256 << 20)).expect("an image");
+    tool("mkfs.ext4", &["-q", "-F", &text(&image)]);
+    let disk = Mounted::new(&image, &folder.path().join("first"), "loop,errors=remount-ro");
+    let (data, log) = (disk.data(), folder.path().join("log"));
+    let mut broker = Launch::new(&data).log_to(&log).start("127.0.0.1:0");
+    let load = Load::start(&idempotent(&broker.address), &[("before".to_owned(), 0)]);
+    assert!(load.advances_by(10, PATIENCE), "the load starts");
+    load.cut();
+    damage(&disk);
+    // A topic that is not there yet: its creation is the next thing that the metadata log takes.
+    let asking = Load::start(&idempotent(&broker.address), &[("after".to_owned(), 0)]);
+    let code = broker.exit_code(PATIENCE);
+    asking.cut();
+    assert_eq!(code, Some(EXIT_METADATA), "{}", std::fs::read_to_string(&log).unwrap_or_default());
+    println!("directory: the process whose metadata log has failed ends with {EXIT_METADATA}");
+}
+
+/// A directory that fails under load, and then at a start; and the one that also holds the metadata.
 pub(crate) fn run() {
+    metadata_fails();
     let folder = tempfile::tempdir().expect("a folder");
     let image = folder.path().join("disk.img");
     std::fs::File::create(&image).and_then(|file| file.set_len(256 << 20)).expect("an image");

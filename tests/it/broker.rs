@@ -105,6 +105,18 @@ impl Broker {
         self.child.try_wait().expect("the broker can be waited for").is_none()
     }
 
+    /// The exit code, once the process has ended by itself within `patience`.
+    pub(crate) fn exit_code(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("the broker can be waited for") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
     /// `kill -9`, and waits until the process is gone.
     pub(crate) fn kill(mut self) {
         self.signal(Signal::KILL);

@@ -48,12 +48,14 @@ messages! {
     }
 }
 
-/// Who applies committed metadata on this node. Calls come in the order of the log; neither may block.
+/// Who applies committed metadata on this node. Calls come in the order of the log; none may block.
 pub trait MetadataSink: Send + Sync + 'static {
     /// Committed metadata changed.
     fn publish(&self, image: Arc<MetadataImage>, delta: Arc<MetadataDelta>);
     /// Answer `reply` with `result` once everything published before has been applied.
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>);
+    /// The metadata log cannot be written, synced or understood: this process may not go on with it.
+    fn failed(&self, why: &str);
 }
 
 type SyncJob = (SyncTicket, Arc<dyn DiskFile>);
@@ -121,7 +123,8 @@ impl ControllerActor {
             // A lone voter has nobody to send to.
             ControllerEffect::Send { .. } => {}
             ControllerEffect::Fatal(why) => {
-                tracing::error!(why, "the controller is opened anew");
+                // A later life would find in the page cache what no device has, and a later sync would not tell.
+                self.sink.failed(&why);
                 context.stop();
             }
         }
