@@ -15,7 +15,7 @@ use crate::mutants::mutant;
 use crate::producer_state::{ProducerEntry, SequenceError};
 
 /// Bytes at a batch's start that the leader may overwrite.
-const HEAD: usize = layout::MAGIC;
+pub(crate) const HEAD: usize = layout::MAGIC;
 
 /// A validated batch on its way into the log. Its offset and epoch are still the producer's.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ impl BatchToAppend {
     #[must_use]
     pub const fn header(&self) -> &BatchHeader {
         &self.header
+    }
+
+    pub(crate) const fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// Length in bytes.
@@ -102,11 +106,11 @@ pub struct AppendError {
 }
 
 /// A batch with its offset, not written yet.
-struct Placed {
-    place: usize,
-    head: [u8; HEAD],
-    header: BatchHeader,
-    undo: Option<(i64, Option<ProducerEntry>)>,
+pub(crate) struct Placed {
+    pub(crate) place: usize,
+    pub(crate) head: [u8; HEAD],
+    pub(crate) header: BatchHeader,
+    pub(crate) undo: Option<(i64, Option<ProducerEntry>)>,
 }
 
 impl Log {
@@ -180,7 +184,7 @@ impl Log {
         }
     }
 
-    fn must_roll(&self, batch: &BatchToAppend, size: u64, next_offset: Offset, wall: Wall) -> bool {
+    pub(crate) fn must_roll(&self, batch: &BatchToAppend, size: u64, next_offset: Offset, wall: Wall) -> bool {
         if size == 0 {
             return false;
         }
@@ -222,7 +226,7 @@ impl Log {
     }
 
     /// Writes the group at the end of the active segment, and takes it into the state if all of it is there.
-    fn write_group(
+    pub(crate) fn write_group(
         &mut self,
         batches: &[BatchToAppend],
         group: &mut Vec<Placed>,

@@ -125,6 +125,21 @@ impl FaultDisk {
         }
     }
 
+    /// The worst power cut: nothing that was not synced is there afterwards. All open handles and locks are dead.
+    pub fn lose_unsynced(&self) {
+        let mut state = self.locked();
+        state.generation += 1;
+        state.crashed = false;
+        state.faults.clear();
+        state.locks.clear();
+        for inode in state.inodes.values_mut() {
+            match inode {
+                Inode::Directory(directory) => directory.lose_unsynced(),
+                Inode::File(body) => body.lose_unsynced(),
+            }
+        }
+    }
+
     /// Makes all that was written durable.
     pub fn settle(&self) {
         for inode in self.locked().inodes.values_mut() {

@@ -55,6 +55,11 @@ impl Directory {
         }
     }
 
+    pub(crate) fn lose_unsynced(&mut self) {
+        self.pending.clear();
+        self.visible = self.durable.clone();
+    }
+
     /// A journalling filesystem keeps a prefix of the changes.
     pub(crate) fn lose_power(&mut self, prng: &mut Prng) {
         let kept = prng.below(self.pending.len() as u64 + 1) as usize;
@@ -158,6 +163,12 @@ impl FileBody {
                 change(byte);
             }
         }
+    }
+
+    pub(crate) fn lose_unsynced(&mut self) {
+        self.pending.clear();
+        self.fail_sync = false;
+        self.visible = self.durable.clone();
     }
 
     pub(crate) fn lose_power(&mut self, prng: &mut Prng) {

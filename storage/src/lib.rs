@@ -5,6 +5,7 @@
 
 mod active_index;
 mod append;
+mod append_as_follower;
 mod checkpoints;
 mod compaction;
 mod config;
@@ -45,6 +46,7 @@ mod truncate;
 mod view;
 
 pub use append::{AppendError, AppendOutcome, Appended, BatchToAppend};
+pub use append_as_follower::FollowerAppendError;
 pub use checkpoints::{Checkpoint, Checkpoints, MemoryCheckpoints};
 pub use compaction::{
     CompactionError, CompactionJob, CompactionResult, CompactionSettings, CompactionStats, Installed, Pace,

@@ -19,7 +19,8 @@ impl Log {
     /// The disk failed: reopen the log.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<(), LogError> {
         if offset >= self.log_end_offset() {
-            return Ok(());
+            // An epoch that began here and wrote nothing may still contradict the next leader's.
+            return self.forget_epochs_from(offset);
         }
         self.broken = true;
         let keep = self.sealed.iter().take_while(|segment| segment.base_offset < offset).count();
@@ -32,6 +33,13 @@ impl Log {
         self.truncate_state()?;
         self.broken = false;
         Ok(())
+    }
+
+    fn forget_epochs_from(&mut self, offset: Offset) -> Result<(), LogError> {
+        if !Arc::make_mut(&mut self.epochs).truncate_from_end(offset) {
+            return Ok(());
+        }
+        self.write_epochs_durably()
     }
 
     /// Removes the active and all sealed segments from number `keep` on, newest first; the last one kept, or a new one, becomes the active.

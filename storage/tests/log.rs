@@ -136,6 +136,20 @@ fn a_cut_log_goes_on_where_it_was_cut() {
 }
 
 #[test]
+fn a_cut_at_the_end_forgets_an_epoch_that_began_there_and_stays_so() {
+    on_both_disks(|disk, path| {
+        let mut log = open(&disk, path, LogConfig::default(), Start::Unclean);
+        append(&mut log, 2, 50, 0);
+        log.begin_epoch(LeaderEpoch(4)).expect("begins");
+        log.truncate_to(Offset(2)).expect("cuts");
+        assert_eq!(log.leader_epochs().latest().map(|last| last.epoch), Some(EPOCH));
+        drop(log);
+        let log = open(&disk, path, LogConfig::default(), Start::Unclean);
+        assert_eq!(log.leader_epochs().latest().map(|last| last.epoch), Some(EPOCH));
+    });
+}
+
+#[test]
 fn a_region_outlives_its_segment() {
     on_both_disks(|disk, path| {
         let mut log = open(&disk, path, small(), Start::Unclean);
