@@ -102,6 +102,7 @@ pub fn replica_config(
         compaction: config.cleanup_policy.compact.then(|| compaction_settings(&config, dedupe_buffer)),
         replication_factor: partition.assigned_replicas.len(),
         in_sync_replicas: partition.in_sync_replicas.len(),
+        replica_lag_time_max: broker.replica_lag_time_max,
     }
 }
 

@@ -97,6 +97,7 @@ fn config() -> ReplicaConfig {
         deletes_old_records: true,
         replication_factor: 1,
         in_sync_replicas: 1,
+        replica_lag_time_max: Duration::from_secs(30),
     }
 }
 

@@ -17,6 +17,8 @@ use crate::fetch_sessions::TopicKey;
 
 /// The first version that tells the leader epoch.
 const EPOCHS: i16 = 4;
+/// The first version whose clients know `OFFSET_NOT_AVAILABLE`.
+const NOT_AVAILABLE: i16 = 5;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -99,15 +101,23 @@ async fn find<E: Env>(
     let handle = locate::replica(env, &topic, asked.partition_index).map_err(|(error, _)| error)?;
     let snapshot = handle.snapshot_for(LeaderEpoch(asked.current_leader_epoch))?;
     let end = if read_committed { snapshot.last_stable_offset } else { snapshot.high_watermark };
+    // A new leader may not know yet of all that its predecessor told clients of: the end must not go back.
+    let current = snapshot.end_for_clients().map_err(|error| match error {
+        ErrorCode::OffsetNotAvailable if version < NOT_AVAILABLE => ErrorCode::LeaderNotAvailable,
+        error => error,
+    });
     match asked.timestamp {
-        LATEST => Ok((end, -1, snapshot.leader_epoch.unwrap_or(LeaderEpoch::NONE))),
+        LATEST => current.map(|_| (end, -1, snapshot.leader_epoch.unwrap_or(LeaderEpoch::NONE))),
         EARLIEST | EARLIEST_LOCAL => {
             let start = snapshot.view.log_start_offset();
             Ok((start, -1, snapshot.view.leader_epochs().epoch_at(start).unwrap_or(LeaderEpoch::NONE)))
         }
         LATEST_TIERED => Ok(NOT_FOUND),
         MAX_TIMESTAMP => looked_up(env.read(move || snapshot.view.max_timestamp()).await),
-        timestamp => looked_up(env.read(move || snapshot.view.offset_for_timestamp(timestamp, end)).await),
+        timestamp => match looked_up(env.read(move || snapshot.view.offset_for_timestamp(timestamp, end)).await) {
+            Ok(NOT_FOUND) => current.map(|_| NOT_FOUND),
+            found => found,
+        },
     }
 }
 

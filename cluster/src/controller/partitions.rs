@@ -105,6 +105,9 @@ pub(super) fn push_partition(draft: &mut Draft<'_>, topic_id: TopicId, index: i3
         eligible_leader_replicas: Vec::new(),
         in_sync_replicas,
         assigned_replicas: replicas,
+        last_known_leader: NO_LEADER,
+        unclean_epoch: LeaderEpoch::NONE,
+        losses: Vec::new(),
     };
     draft.push(MetadataRecord::Partition(PartitionRecord::of(topic_id, index, &state)));
 }

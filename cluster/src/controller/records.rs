@@ -8,6 +8,8 @@ use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, Uuid};
 use speedy::{Endianness, Readable, Writable};
 use thiserror::Error;
 
+use crate::metadata::ReportedLoss;
+
 /// Bytes before the body of an envelope.
 const HEADER: usize = 12;
 /// Version that is written.
@@ -50,6 +52,26 @@ pub struct PartitionRecord {
     pub partition_epoch: i32,
     /// Directory of each assigned replica; zeros where not known.
     pub directories: Vec<[u8; 16]>,
+    /// Who led last, while nobody leads.
+    #[speedy(default_on_eof)]
+    pub last_known_leader: Option<i32>,
+    /// The last epoch whose leader may have lacked acknowledged records.
+    #[speedy(default_on_eof)]
+    pub unclean_epoch: Option<i32>,
+    /// Replicas that lost records in a living process.
+    #[speedy(default_on_eof)]
+    pub losses: Vec<LossRecord>,
+}
+
+/// A replica lost records in a living process.
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct LossRecord {
+    /// Its node.
+    pub node_id: i32,
+    /// The registration in which it did.
+    pub broker_epoch: i64,
+    /// The replica's life that found it.
+    pub incarnation: u64,
 }
 
 /// A topic is deleted: its tombstone.
@@ -271,6 +293,9 @@ impl PartitionRecord {
             leader_epoch: state.leader_epoch.0,
             partition_epoch: state.partition_epoch,
             directories: state.directories.iter().map(|directory| directory.0).collect(),
+            last_known_leader: Some(state.last_known_leader.0).filter(|node| *node >= 0),
+            unclean_epoch: Some(state.unclean_epoch.0).filter(|epoch| *epoch >= 0),
+            losses: state.losses.iter().map(LossRecord::from).collect(),
         }
     }
 
@@ -283,7 +308,22 @@ impl PartitionRecord {
             leader_epoch: LeaderEpoch(self.leader_epoch),
             partition_epoch: self.partition_epoch,
             directories: self.directories.into_iter().map(Uuid).collect(),
+            last_known_leader: self.last_known_leader.map_or(crate::metadata::NO_LEADER, NodeId),
+            unclean_epoch: self.unclean_epoch.map_or(LeaderEpoch::NONE, LeaderEpoch),
+            losses: self.losses.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<&ReportedLoss> for LossRecord {
+    fn from(loss: &ReportedLoss) -> Self {
+        Self { node_id: loss.node_id.0, broker_epoch: loss.broker_epoch, incarnation: loss.incarnation }
+    }
+}
+
+impl From<LossRecord> for ReportedLoss {
+    fn from(loss: LossRecord) -> Self {
+        Self { node_id: NodeId(loss.node_id), broker_epoch: loss.broker_epoch, incarnation: loss.incarnation }
     }
 }
 
@@ -345,6 +385,38 @@ mod tests {
         bytes.extend_from_slice(&crc32c::crc32c(&checked).to_le_bytes());
         bytes.extend_from_slice(&checked);
         assert_eq!(decode_records(&bytes), Err(RecordError::UnknownKind { kind: 99 }));
+    }
+
+    #[test]
+    fn a_partition_of_an_older_node_has_no_history_of_losses() {
+        let id = [7; 16];
+        let old = PartitionRecord {
+            topic_id: id,
+            partition: 3,
+            assigned_replicas: vec![1, 2],
+            in_sync_replicas: vec![1],
+            eligible_leader_replicas: vec![2],
+            leader: 1,
+            leader_epoch: 4,
+            partition_epoch: 9,
+            directories: vec![[0; 16]; 2],
+            last_known_leader: None,
+            unclean_epoch: None,
+            losses: Vec::new(),
+        };
+        let mut body = MetadataRecord::Partition(old.clone()).body().unwrap();
+        // An older node's record ends before the fields that were added: two absent ones and an empty list.
+        body.truncate(body.len() - 6);
+        assert_eq!(MetadataRecord::from_body(3, &body), Ok(MetadataRecord::Partition(old.clone())));
+        let loss = LossRecord { node_id: 2, broker_epoch: 8, incarnation: 5 };
+        let new = PartitionRecord { last_known_leader: Some(2), unclean_epoch: Some(4), losses: vec![loss], ..old };
+        let image = new.clone().into_image();
+        assert_eq!(
+            PartitionRecord::of(TopicId::default(), 3, &image),
+            PartitionRecord { topic_id: [0; 16], ..new.clone() }
+        );
+        let body = MetadataRecord::Partition(new.clone()).body().unwrap();
+        assert_eq!(MetadataRecord::from_body(3, &body), Ok(MetadataRecord::Partition(new)));
     }
 
     #[test]

@@ -189,6 +189,23 @@ pub struct PartitionImage {
     pub partition_epoch: i32,
     /// Log directory on each assigned replica, in the same order; zero where it is not known.
     pub directories: Vec<Uuid>,
+    /// Who led last; [`NO_LEADER`] if somebody has led ever since.
+    pub last_known_leader: NodeId,
+    /// The last epoch whose leader was elected though it may lack acknowledged records; [`LeaderEpoch::NONE`] if there was none.
+    pub unclean_epoch: LeaderEpoch,
+    /// Replicas that lost records in a living process: what their earlier lives said counts no more.
+    pub losses: Vec<ReportedLoss>,
+}
+
+/// A replica lost records in a living process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReportedLoss {
+    /// Its node.
+    pub node_id: NodeId,
+    /// The registration in which it did.
+    pub broker_epoch: i64,
+    /// The replica's life that found it.
+    pub incarnation: u64,
 }
 
 /// One topic.

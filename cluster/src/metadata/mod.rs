@@ -9,5 +9,5 @@ pub(crate) use digest::Fnv;
 pub(crate) use image::metric_name;
 pub use image::{
     BrokerRegistration, ConfigMap, ConfigResource, ConfigResourceType, Endpoint, MAX_TOMBSTONES, MetadataImage,
-    NO_LEADER, PartitionImage, SecurityProtocol, TopicImage, is_internal,
+    NO_LEADER, PartitionImage, ReportedLoss, SecurityProtocol, TopicImage, is_internal,
 };

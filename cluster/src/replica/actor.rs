@@ -12,6 +12,7 @@ use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{Offset, TopicPartition};
 use madang_storage::{CompactionJob, SyncRequest};
 
+use super::replication::ReplicationEffect;
 use super::{
     Append, AppendResult, Replica, ReplicaEffect, ReplicaInput, ReplicaMessage, ReplicaSnapshot, SharedReplica,
 };
@@ -122,6 +123,12 @@ impl<D: Directory> ReplicaActor<D> {
                 context.stop();
             }
             ReplicaEffect::Closed => self.directory.closed(),
+            ReplicaEffect::Replication(ReplicationEffect::Halt(why)) => {
+                tracing::error!(partition = %self.shared.partition(), topic = %self.shared.topic(), why, "partition is set aside");
+                self.go_offline();
+            }
+            // A node that leads alone is assigned nothing that would make its replicas ask for another node.
+            ReplicaEffect::Replication(_) => {}
         }
     }
 }

@@ -98,6 +98,7 @@ mod tests {
             compaction: Some(CompactionSettings::default()),
             replication_factor: 1,
             in_sync_replicas: 1,
+            replica_lag_time_max: Duration::from_secs(30),
         };
         let (disk, path) = (Arc::new(FaultDisk::new()), Path::new("/data/topic-0"));
         let (log, _) = Log::open(disk, path, config.log.clone(), &OpenLog::default()).expect("opens");

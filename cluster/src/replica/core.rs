@@ -1,42 +1,62 @@
 //! What a replica decides. Pure: its log writes through `trait Disk`, everything else is an effect.
 //! Invariant: log_start_offset <= high_watermark <= log_end_offset, and in fsync mode high_watermark <= confirmed end.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::mem;
 use std::sync::Arc;
 
 use madang_actors::clock::{Mono, Wall};
 use madang_actors::machine::Machine;
 use madang_actors::prng::Prng;
 use madang_protocol::error_code::ErrorCode;
-use madang_protocol::record_batch::TimestampType;
-use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
 use madang_storage::mutants::mutant;
-use madang_storage::{AppendError, AppendOutcome, BatchToAppend, Log, LogError, SequenceError, SyncOutcome};
+use madang_storage::{Log, LogError, SyncOutcome};
 
+use super::append::reply;
 use super::compaction::Compaction;
+use super::follower::Follower;
+use super::leader::{Leader, Own};
 use super::pending::Pending;
+use super::replication::Loss;
 use super::{
-    Append, AppendResult, Appended, Durability, LostRecords, Refused, ReplicaConfig, ReplicaEffect, ReplicaInput,
-    ReplicaSnapshot, RequiredAcks, fail_if_unsynced,
+    Append, Durability, LostRecords, ReplicaConfig, ReplicaEffect, ReplicaInput, ReplicaSnapshot, fail_if_unsynced,
 };
 use crate::request::RequestId;
 
-/// Appends that may wait for the high watermark at once; beyond it an append is refused before it is written.
-const MAX_PENDING: usize = 100_000;
+/// What a replica is for its partition.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Nothing yet.
+    Idle,
+    Leader(Leader),
+    Follower(Follower),
+    /// It found less than its last life had published, and serves nobody until the metadata shows that the controller knows.
+    Lost(Loss),
+}
+
+/// What an earlier life in this process had published of its leadership.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    pub(super) leader_epoch: LeaderEpoch,
+    pub(super) partition_epoch: i32,
+    pub(super) maximal: BTreeSet<NodeId>,
+}
 
 /// One replica of one partition.
 #[derive(Debug)]
 pub struct Replica {
-    incarnation: u64,
+    pub(super) incarnation: u64,
     pub(super) log: Option<Log>,
     pub(super) config: ReplicaConfig,
-    /// None while this node does not lead the partition.
-    leader_epoch: Option<LeaderEpoch>,
+    pub(super) role: Role,
+    /// The newest state of the partition that was acted on: leader epoch and partition epoch.
+    pub(super) known: (LeaderEpoch, i32),
+    pub(super) inherited: Option<Inherited>,
     pub(super) high_watermark: Offset,
     /// Gathered since the last write.
-    gathered: Vec<Append>,
-    pending: Pending,
+    pub(super) gathered: Vec<Append>,
+    pub(super) pending: Pending,
     syncs_in_flight: usize,
     pub(super) compaction: Compaction,
     /// Page-cache mode: when `flush.ms` asks for a sync of what was appended first since the last one.
@@ -46,8 +66,12 @@ pub struct Replica {
 }
 
 /// What of a snapshot can change without the log's view changing in a way that the offsets do not show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Published {
+    loss: Option<Loss>,
+    known_epoch: LeaderEpoch,
+    partition_epoch: i32,
+    maximal: Vec<NodeId>,
     leader_epoch: Option<LeaderEpoch>,
     high_watermark: Offset,
     confirmed_end: Offset,
@@ -69,27 +93,57 @@ impl Replica {
         before: Option<&ReplicaSnapshot>,
     ) -> Result<Self, LostRecords> {
         let found = log.log_end_offset();
-        if let Some(before) = before.filter(|before| before.view.log_end_offset() > found) {
-            return Err(LostRecords { published: before.view.log_end_offset(), found });
+        let published = before.map_or(found, |before| before.view.log_end_offset());
+        if published > found && !mutant(35) {
+            let high_watermark = before.map_or(Offset::ZERO, |before| before.high_watermark).min(found);
+            return Err(LostRecords { published, found, high_watermark });
         }
-        let high_watermark = before.map_or(log.log_start_offset(), |before| before.high_watermark);
         #[cfg(feature = "mutants")]
         let log = plant_stale_end(log, before);
-        let mut replica = Self {
+        // A loss that the controller may not know of is not forgotten by dying again.
+        let role = before.and_then(|before| before.loss).map_or(Role::Idle, Role::Lost);
+        let mut replica = Self::with(incarnation, log, config, role);
+        if let Some(before) = before {
+            replica.high_watermark = before.high_watermark.max(replica.high_watermark);
+            replica.known = (before.known_epoch, -1);
+            replica.inherited = before.leader_epoch.filter(|_| !mutant(34)).map(|leader_epoch| Inherited {
+                leader_epoch,
+                partition_epoch: before.partition_epoch,
+                maximal: before.maximal_isr.iter().copied().collect(),
+            });
+        }
+        if mutant(35) {
+            replica.high_watermark = replica.high_watermark.min(found);
+        }
+        Ok(replica)
+    }
+
+    /// A replica whose log ends before what its last life had published. It serves nobody and reports the loss until the metadata shows
+    /// that the controller knows of it; then it takes the role that the metadata gives it.
+    #[must_use]
+    pub fn after_loss(incarnation: u64, log: Log, config: ReplicaConfig, lost: LostRecords) -> Self {
+        let loss = Loss { incarnation, published: lost.published, found: lost.found };
+        let mut replica = Self::with(incarnation, log, config, Role::Lost(loss));
+        replica.high_watermark = replica.high_watermark.max(lost.high_watermark);
+        replica
+    }
+
+    fn with(incarnation: u64, log: Log, config: ReplicaConfig, role: Role) -> Self {
+        Self {
             incarnation,
-            high_watermark: high_watermark.max(log.log_start_offset()),
+            high_watermark: log.log_start_offset(),
             log: Some(log),
             config,
-            leader_epoch: None,
+            role,
+            known: (LeaderEpoch::NONE, -1),
+            inherited: None,
             gathered: Vec::new(),
             pending: Pending::default(),
             syncs_in_flight: 0,
             compaction: Compaction::Idle,
             flush_at: None,
             published: None,
-        };
-        replica.advance_high_watermark();
-        Ok(replica)
+        }
     }
 
     /// The offset below which every record is acknowledged.
@@ -104,123 +158,42 @@ impl Replica {
         self.log.as_ref()
     }
 
-    fn lead(&mut self, epoch: LeaderEpoch, effects: &mut Vec<ReplicaEffect>) {
-        if self.leader_epoch.is_some_and(|current| current >= epoch) {
+    /// The epoch in which this node leads; none if it does not.
+    pub(super) const fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader.epoch()),
+            Role::Idle | Role::Follower(_) | Role::Lost(_) => None,
+        }
+    }
+
+    /// Leads a partition that is on no other node.
+    fn lead(&mut self, now: Mono, epoch: LeaderEpoch, effects: &mut Vec<ReplicaEffect>) {
+        if self.leader_epoch().is_some_and(|current| current >= epoch) {
             return;
         }
-        self.leader_epoch = Some(epoch);
-        if let Some(log) = &mut self.log
-            && let Err(error) = log.begin_epoch(epoch)
-        {
+        let epoch_start = self.begin_epoch(epoch);
+        self.role = Role::Leader(Leader::sole(epoch, epoch_start, now));
+        self.advance_high_watermark(now);
+        self.publish_if_changed(effects);
+    }
+
+    /// Notes in the log that a leadership begins, if an earlier life has not; answers where it began.
+    pub(super) fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Offset {
+        let Some(log) = &mut self.log else { return self.high_watermark };
+        if let Err(error) = log.begin_epoch(epoch) {
             // Each batch carries its epoch, so the checkpoint is rebuilt from them; only an epoch without records is forgotten.
             tracing::warn!(%error, "leader epoch not checkpointed");
         }
-        self.publish_if_changed(effects);
+        let begun = log.leader_epochs().latest().filter(|latest| latest.epoch == epoch);
+        begun.map_or(log.log_end_offset(), |begun| begun.start_offset)
     }
 
-    fn gather(&mut self, append: Append, effects: &mut Vec<ReplicaEffect>) {
-        let refusal = if self.leader_epoch.is_none()
-            || append.expected_epoch.is_some_and(|expected| Some(expected) != self.leader_epoch)
-        {
-            Some(ErrorCode::NotLeaderOrFollower)
-        } else if append.required_acks == RequiredAcks::All && !self.has_quorum() {
-            Some(ErrorCode::NotEnoughReplicas)
-        } else if self.pending.len() + self.gathered.len() >= MAX_PENDING {
-            Some(ErrorCode::RequestTimedOut)
-        } else {
-            None
-        };
-        match refusal {
-            Some(error) => reply(effects, append.request, Err(error.into())),
-            None => self.gathered.push(append),
+    /// Whether acks=all may be served, and the high watermark may move.
+    pub(super) fn has_quorum(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.has_quorum(&self.config),
+            Role::Idle | Role::Follower(_) | Role::Lost(_) => false,
         }
-    }
-
-    /// Whether the committed in-sync set is large enough for acks=all and for the high watermark to move.
-    fn has_quorum(&self) -> bool {
-        self.config.in_sync_replicas >= self.config.min_in_sync_replicas.min(self.config.replication_factor)
-    }
-
-    /// One write for all that was gathered. State follows the write.
-    fn write(&mut self, now: Mono, wall: Wall, effects: &mut Vec<ReplicaEffect>) {
-        let (Some(log), Some(epoch)) = (self.log.as_mut(), self.leader_epoch) else { return };
-        if self.gathered.is_empty() {
-            return;
-        }
-        let (mut batches, mut asked) = (Vec::new(), Vec::new());
-        for append in mem::take(&mut self.gathered) {
-            let about = Asked::from(&append);
-            match BatchToAppend::new(append.batch.bytes) {
-                Ok(batch) => {
-                    batches.push(batch);
-                    asked.push(about);
-                }
-                Err(_) => reply(effects, about.request, Err(ErrorCode::CorruptMessage.into())),
-            }
-        }
-        let (outcomes, error) = match log.append_as_leader(&batches, epoch, wall) {
-            Ok(outcomes) => (outcomes, None),
-            Err(mut error) => (mem::take(&mut error.outcomes), Some(error)),
-        };
-        let failed = asked.split_off(outcomes.len().min(asked.len()));
-        let mut replies = Vec::new();
-        for (asked, outcome) in asked.into_iter().zip(outcomes) {
-            self.appended(asked, outcome, epoch, &mut replies);
-        }
-        self.after_append(now, wall, replies, effects);
-        if let Some(error) = error {
-            write_failed(&error, failed, effects);
-        }
-    }
-
-    /// Decides for one batch when it is answered; what can be answered now goes to `replies`.
-    fn appended(
-        &mut self,
-        asked: Asked,
-        outcome: AppendOutcome,
-        leader_epoch: LeaderEpoch,
-        replies: &mut Vec<(RequestId, AppendResult)>,
-    ) {
-        let (place, log_append_time) = match outcome {
-            AppendOutcome::Appended(place) => (place, asked.log_append_time),
-            // As Kafka answers it: what is kept of the batch does not say whose clock its time is of.
-            AppendOutcome::Duplicate(place) => (place, true),
-            AppendOutcome::Refused(error) => return replies.push((asked.request, Err(refused_sequence(error)))),
-            AppendOutcome::TooLarge => {
-                return replies.push((asked.request, Err(ErrorCode::RecordListTooLarge.into())));
-            }
-        };
-        let appended = Appended {
-            base_offset: place.base_offset,
-            last_offset: place.last_offset,
-            log_append_time_ms: if log_append_time { place.max_timestamp } else { -1 },
-            log_start_offset: self.log.as_ref().map_or(Offset::ZERO, Log::log_start_offset),
-            leader_epoch,
-        };
-        match asked.required_acks {
-            RequiredAcks::None | RequiredAcks::Leader => replies.push((asked.request, Ok(appended))),
-            RequiredAcks::All if mutant(10) => replies.push((asked.request, Ok(appended))),
-            // A duplicate waits for its original's high watermark as the original did.
-            RequiredAcks::All => {
-                self.pending.insert(place.last_offset + 1, asked.request, appended, asked.deadline);
-            }
-        }
-    }
-
-    fn after_append(
-        &mut self,
-        now: Mono,
-        wall: Wall,
-        replies: Vec<(RequestId, AppendResult)>,
-        effects: &mut Vec<ReplicaEffect>,
-    ) {
-        self.advance_high_watermark();
-        self.publish_if_changed(effects);
-        for (request, result) in replies {
-            reply(effects, request, result);
-        }
-        self.answer_pending(effects);
-        self.ask_for_sync(now, wall, effects);
     }
 
     pub(super) fn ask_for_sync(&mut self, now: Mono, wall: Wall, effects: &mut Vec<ReplicaEffect>) {
@@ -253,9 +226,11 @@ impl Replica {
         self.syncs_in_flight = self.syncs_in_flight.saturating_sub(1);
         match log.synced(outcome) {
             Ok(_) => {
-                self.advance_high_watermark();
+                self.advance_high_watermark(now);
                 self.publish_if_changed(effects);
                 self.answer_pending(effects);
+                self.tell_confirmed(effects);
+                self.tend_isr(now, effects);
                 self.ask_for_sync(now, wall, effects);
             }
             // Nothing is retried: the pages may be gone, and a second sync would lie.
@@ -263,54 +238,82 @@ impl Replica {
         }
     }
 
-    /// The high watermark is the lowest counted offset of the maximal in-sync set; here that is this log alone. Never back.
-    fn advance_high_watermark(&mut self) {
-        let Some(log) = &self.log else { return };
-        if !self.has_quorum() {
-            return;
-        }
+    /// What this log has, by its end and as the durability counts it.
+    pub(super) fn own(&self) -> Option<Own> {
+        let log = self.log.as_ref()?;
+        let log_end = log.log_end_offset();
         let counted = match self.config.durability {
             Durability::Fsync => log.confirmed_offset(),
-            Durability::PageCache => log.log_end_offset(),
+            Durability::PageCache => log_end,
         };
-        self.high_watermark = self.high_watermark.max(counted);
+        Some(Own { log_end, counted })
     }
 
-    fn answer_pending(&mut self, effects: &mut Vec<ReplicaEffect>) {
+    /// A leader's is the lowest counted offset of the maximal in-sync set, a follower's what it heard of as far as it has it. Never back.
+    pub(super) fn advance_high_watermark(&mut self, now: Mono) {
+        let Some(own) = self.own() else { return };
+        let reached = match &self.role {
+            Role::Leader(leader) => leader.high_watermark(now, own, &self.config),
+            Role::Follower(follower) => Some(follower.leader_high_watermark().min(own.counted)),
+            Role::Idle | Role::Lost(_) => None,
+        };
+        self.high_watermark = self.high_watermark.max(reached.unwrap_or(self.high_watermark));
+    }
+
+    pub(super) fn answer_pending(&mut self, effects: &mut Vec<ReplicaEffect>) {
         for (request, appended) in self.pending.passed(self.high_watermark) {
             reply(effects, request, Ok(appended));
         }
     }
 
     fn expire(&mut self, now: Mono, effects: &mut Vec<ReplicaEffect>) {
+        // Appended, and not acknowledged in time: the client must not take it for refused.
+        let under_min = self.leader_epoch().is_some() && !self.has_quorum();
+        let error = if under_min { ErrorCode::NotEnoughReplicasAfterAppend } else { ErrorCode::RequestTimedOut };
         for request in self.pending.expired(now) {
-            // Appended, and not acknowledged in time: the client must not take it for refused.
-            reply(effects, request, Err(ErrorCode::RequestTimedOut.into()));
+            reply(effects, request, Err(error.into()));
         }
     }
 
     pub(super) fn publish_if_changed(&mut self, effects: &mut Vec<ReplicaEffect>) {
         let Some(log) = &self.log else { return };
+        let (maximal, partition_epoch, epoch_start) = match &self.role {
+            Role::Leader(leader) => (leader.isr().maximal(), leader.partition_epoch(), leader.epoch_start()),
+            Role::Idle | Role::Follower(_) | Role::Lost(_) => (BTreeSet::new(), self.known.1, Offset::ZERO),
+        };
+        let loss = match &self.role {
+            Role::Lost(loss) => Some(*loss),
+            Role::Idle | Role::Leader(_) | Role::Follower(_) => None,
+        };
         let now = Published {
-            leader_epoch: self.leader_epoch,
+            loss,
+            known_epoch: self.known.0,
+            partition_epoch,
+            maximal: maximal.into_iter().collect(),
+            leader_epoch: self.leader_epoch(),
             high_watermark: self.high_watermark,
             confirmed_end: log.confirmed_offset(),
             log_start_offset: log.log_start_offset(),
             log_end_offset: log.log_end_offset(),
             segments: log.segment_count(),
         };
-        if self.published == Some(now) {
+        if self.published.as_ref() == Some(&now) {
             return;
         }
-        self.published = Some(now);
         effects.push(ReplicaEffect::Publish(Arc::new(ReplicaSnapshot {
             incarnation: self.incarnation,
-            leader_epoch: self.leader_epoch,
+            leader_epoch: now.leader_epoch,
+            loss,
+            known_epoch: now.known_epoch,
+            partition_epoch,
+            maximal_isr: now.maximal.as_slice().into(),
+            epoch_start,
             high_watermark: self.high_watermark,
             last_stable_offset: self.high_watermark,
             confirmed_end: now.confirmed_end,
             view: log.view(),
         })));
+        self.published = Some(now);
     }
 
     fn delete_records(&mut self, request: RequestId, before: Offset, effects: &mut Vec<ReplicaEffect>) {
@@ -321,7 +324,8 @@ impl Replica {
     }
 
     fn move_log_start(&mut self, before: Offset, effects: &mut Vec<ReplicaEffect>) -> Result<Offset, ErrorCode> {
-        let log = self.log.as_mut().filter(|_| self.leader_epoch.is_some()).ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let leads = self.leader_epoch().is_some();
+        let log = self.log.as_mut().filter(|_| leads).ok_or(ErrorCode::NotLeaderOrFollower)?;
         let before = if before == Offset::NONE { self.high_watermark } else { before };
         if before < Offset::ZERO || before > self.high_watermark {
             return Err(ErrorCode::OffsetOutOfRange);
@@ -347,20 +351,19 @@ impl Replica {
         self.ask_for_sync(now, wall, effects);
     }
 
-    fn configure(&mut self, config: ReplicaConfig, effects: &mut Vec<ReplicaEffect>) {
+    fn configure(&mut self, now: Mono, config: ReplicaConfig, effects: &mut Vec<ReplicaEffect>) {
         if let Some(log) = &mut self.log {
             log.apply_config(config.log.clone());
         }
         self.config = config;
-        self.advance_high_watermark();
+        self.advance_high_watermark(now);
         self.publish_if_changed(effects);
         self.answer_pending(effects);
     }
 
     /// An orderly end. What waits for a sync gets it here; afterwards nothing is appended.
-    fn close(&mut self, effects: &mut Vec<ReplicaEffect>) {
+    fn close(&mut self, now: Mono, effects: &mut Vec<ReplicaEffect>) {
         let Some(log) = self.log.take() else { return };
-        self.leader_epoch = None;
         let end = match log.close() {
             Ok(end) => end,
             // A sync is still under way, as it is when the flusher has died: the next life finds out, and this one does not count as closed.
@@ -370,9 +373,11 @@ impl Replica {
                 return;
             }
         };
-        if self.has_quorum() {
-            self.high_watermark = self.high_watermark.max(end);
+        if let Role::Leader(leader) = &self.role {
+            let reached = leader.high_watermark(now, Own { log_end: end, counted: end }, &self.config);
+            self.high_watermark = self.high_watermark.max(reached.unwrap_or(self.high_watermark));
         }
+        self.role = Role::Idle;
         self.answer_pending(effects);
         for request in self.pending.drain() {
             reply(effects, request, Err(ErrorCode::NotLeaderOrFollower.into()));
@@ -390,54 +395,6 @@ fn plant_stale_end(mut log: Log, before: Option<&ReplicaSnapshot>) -> Log {
     log
 }
 
-/// What is kept of an append while its batch is written.
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    request: RequestId,
-    required_acks: RequiredAcks,
-    deadline: Mono,
-    log_append_time: bool,
-}
-
-impl From<&Append> for Asked {
-    fn from(append: &Append) -> Self {
-        Self {
-            request: append.request,
-            required_acks: append.required_acks,
-            deadline: append.deadline,
-            log_append_time: append.batch.header.timestamp_type() == TimestampType::LogAppendTime,
-        }
-    }
-}
-
-fn reply(effects: &mut Vec<ReplicaEffect>, request: RequestId, result: AppendResult) {
-    effects.push(ReplicaEffect::Reply { request, result });
-}
-
-fn refused_sequence(error: SequenceError) -> Refused {
-    let code = match error {
-        SequenceError::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-        SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
-    };
-    Refused { error: code, message: Some(error.to_string().into()) }
-}
-
-/// Answers what a failed write has left unwritten.
-fn write_failed(error: &AppendError, asked: Vec<Asked>, effects: &mut Vec<ReplicaEffect>) {
-    let message: Arc<str> = error.to_string().into();
-    // Indeterminate unless the file was cut back: the bytes may come to light at the next recovery.
-    let code = if error.definite { ErrorCode::KafkaStorageError } else { ErrorCode::NotLeaderOrFollower };
-    for asked in asked {
-        reply(effects, asked.request, Err(Refused { error: code, message: Some(message.clone()) }));
-    }
-    if error.definite && error.source.kind() == std::io::ErrorKind::StorageFull {
-        // The file is as before: reads go on, and appends as well once there is room.
-        tracing::warn!(%error, "append refused");
-    } else {
-        effects.push(ReplicaEffect::Restart(message.to_string()));
-    }
-}
-
 impl Machine for Replica {
     type Input = ReplicaInput;
     type Effect = ReplicaEffect;
@@ -448,18 +405,20 @@ impl Machine for Replica {
             ReplicaInput::EndBatch => self.write(now, wall, effects),
             ReplicaInput::Synced(outcome) => self.synced(now, wall, outcome, effects),
             ReplicaInput::Lead(epoch) => {
-                self.lead(epoch, effects);
+                self.lead(now, epoch, effects);
                 self.ask_for_sync(now, wall, effects);
             }
-            ReplicaInput::Configure(config) => self.configure(config, effects),
+            ReplicaInput::Configure(config) => self.configure(now, config, effects),
             ReplicaInput::DeleteRecords { request, before } => self.delete_records(request, before, effects),
             ReplicaInput::Retain => self.retain(now, wall, effects),
             ReplicaInput::Compact => self.compact(wall, effects),
             ReplicaInput::Compacted(result) => self.compacted(now, wall, *result, effects),
-            ReplicaInput::Close => self.close(effects),
+            ReplicaInput::Close => self.close(now, effects),
+            ReplicaInput::Replication(input) => self.replicate(now, wall, input, effects),
             ReplicaInput::Tick => {
                 self.expire(now, effects);
                 self.publish_if_changed(effects);
+                self.tend_isr(now, effects);
                 if self.flush_at.is_some_and(|at| at <= now) {
                     self.flush_at = None;
                     self.sync_now(effects);
@@ -469,7 +428,11 @@ impl Machine for Replica {
     }
 
     fn deadline(&self) -> Option<Mono> {
-        [self.pending.deadline(), self.flush_at].into_iter().flatten().min()
+        let isr = match (&self.role, self.own()) {
+            (Role::Leader(leader), Some(own)) => leader.deadline(own, &self.config),
+            _ => None,
+        };
+        [self.pending.deadline(), self.flush_at, isr].into_iter().flatten().min()
     }
 
     fn check(&self) {
@@ -480,12 +443,24 @@ impl Machine for Replica {
             assert!(self.high_watermark <= log.confirmed_offset(), "the high watermark is above what is on the device");
         }
         self.pending.check(self.high_watermark);
+        match &self.role {
+            Role::Leader(leader) => leader.check(),
+            Role::Idle | Role::Follower(_) | Role::Lost(_) => {
+                assert_eq!(self.pending.len() + self.gathered.len(), 0, "only a leader has appends to answer");
+            }
+        }
     }
 
     fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.incarnation.hash(&mut hasher);
-        self.leader_epoch.hash(&mut hasher);
+        self.known.hash(&mut hasher);
+        match &self.role {
+            Role::Idle => 0.hash(&mut hasher),
+            Role::Leader(leader) => leader.hash(&mut hasher),
+            Role::Follower(follower) => follower.hash(&mut hasher),
+            Role::Lost(loss) => loss.hash(&mut hasher),
+        }
         self.high_watermark.hash(&mut hasher);
         (self.pending.len(), self.gathered.len(), self.syncs_in_flight, self.compaction).hash(&mut hasher);
         if let Some(log) = &self.log {

@@ -1,16 +1,27 @@
 //! One replica of one partition: it owns the partition's log, decides what is acknowledged, and publishes what readers see.
 //!
-//! `core.rs` decides and is pure; `shared.rs` is what every other thread sees of it; `actor.rs` runs it on its
+//! `core.rs` decides and is pure, by role: `leader.rs` with `isr.rs`, and `follower.rs`; `replicate.rs` takes what comes from the metadata and from
+//! other replicas; `replication.rs` is what they say to each other; `shared.rs` is what every other thread sees of it; `actor.rs` runs it on its
 //! directory's disk arbiter.
 
 #[cfg(feature = "host")]
 pub mod actor;
+mod append;
 mod compaction;
 mod core;
+pub mod fetcher;
+mod follower;
+mod isr;
+mod leader;
 mod pending;
+mod replicate;
+pub mod replication;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use madang_actors::clock::Mono;
 use madang_actors::messages;
@@ -23,6 +34,7 @@ use madang_storage::{
 };
 
 pub use self::core::Replica;
+use self::replication::{ReplicationEffect, ReplicationInput};
 pub use self::shared::{ReplicaHandle, ReplicaSnapshot, SharedReplica};
 pub use crate::configs::Durability;
 use crate::request::RequestId;
@@ -55,8 +67,10 @@ pub struct ReplicaConfig {
     pub compaction: Option<CompactionSettings>,
     /// How many nodes hold the partition.
     pub replication_factor: usize,
-    /// How many nodes are in sync by committed metadata, this one included.
+    /// How many nodes are in sync by committed metadata, this one included, for a leader by [`ReplicaInput::Lead`].
     pub in_sync_replicas: usize,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_time_max: Duration,
 }
 
 /// A batch to append, already validated.
@@ -112,6 +126,8 @@ pub struct LostRecords {
     pub published: Offset,
     /// The end that is there.
     pub found: Offset,
+    /// What is left of the high watermark that was published.
+    pub high_watermark: Offset,
 }
 
 /// How an append ended.
@@ -129,8 +145,10 @@ pub enum ReplicaInput {
     EndBatch,
     /// A sync that this replica asked for has ended.
     Synced(SyncOutcome),
-    /// This node leads the partition from now on.
+    /// This node leads the partition from now on, and no other node holds it.
     Lead(LeaderEpoch),
+    /// Something about a partition that several nodes hold.
+    Replication(ReplicationInput),
     /// The metadata or the node's configuration has changed.
     Configure(ReplicaConfig),
     /// Records below the offset are no longer wanted; [`Offset::NONE`] means all up to the high watermark.
@@ -181,6 +199,8 @@ pub enum ReplicaEffect {
     Restart(String),
     /// The log is closed: all of it is on the device, and the next start finds it clean.
     Closed,
+    /// Something about a partition that several nodes hold.
+    Replication(ReplicationEffect),
 }
 
 /// After a failed sync nothing is retried, whatever it was for.

@@ -14,9 +14,10 @@ use madang_actors::reply::{Answer, Reply};
 use madang_actors::waiters::Waiters;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::record_batch::{ProduceRules, ValidatedBatch};
-use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition};
 use madang_storage::{LogView, Note};
 
+use super::replication::Loss;
 use super::{AppendResult, ReplicaConfig, ReplicaMessage, RequiredAcks};
 
 /// The most parked fetches of one partition; one more is answered at once with what there is.
@@ -29,6 +30,16 @@ pub struct ReplicaSnapshot {
     pub incarnation: u64,
     /// The epoch in which this node leads; none if it does not.
     pub leader_epoch: Option<LeaderEpoch>,
+    /// What was lost, while the controller may still count on this replica: it serves nobody.
+    pub loss: Option<Loss>,
+    /// The newest leader epoch that the replica knew of.
+    pub known_epoch: LeaderEpoch,
+    /// The state of the partition that the replica knew of; -1 if its leadership came without one.
+    pub partition_epoch: i32,
+    /// A leader's maximal in-sync set, the proposal in flight included: published before that is sent. Empty if it has no followers.
+    pub maximal_isr: Arc<[NodeId]>,
+    /// Where the log ended when the leadership began.
+    pub epoch_start: Offset,
     /// Every record below it is acknowledged.
     pub high_watermark: Offset,
     /// No record at or above it is decided; the high watermark while there are no transactions.
@@ -204,6 +215,9 @@ impl ReplicaHandle {
     /// `FENCED_LEADER_EPOCH`, `UNKNOWN_LEADER_EPOCH`.
     pub fn snapshot_for(&self, believed: LeaderEpoch) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
         let Some(snapshot) = self.shared.published.readable() else { return Err(self.unavailable()) };
+        if snapshot.loss.is_some() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         let current = snapshot.leader_epoch.ok_or(ErrorCode::NotLeaderOrFollower)?;
         match believed {
             LeaderEpoch::NONE => Ok(snapshot),

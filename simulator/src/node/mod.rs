@@ -145,6 +145,7 @@ impl Node {
             compaction: None,
             replication_factor: 1,
             in_sync_replicas: 1,
+            replica_lag_time_max: Duration::from_secs(30),
         }
     }
 

@@ -246,6 +246,8 @@ impl ReplicaShell {
                 self.ended = true;
             }
             ReplicaEffect::Closed => self.closed = true,
+            // This node leads alone.
+            ReplicaEffect::Replication(asked) => self.sim.violate("R15", format!("a lone leader asks for {asked:?}")),
         }
     }
 

@@ -1,0 +1,172 @@
+//! What a leader does with appends: gather them, write them at once, and decide for each when it is answered.
+//! Invariant: nothing is answered before it is written, and nothing is written that was refused.
+
+use std::mem;
+use std::sync::Arc;
+
+use madang_actors::clock::{Mono, Wall};
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::record_batch::TimestampType;
+use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::mutants::mutant;
+use madang_storage::{AppendError, AppendOutcome, BatchToAppend, Log, SequenceError};
+
+use super::core::Role;
+use super::{Append, AppendResult, Appended, Refused, Replica, ReplicaEffect, RequiredAcks};
+use crate::request::RequestId;
+
+/// Appends that may wait for the high watermark at once; beyond it an append is refused before it is written.
+const MAX_PENDING: usize = 100_000;
+
+impl Replica {
+    pub(super) fn gather(&mut self, append: Append, effects: &mut Vec<ReplicaEffect>) {
+        let refusal = if matches!(self.role, Role::Lost(_)) {
+            Some(ErrorCode::KafkaStorageError)
+        } else if self.leader_epoch().is_none()
+            || append.expected_epoch.is_some_and(|expected| Some(expected) != self.leader_epoch())
+        {
+            Some(ErrorCode::NotLeaderOrFollower)
+        } else if append.required_acks == RequiredAcks::All && !self.has_quorum() {
+            Some(ErrorCode::NotEnoughReplicas)
+        } else if self.pending.len() + self.gathered.len() >= MAX_PENDING {
+            Some(ErrorCode::RequestTimedOut)
+        } else {
+            None
+        };
+        match refusal {
+            Some(error) => reply(effects, append.request, Err(error.into())),
+            None => self.gathered.push(append),
+        }
+    }
+
+    /// One write for all that was gathered. State follows the write.
+    pub(super) fn write(&mut self, now: Mono, wall: Wall, effects: &mut Vec<ReplicaEffect>) {
+        let Some(epoch) = self.leader_epoch() else { return };
+        let Some(log) = self.log.as_mut() else { return };
+        if self.gathered.is_empty() {
+            return;
+        }
+        let (mut batches, mut asked) = (Vec::new(), Vec::new());
+        for append in mem::take(&mut self.gathered) {
+            let about = Asked::from(&append);
+            match BatchToAppend::new(append.batch.bytes) {
+                Ok(batch) => {
+                    batches.push(batch);
+                    asked.push(about);
+                }
+                Err(_) => reply(effects, about.request, Err(ErrorCode::CorruptMessage.into())),
+            }
+        }
+        let (outcomes, error) = match log.append_as_leader(&batches, epoch, wall) {
+            Ok(outcomes) => (outcomes, None),
+            Err(mut error) => (mem::take(&mut error.outcomes), Some(error)),
+        };
+        let failed = asked.split_off(outcomes.len().min(asked.len()));
+        let mut replies = Vec::new();
+        for (asked, outcome) in asked.into_iter().zip(outcomes) {
+            self.appended(asked, outcome, epoch, &mut replies);
+        }
+        self.after_append(now, wall, replies, effects);
+        if let Some(error) = error {
+            write_failed(&error, failed, effects);
+        }
+    }
+
+    /// Decides for one batch when it is answered; what can be answered now goes to `replies`.
+    fn appended(
+        &mut self,
+        asked: Asked,
+        outcome: AppendOutcome,
+        leader_epoch: LeaderEpoch,
+        replies: &mut Vec<(RequestId, AppendResult)>,
+    ) {
+        let (place, log_append_time) = match outcome {
+            AppendOutcome::Appended(place) => (place, asked.log_append_time),
+            // As Kafka answers it: what is kept of the batch does not say whose clock its time is of.
+            AppendOutcome::Duplicate(place) => (place, true),
+            AppendOutcome::Refused(error) => return replies.push((asked.request, Err(refused_sequence(error)))),
+            AppendOutcome::TooLarge => {
+                return replies.push((asked.request, Err(ErrorCode::RecordListTooLarge.into())));
+            }
+        };
+        let appended = Appended {
+            base_offset: place.base_offset,
+            last_offset: place.last_offset,
+            log_append_time_ms: if log_append_time { place.max_timestamp } else { -1 },
+            log_start_offset: self.log.as_ref().map_or(Offset::ZERO, Log::log_start_offset),
+            leader_epoch,
+        };
+        match asked.required_acks {
+            RequiredAcks::None | RequiredAcks::Leader => replies.push((asked.request, Ok(appended))),
+            RequiredAcks::All if mutant(10) => replies.push((asked.request, Ok(appended))),
+            // A duplicate waits for its original's high watermark as the original did.
+            RequiredAcks::All => {
+                self.pending.insert(place.last_offset + 1, asked.request, appended, asked.deadline);
+            }
+        }
+    }
+
+    fn after_append(
+        &mut self,
+        now: Mono,
+        wall: Wall,
+        replies: Vec<(RequestId, AppendResult)>,
+        effects: &mut Vec<ReplicaEffect>,
+    ) {
+        self.advance_high_watermark(now);
+        self.publish_if_changed(effects);
+        for (request, result) in replies {
+            reply(effects, request, result);
+        }
+        self.answer_pending(effects);
+        self.ask_for_sync(now, wall, effects);
+    }
+}
+
+/// What is kept of an append while its batch is written.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    request: RequestId,
+    required_acks: RequiredAcks,
+    deadline: Mono,
+    log_append_time: bool,
+}
+
+impl From<&Append> for Asked {
+    fn from(append: &Append) -> Self {
+        Self {
+            request: append.request,
+            required_acks: append.required_acks,
+            deadline: append.deadline,
+            log_append_time: append.batch.header.timestamp_type() == TimestampType::LogAppendTime,
+        }
+    }
+}
+
+pub(super) fn reply(effects: &mut Vec<ReplicaEffect>, request: RequestId, result: AppendResult) {
+    effects.push(ReplicaEffect::Reply { request, result });
+}
+
+fn refused_sequence(error: SequenceError) -> Refused {
+    let code = match error {
+        SequenceError::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+        SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
+    };
+    Refused { error: code, message: Some(error.to_string().into()) }
+}
+
+/// Answers what a failed write has left unwritten.
+fn write_failed(error: &AppendError, asked: Vec<Asked>, effects: &mut Vec<ReplicaEffect>) {
+    let message: Arc<str> = error.to_string().into();
+    // Indeterminate unless the file was cut back: the bytes may come to light at the next recovery.
+    let code = if error.definite { ErrorCode::KafkaStorageError } else { ErrorCode::NotLeaderOrFollower };
+    for asked in asked {
+        reply(effects, asked.request, Err(Refused { error: code, message: Some(message.clone()) }));
+    }
+    if error.definite && error.source.kind() == std::io::ErrorKind::StorageFull {
+        // The file is as before: reads go on, and appends as well once there is room.
+        tracing::warn!(%error, "append refused");
+    } else {
+        effects.push(ReplicaEffect::Restart(message.to_string()));
+    }
+}

@@ -1,0 +1,247 @@
+//! What a replica does with the metadata and with what other replicas send.
+//! Invariant: a role is left with everything of it: no append waits on a follower, no fetch on a leader.
+
+use std::collections::BTreeSet;
+use std::mem;
+
+use madang_actors::clock::{Mono, Wall};
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::FollowerAppendError;
+use madang_storage::mutants::mutant;
+
+use super::append::reply;
+use super::core::Role;
+use super::follower::{Follower, cut_at};
+use super::leader::Leader;
+use super::replication::{
+    Assignment, Confirmed, FetchAnswer, FetchBody, Fetched, Loss, ReplicationEffect, ReplicationInput,
+};
+use super::{Replica, ReplicaEffect};
+
+impl Replica {
+    pub(super) fn replicate(
+        &mut self,
+        now: Mono,
+        wall: Wall,
+        input: ReplicationInput,
+        effects: &mut Vec<ReplicaEffect>,
+    ) {
+        match input {
+            ReplicationInput::Assign(assignment) => self.assign(now, wall, assignment, effects),
+            ReplicationInput::Fetched(fetched) => self.fetched(now, &fetched),
+            ReplicationInput::Confirmed(confirmed) => self.confirmed(now, &confirmed),
+            ReplicationInput::Answered(answer) => self.answered(now, wall, &answer, effects),
+            ReplicationInput::ProposalEnded { number, outcome } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.proposal_ended(now, number, outcome);
+                }
+            }
+            ReplicationInput::Silent(node_id) => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.silent(node_id);
+                }
+            }
+        }
+        self.advance_high_watermark(now);
+        self.publish_if_changed(effects);
+        self.answer_pending(effects);
+        self.tend_isr(now, effects);
+    }
+
+    fn assign(&mut self, now: Mono, wall: Wall, assignment: Box<Assignment>, effects: &mut Vec<ReplicaEffect>) {
+        let state = (assignment.leader_epoch, assignment.partition_epoch);
+        if state <= self.known {
+            return self.refresh(assignment);
+        }
+        let before = mem::replace(&mut self.known, state);
+        let leads = assignment.leader == Some(assignment.node_id);
+        match &mut self.role {
+            Role::Lost(loss) if !is_reported(&assignment, loss) => {
+                let loss = *loss;
+                effects.push(ReplicaEffect::Replication(ReplicationEffect::ReportLoss(loss)));
+            }
+            Role::Leader(leader) if leads && leader.epoch() == state.0 => leader.assigned(assignment),
+            _ if leads => self.begin_leading(now, wall, assignment, effects),
+            Role::Follower(follower) if follower.epoch() == state.0 => {}
+            _ => self.begin_following(&assignment, before.0, effects),
+        }
+    }
+
+    /// The same state of the partition, and maybe other brokers that are alive.
+    fn refresh(&mut self, assignment: Box<Assignment>) {
+        let same = (assignment.leader_epoch, assignment.partition_epoch) == self.known;
+        if let Role::Leader(leader) = &mut self.role
+            && same
+        {
+            leader.assigned(assignment);
+        }
+    }
+
+    fn begin_leading(&mut self, now: Mono, wall: Wall, assignment: Box<Assignment>, effects: &mut Vec<ReplicaEffect>) {
+        let epoch = assignment.leader_epoch;
+        let newer = self.log.as_ref().and_then(|log| log.leader_epochs().latest()).filter(|last| last.epoch > epoch);
+        if let Some(newer) = newer {
+            // Metadata from before this log was written: the newer state is on its way.
+            return tracing::warn!(%epoch, newer = %newer.epoch, "told to lead in an epoch older than the log");
+        }
+        self.end_leading(effects);
+        let epoch_start = self.begin_epoch(epoch);
+        let inherited = self.inherited.take().filter(|inherited| {
+            inherited.leader_epoch == epoch && inherited.partition_epoch >= assignment.partition_epoch
+        });
+        let in_doubt = inherited.map_or_else(BTreeSet::new, |inherited| inherited.maximal);
+        // Answers to another life's proposals are not for this one; its numbers are its own all the same.
+        let first_number = (self.incarnation << 32) + 1;
+        let mut leader = Leader::new(assignment, epoch_start, now, in_doubt, first_number);
+        if let Role::Leader(old) = &self.role
+            && mutant(3)
+        {
+            leader.keep_followers_of(old);
+        }
+        self.role = Role::Leader(leader);
+        self.ask_for_sync(now, wall, effects);
+    }
+
+    /// What waits for an acknowledgement is left open: it may be in the log, and another leader may keep it.
+    fn end_leading(&mut self, effects: &mut Vec<ReplicaEffect>) {
+        for append in mem::take(&mut self.gathered) {
+            reply(effects, append.request, Err(ErrorCode::NotLeaderOrFollower.into()));
+        }
+        for request in self.pending.drain() {
+            reply(effects, request, Err(ErrorCode::NotLeaderOrFollower.into()));
+        }
+    }
+
+    fn begin_following(&mut self, assignment: &Assignment, last_epoch: LeaderEpoch, effects: &mut Vec<ReplicaEffect>) {
+        self.end_leading(effects);
+        self.inherited = None;
+        if assignment.unclean_epoch > last_epoch && last_epoch > LeaderEpoch::NONE {
+            let start = self.log.as_ref().map_or(Offset::ZERO, madang_storage::Log::log_start_offset);
+            tracing::error!(epoch = %assignment.unclean_epoch, high_watermark = %self.high_watermark, "an unclean election may have lost records");
+            self.high_watermark = start;
+        }
+        self.role = Role::Follower(Follower::new(assignment.leader, assignment.leader_epoch));
+        self.fetch_next(false, effects);
+    }
+
+    fn fetch_next(&mut self, after_error: bool, effects: &mut Vec<ReplicaEffect>) {
+        if let (Role::Follower(follower), Some(log)) = (&mut self.role, &self.log)
+            && let Some(position) = follower.next_fetch(log, self.incarnation, after_error)
+        {
+            effects.push(ReplicaEffect::Replication(ReplicationEffect::Fetch(position)));
+        }
+    }
+
+    fn fetched(&mut self, now: Mono, fetched: &Fetched) {
+        let Some(own) = self.own() else { return };
+        if fetched.leader_incarnation != self.incarnation {
+            return;
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            leader.fetched(now, &fetched.fetch, own, self.config.durability);
+        }
+    }
+
+    fn confirmed(&mut self, now: Mono, confirmed: &Confirmed) {
+        let Some(own) = self.own() else { return };
+        if let Role::Leader(leader) = &mut self.role {
+            leader.confirmed(now, confirmed, own, self.config.durability);
+        }
+    }
+
+    fn answered(&mut self, now: Mono, wall: Wall, answer: &FetchAnswer, effects: &mut Vec<ReplicaEffect>) {
+        let (Role::Follower(follower), Some(log)) = (&self.role, &self.log) else { return };
+        let current = answer.incarnation == self.incarnation
+            && answer.leader_epoch == follower.epoch()
+            && answer.fetch_offset == log.log_end_offset();
+        if !current {
+            return;
+        }
+        match &answer.body {
+            FetchBody::Error(_) => self.fetch_next(true, effects),
+            FetchBody::Diverging { epoch, end_offset } => self.diverged(*epoch, *end_offset, effects),
+            FetchBody::Records { records, high_watermark, log_start_offset } => {
+                let gaps = self.config.compaction.is_some();
+                let Some(log) = &mut self.log else { return };
+                match log.append_as_follower(records, answer.leader_epoch, gaps, wall) {
+                    Ok(_) => self.follow(now, wall, *high_watermark, *log_start_offset, effects),
+                    Err(FollowerAppendError::Write(error)) if !error.definite => {
+                        effects.push(ReplicaEffect::Restart(error.to_string()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, directory = %log.directory().display(), "what the leader sent is not appended");
+                        self.fetch_next(true, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The log is the leader's up to its end.
+    fn follow(
+        &mut self,
+        now: Mono,
+        wall: Wall,
+        high_watermark: Offset,
+        log_start_offset: Offset,
+        effects: &mut Vec<ReplicaEffect>,
+    ) {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.served(high_watermark);
+        }
+        self.advance_high_watermark(now);
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.set_log_start_offset(log_start_offset.min(self.high_watermark))
+        {
+            tracing::warn!(%error, "log start offset not moved; tried again with the next fetch");
+        }
+        self.publish_if_changed(effects);
+        self.ask_for_sync(now, wall, effects);
+        self.fetch_next(false, effects);
+    }
+
+    /// The log parts from the leader's: what follows goes, unless it is known to be acknowledged.
+    fn diverged(&mut self, epoch: LeaderEpoch, end_offset: Offset, effects: &mut Vec<ReplicaEffect>) {
+        let (Role::Follower(follower), Some(log)) = (&mut self.role, &mut self.log) else { return };
+        let cut = cut_at(log, epoch, end_offset, self.high_watermark);
+        if cut < self.high_watermark {
+            let known = self.high_watermark;
+            let why = format!("the leader's log parts at {cut}, records up to {known} are acknowledged");
+            return effects.push(ReplicaEffect::Replication(ReplicationEffect::Halt(why)));
+        }
+        follower.cut();
+        // Everything that a cut writes is synced in it; after a failed sync nothing in the directory is trusted.
+        match log.truncate_to(cut) {
+            Ok(()) => self.fetch_next(false, effects),
+            Err(error) => effects.push(ReplicaEffect::FailDirectory(format!("cut the log: {error}"))),
+        }
+    }
+
+    /// Tells the leader at once of a durable end that a sync has moved.
+    pub(super) fn tell_confirmed(&mut self, effects: &mut Vec<ReplicaEffect>) {
+        let (Role::Follower(follower), Some(log)) = (&mut self.role, &self.log) else { return };
+        let confirmed_offset = log.confirmed_offset();
+        if let Some(leader) = follower.tell(confirmed_offset) {
+            let leader_epoch = follower.epoch();
+            let tell = ReplicationEffect::Confirm { leader, leader_epoch, confirmed_offset };
+            effects.push(ReplicaEffect::Replication(tell));
+        }
+    }
+
+    /// Proposes another in-sync set if one is due. The maximal set with it is published before it is sent.
+    pub(super) fn tend_isr(&mut self, now: Mono, effects: &mut Vec<ReplicaEffect>) {
+        let Some(own) = self.own() else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let Some(proposal) = leader.propose(now, own, self.high_watermark, &self.config) {
+            self.publish_if_changed(effects);
+            effects.push(ReplicaEffect::Replication(ReplicationEffect::Propose(proposal)));
+        }
+    }
+}
+
+/// Whether the controller is known to have heard of the loss. That it does not count on this node proves nothing: a leader may just have
+/// proposed what an earlier life had.
+fn is_reported(assignment: &Assignment, loss: &Loss) -> bool {
+    assignment.reported_loss.is_some_and(|reported| reported >= loss.incarnation)
+}
