@@ -109,6 +109,7 @@ pub fn register(applier: &Arc<Applier>) {
         endpoints: endpoints.collect(),
         rack: config.rack.clone(),
         log_dirs: opened.collect(),
+        starts: Vec::new(),
     });
     let applier = Arc::clone(applier);
     tokio::task::spawn_local(async move {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use madang_protocol::ErrorCode;
-use madang_protocol::types::{NodeId, TopicId, Uuid};
+use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, TopicPartition, Uuid};
+use madang_storage::RestartKind;
 
 use crate::metadata::{ConfigResourceType, Endpoint};
+use crate::replica::replication::IsrMember;
 
 /// Producer ids in one block.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -189,6 +191,49 @@ pub struct RegisterBroker {
     pub rack: Option<String>,
     /// Ids of its log directories.
     pub log_dirs: Vec<Uuid>,
+    /// How they were left. One that is not named here counts as lossy.
+    pub starts: Vec<LogDirStart>,
+}
+
+/// How a log directory was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogDirStart {
+    /// Its id.
+    pub directory: Uuid,
+    /// What it says of itself.
+    pub kind: RestartKind,
+    /// The registration that its own file names: the last one it served under.
+    pub broker_epoch: i64,
+}
+
+/// A leader's proposal of another in-sync set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterPartition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The leader.
+    pub node_id: NodeId,
+    /// Its registration.
+    pub broker_epoch: i64,
+    /// Its leadership.
+    pub leader_epoch: LeaderEpoch,
+    /// The state it would change.
+    pub partition_epoch: i32,
+    /// The set, the leader included.
+    pub in_sync_replicas: Vec<IsrMember>,
+}
+
+/// A replica's word that it has found less than it had published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportLoss {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The node.
+    pub node_id: NodeId,
+    /// Its registration.
+    pub broker_epoch: i64,
+    /// The replica's life that found it.
+    pub incarnation: u64,
 }
 
 /// A topic that brokers need for themselves.
@@ -255,6 +300,26 @@ pub enum Proposal {
         /// The registration it has.
         broker_epoch: i64,
     },
+    /// Fence a broker: it leads nothing and is in no in-sync set until it is unfenced or registers anew.
+    FenceBroker {
+        /// Who.
+        node_id: NodeId,
+        /// The registration that is meant.
+        broker_epoch: i64,
+    },
+    /// The broker is heard of again.
+    UnfenceBroker {
+        /// Who.
+        node_id: NodeId,
+        /// The registration that is meant.
+        broker_epoch: i64,
+    },
+    /// Change a partition's in-sync set.
+    AlterPartition(AlterPartition),
+    /// A replica lost records inside a living process.
+    ReportLoss(ReportLoss),
+    /// Make the first replicas lead, each partition on its own.
+    ElectPreferredLeaders(Vec<TopicPartition>),
 }
 
 /// The answer to a proposal; lists have one result for each part asked, in order.
@@ -279,4 +344,15 @@ pub enum Outcome {
         /// How many.
         count: i64,
     },
+    /// Whether the broker is fenced now.
+    Fenced(bool),
+    /// The in-sync set is as proposed.
+    AlterPartition {
+        /// The partition's state that says so.
+        partition_epoch: i32,
+    },
+    /// The replica is counted on no more.
+    LossReported,
+    /// Leaders elected.
+    PreferredLeaders(Vec<ApiResult<()>>),
 }

@@ -1,24 +1,34 @@
-//! Registrations of brokers and blocks of producer ids.
+//! Registrations of brokers, their fencing, and blocks of producer ids.
 //! Invariant: broker epochs are unique and only grow; a new one is given only after the old one is fenced, in the same entry.
 
 use std::sync::Arc;
 
 use madang_protocol::ErrorCode;
-use madang_protocol::types::{NodeId, TopicId};
+use madang_protocol::types::{NodeId, Uuid};
+use madang_storage::{RestartKind, mutants::mutant};
 
-use super::api::{ApiResult, Outcome, PRODUCER_ID_BLOCK, RegisterBroker};
+use super::api::{ApiResult, LogDirStart, Outcome, PRODUCER_ID_BLOCK, RegisterBroker};
 use super::draft::Draft;
-use super::partitions::after_restart;
-use super::records::{FenceBrokerRecord, MetadataRecord, PartitionRecord, ProducerIdsRecord};
+use super::elections;
+use super::records::{FenceBrokerRecord, MetadataRecord, ProducerIdsRecord};
 use super::replay::registration_record;
-use crate::metadata::BrokerRegistration;
+use crate::metadata::{BrokerRegistration, PartitionImage};
 
 pub(super) fn register(draft: &mut Draft<'_>, broker: RegisterBroker) -> i64 {
     let node_id = broker.node_id;
-    if let Some(old) = draft.image.broker(node_id).filter(|old| !old.fenced).cloned() {
+    let old = draft.image.broker(node_id).cloned();
+    if let Some(old) = old.as_ref().filter(|old| !old.fenced) {
         let fence = FenceBrokerRecord { node_id: node_id.0, broker_epoch: old.broker_epoch, fenced: true };
         draft.push(MetadataRecord::FenceBroker(fence));
     }
+    let changes = match &old {
+        Some(old) => {
+            let is_lossy = |state: &PartitionImage| is_lossy(node_id, state, old, &broker.log_dirs, &broker.starts);
+            elections::restarted(draft, node_id, is_lossy)
+        }
+        // Nothing was ever counted on it; all the same it may lead what nobody leads.
+        None => elections::restarted(draft, node_id, |_| true),
+    };
     let broker_epoch = draft.image.next_broker_epoch;
     let registration = BrokerRegistration {
         node_id,
@@ -29,25 +39,52 @@ pub(super) fn register(draft: &mut Draft<'_>, broker: RegisterBroker) -> i64 {
         log_dirs: broker.log_dirs,
         fenced: false,
     };
-    let changes = restarted_partitions(draft, node_id);
     draft.push(MetadataRecord::RegisterBroker(registration_record(&registration)));
     for record in changes {
-        draft.push(MetadataRecord::Partition(record));
+        draft.push(record);
     }
     broker_epoch
 }
 
-fn restarted_partitions(draft: &Draft<'_>, node_id: NodeId) -> Vec<PartitionRecord> {
-    let mut changes = Vec::new();
-    let mut look = |topic_id: TopicId, index: i32, state: &Arc<crate::metadata::PartitionImage>| {
-        if let Some(next) = after_restart(draft, state, node_id) {
-            changes.push(PartitionRecord::of(topic_id, index, &next));
-        }
+/// Whether the replica may lack what it was counted on for. What a directory says of itself is believed only if it was the last that this
+/// controller let serve: else it is an older copy.
+fn is_lossy(
+    node_id: NodeId,
+    state: &PartitionImage,
+    old: &BrokerRegistration,
+    log_dirs: &[Uuid],
+    starts: &[LogDirStart],
+) -> bool {
+    let kept = |directory: &Uuid| {
+        let start = starts.iter().find(|start| start.directory == *directory);
+        let believed = start.filter(|start| start.broker_epoch == old.broker_epoch || mutant(7));
+        let kind = believed.map_or(RestartKind::Lossy, |start| start.kind);
+        log_dirs.contains(directory) && (kind != RestartKind::Lossy || mutant(7))
     };
-    for (topic_id, topic) in &draft.image.topics {
-        topic.partitions.iter().for_each(|(index, state)| look(*topic_id, *index, state));
+    let place = state.assigned_replicas.iter().position(|node| *node == node_id);
+    match place.and_then(|place| state.directories.get(place)).filter(|directory| !directory.is_zero()) {
+        Some(directory) => !kept(directory),
+        // In one of those that there were.
+        None => old.log_dirs.is_empty() || !old.log_dirs.iter().all(kept),
     }
-    changes
+}
+
+pub(super) fn set_fenced(
+    draft: &mut Draft<'_>,
+    node_id: NodeId,
+    broker_epoch: i64,
+    fenced: bool,
+) -> ApiResult<Outcome> {
+    let broker = draft.image.broker(node_id).ok_or(ErrorCode::BrokerIdNotRegistered)?;
+    if broker.broker_epoch != broker_epoch {
+        return Err(ErrorCode::StaleBrokerEpoch.into());
+    }
+    if broker.fenced != fenced {
+        draft.push(MetadataRecord::FenceBroker(FenceBrokerRecord { node_id: node_id.0, broker_epoch, fenced }));
+        let changes = if fenced { elections::fenced(draft, node_id) } else { elections::unfenced(draft, node_id) };
+        changes.into_iter().for_each(|record| draft.push(record));
+    }
+    Ok(Outcome::Fenced(fenced))
 }
 
 pub(super) fn allocate_producer_ids(draft: &mut Draft<'_>, node_id: NodeId, broker_epoch: i64) -> ApiResult<Outcome> {

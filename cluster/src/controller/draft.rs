@@ -7,7 +7,7 @@ use madang_protocol::types::NodeId;
 
 use super::api::{ApiError, ApiResult, Outcome, Proposal};
 use super::records::MetadataRecord;
-use super::{brokers, configs, partitions, replay, topics};
+use super::{brokers, configs, elections, partitions, replay, topics};
 use crate::configs::BrokerConfig;
 use crate::metadata::{MetadataDelta, MetadataImage};
 
@@ -50,11 +50,13 @@ impl<'a> Draft<'a> {
             }
             Proposal::IncrementalAlterConfigs { resources, validate_only } => {
                 let results = configs::alter(self, resources);
+                self.follow_minimum();
                 self.finish(validate_only);
                 Ok(Outcome::AlterConfigs(results))
             }
             Proposal::AlterConfigs { resources, validate_only } => {
                 let results = configs::replace(self, resources);
+                self.follow_minimum();
                 self.finish(validate_only);
                 Ok(Outcome::AlterConfigs(results))
             }
@@ -63,6 +65,23 @@ impl<'a> Draft<'a> {
             Proposal::AllocateProducerIds { node_id, broker_epoch } => {
                 brokers::allocate_producer_ids(self, node_id, broker_epoch)
             }
+            Proposal::FenceBroker { node_id, broker_epoch } => brokers::set_fenced(self, node_id, broker_epoch, true),
+            Proposal::UnfenceBroker { node_id, broker_epoch } => {
+                brokers::set_fenced(self, node_id, broker_epoch, false)
+            }
+            Proposal::AlterPartition(asked) => elections::alter_partition(self, &asked),
+            Proposal::ReportLoss(report) => elections::report_loss(self, &report),
+            Proposal::ElectPreferredLeaders(partitions) => {
+                Ok(Outcome::PreferredLeaders(elections::elect_preferred(self, &partitions)))
+            }
+        }
+    }
+
+    /// A leader learns of a smaller minimum only together with what it does to the partitions.
+    fn follow_minimum(&mut self) {
+        let minimum = |record: &MetadataRecord| matches!(record, MetadataRecord::Config(config) if config.key == "min.insync.replicas");
+        if self.records.iter().any(minimum) {
+            elections::minimum_changed(self).into_iter().for_each(|record| self.push(record));
         }
     }
 

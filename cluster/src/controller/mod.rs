@@ -10,6 +10,7 @@ mod configs;
 #[cfg(test)]
 mod damage_tests;
 mod draft;
+mod elections;
 mod partitions;
 mod quorum;
 mod raft_log;
@@ -35,9 +36,9 @@ use raft::eraftpb::{Entry, EntryType, Message};
 use thiserror::Error;
 
 pub use self::api::{
-    AlterOp, ApiError, ApiResult, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic,
-    MAX_PARTITIONS_PER_REQUEST, MorePartitions, NewTopic, Outcome, PRODUCER_ID_BLOCK, Proposal, RegisterBroker,
-    ResourceAlteration, ResourceReplacement, TopicRef,
+    AlterOp, AlterPartition, ApiError, ApiResult, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic,
+    LogDirStart, MAX_PARTITIONS_PER_REQUEST, MorePartitions, NewTopic, Outcome, PRODUCER_ID_BLOCK, Proposal,
+    RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
 };
 use self::draft::Draft;
 use self::quorum::{Decided, Quorum};
@@ -271,9 +272,7 @@ impl Controller {
             return Ok(());
         }
         let pending = self.pending_image()?;
-        let mut draft = Draft::new(&pending, &self.defaults, rng);
-        let result = draft.propose(proposal);
-        let (records, image) = (draft.records, draft.image);
+        let Decision { records, image, result } = decide(&pending, &self.defaults, rng, proposal);
         let result = match self.append(&records, image) {
             Ok(()) => result,
             Err(error) => Err(error),
@@ -324,6 +323,25 @@ impl Controller {
         drop(self.append(&[record], image));
         self.settle(rng, effects)
     }
+}
+
+/// What becomes of a proposal.
+#[derive(Debug)]
+pub struct Decision {
+    /// What to commit, in one entry; empty if nothing changes.
+    pub records: Vec<MetadataRecord>,
+    /// The metadata after that.
+    pub image: MetadataImage,
+    /// What to answer once it is committed.
+    pub result: ApiResult<Outcome>,
+}
+
+/// Works a proposal out on the metadata `image`. Changes nothing.
+#[must_use]
+pub fn decide(image: &MetadataImage, defaults: &BrokerConfig, rng: &mut Prng, proposal: Proposal) -> Decision {
+    let mut draft = Draft::new(image, defaults, rng);
+    let result = draft.propose(proposal);
+    Decision { records: draft.records, image: draft.image, result }
 }
 
 fn replay_entry(image: &mut MetadataImage, delta: &mut MetadataDelta, entry: &Entry) -> Result<(), RecordError> {

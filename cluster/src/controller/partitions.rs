@@ -1,8 +1,6 @@
 //! Placing partitions on brokers, and adding partitions to a topic.
 //! Invariant: a partition's replicas are distinct; its first leader is its first replica that is not fenced.
 
-use std::collections::BTreeSet;
-
 use madang_protocol::ErrorCode;
 use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, Uuid};
 
@@ -173,37 +171,4 @@ fn chosen(
         check_assignment(draft, i32::try_from(present + offset).unwrap_or(i32::MAX), replicas, factor)?;
     }
     Ok(assignments)
-}
-
-/// What a partition becomes when `node` has restarted: every leadership of before is over. Another live replica in sync leads if
-/// there is one, else the node itself if its copy counts. None if nothing changes.
-pub(super) fn after_restart(draft: &Draft<'_>, state: &PartitionImage, node: NodeId) -> Option<PartitionImage> {
-    let counts = state.in_sync_replicas.contains(&node) || state.eligible_leader_replicas.contains(&node);
-    let leaderless = state.leader == NO_LEADER && counts;
-    if state.leader != node && !leaderless {
-        return None;
-    }
-    let in_sync: BTreeSet<NodeId> = state.in_sync_replicas.iter().copied().collect();
-    let other = state
-        .assigned_replicas
-        .iter()
-        .copied()
-        .find(|other| *other != node && in_sync.contains(other) && is_live(draft, *other));
-    let mut next = state.clone();
-    match other {
-        Some(other) => {
-            next.in_sync_replicas.retain(|member| *member != node);
-            next.leader = other;
-        }
-        None => {
-            next.leader = node;
-            if !in_sync.contains(&node) {
-                next.in_sync_replicas = vec![node];
-                next.eligible_leader_replicas.retain(|member| *member != node);
-            }
-        }
-    }
-    next.leader_epoch = LeaderEpoch(next.leader_epoch.0 + 1);
-    next.partition_epoch += 1;
-    Some(next)
 }

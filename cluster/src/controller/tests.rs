@@ -89,6 +89,7 @@ impl World {
             endpoints: vec![endpoint],
             rack: None,
             log_dirs: vec![Uuid([2; 16])],
+            starts: Vec::new(),
         };
         match self.call(Proposal::RegisterBroker(broker)) {
             Ok(Outcome::Registered(epoch)) => epoch,
