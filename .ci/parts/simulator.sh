@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The simulator's short form: seeds, determinism, the crash-point sweep, the explorer, the planted bugs.
+# The simulator's short form: seeds, determinism, the crash-point sweep, the explorers of one replica and of three, the planted bugs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 simulator="${CARGO_TARGET_DIR:-target}/release/madang-simulator"
@@ -8,3 +8,5 @@ simulator="${CARGO_TARGET_DIR:-target}/release/madang-simulator"
 "$simulator" --sweep
 "$simulator" --explore
 "$simulator" --mutants
+"$simulator" --nodes 3 --explore
+"$simulator" --nodes 3 --mutants

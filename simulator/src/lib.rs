@@ -7,6 +7,7 @@ pub mod clients;
 pub mod coverage;
 pub mod executor;
 pub mod explorer;
+pub mod explorer_nodes;
 pub mod faults;
 pub mod history;
 pub mod invariants;

@@ -1,16 +1,22 @@
 //! The command line of the simulator.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use madang_simulator::executor::Planted;
 use madang_simulator::world::{self, Verdict};
-use madang_simulator::{coverage, explorer, planted, sweep};
+use madang_simulator::{coverage, explorer, explorer_nodes, planted, sweep};
 
-const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--coverage] [--sweep] [--mutants] [--explore]";
+const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--coverage] [--sweep] [--mutants] [--explore]
+       madang-simulator --nodes 3 --explore [--depth N] [--faults N]
+       madang-simulator --nodes 3 --mutants [--mutant K]";
 /// Disk operations of the swept scenario.
 const SWEPT_OPERATIONS: u64 = 2000;
 /// Events on the explorer's longest path.
 const EXPLORED_DEPTH: usize = 9;
+/// Events and faults after each situation of the three-node form.
+const EXPLORED_CLUSTER_DEPTH: usize = 5;
+const EXPLORED_CLUSTER_FAULTS: usize = 1;
 
 #[derive(Default)]
 struct Arguments {
@@ -21,6 +27,9 @@ struct Arguments {
     sweep: bool,
     mutants: bool,
     explore: bool,
+    three_nodes: bool,
+    depth: Option<usize>,
+    faults: Option<usize>,
 }
 
 fn parse() -> Option<Arguments> {
@@ -29,8 +38,14 @@ fn parse() -> Option<Arguments> {
     while let Some(name) = given.next() {
         match name.as_str() {
             "--nodes" => {
-                given.next().filter(|nodes| nodes == "1")?;
+                arguments.three_nodes = match given.next()?.as_str() {
+                    "1" => false,
+                    "3" => true,
+                    _ => return None,
+                }
             }
+            "--depth" => arguments.depth = Some(given.next()?.parse().ok()?),
+            "--faults" => arguments.faults = Some(given.next()?.parse().ok()?),
             "--seed" => arguments.seeds.push(given.next()?.parse().ok()?),
             "--seeds" => {
                 let range = given.next()?;
@@ -98,8 +113,13 @@ fn main() -> ExitCode {
         }
     }
     failed += u32::from(arguments.sweep && !sweep_all());
-    failed += u32::from(arguments.mutants && !hunt_all());
-    failed += u32::from(arguments.explore && !explore_all());
+    if arguments.three_nodes {
+        failed += u32::from(arguments.mutants && !hunt_in_clusters(arguments.mutant));
+        failed += u32::from(arguments.explore && !explore_clusters(&arguments));
+    } else {
+        failed += u32::from(arguments.mutants && !hunt_all());
+        failed += u32::from(arguments.explore && !explore_all());
+    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -132,6 +152,38 @@ fn explore_all() -> bool {
         println!("FAIL explorer: {}: {} after {path:?}", violation.code, violation.what);
     }
     explored.failed.is_none()
+}
+
+fn explore_clusters(arguments: &Arguments) -> bool {
+    let depth = arguments.depth.unwrap_or(EXPLORED_CLUSTER_DEPTH);
+    let faults = arguments.faults.unwrap_or(EXPLORED_CLUSTER_FAULTS);
+    let mut begun = Instant::now();
+    explorer_nodes::run_all(faults, depth, |situation, setup, explored| {
+        let (states, paths, depth) = (explored.states, explored.paths, explored.depth);
+        let took = std::mem::replace(&mut begun, Instant::now()).elapsed().as_secs_f64();
+        println!(
+            "explorer, 3 nodes, {:?}, {}: {states} states, {paths} paths, {depth} events deep, {took:.1} s",
+            setup.durability, situation.name
+        );
+        if let Some((violation, path)) = &explored.failed {
+            println!("FAIL explorer: {}: {} after {path:?}", violation.code, violation.what);
+        }
+    })
+}
+
+fn hunt_in_clusters(only: Option<u32>) -> bool {
+    println!("{:>4}  {:<72} {:>7}  invariant", "bug", "what", "paths");
+    let mut all = true;
+    for bug in explorer_nodes::planted::BUGS.iter().filter(|bug| only.is_none_or(|only| only == bug.number)) {
+        let (paths, found) = explorer_nodes::planted::hunt(bug);
+        all &= found.is_some();
+        let code = found.as_ref().map_or("NOT FOUND", |(violation, _)| violation.code);
+        println!("{:>4}  {:<72} {paths:>7}  {code}", bug.number, bug.what);
+        if let Some((violation, path)) = found.filter(|_| only.is_some()) {
+            println!("      {} after {path:?}", violation.what);
+        }
+    }
+    all
 }
 
 /// A planted panic is part of the run; a real one is reported with its place.

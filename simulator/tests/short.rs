@@ -1,6 +1,6 @@
 //! The short form of what the gate runs in full: a few seeds, the same seed twice, a coarse sweep, a shallow exploration.
 
-use madang_simulator::{explorer, planted, sweep, world};
+use madang_simulator::{explorer, explorer_nodes, planted, sweep, world};
 
 #[test]
 fn a_handful_of_seeds_pass() {
@@ -38,5 +38,23 @@ fn no_short_order_of_events_breaks_a_replica() {
 fn bugs_planted_in_a_log_are_found() {
     for bug in planted::BUGS.iter().filter(|bug| bug.in_log) {
         assert!(planted::hunt(bug).is_some(), "bug {} is not found", bug.number);
+    }
+}
+
+#[test]
+fn no_short_order_of_events_breaks_three_replicas() {
+    let mut states = 0;
+    let held = explorer_nodes::run_all(1, 2, |situation, setup, explored| {
+        assert_eq!(explored.failed, None, "{} in {setup:?}", situation.name);
+        states += explored.states;
+    });
+    assert!(held && states > 500, "{states}");
+}
+
+#[test]
+fn bugs_planted_in_replication_are_found() {
+    for bug in explorer_nodes::planted::BUGS.iter().filter(|bug| bug.depth <= 4) {
+        let (paths, found) = explorer_nodes::planted::hunt(bug);
+        assert!(found.is_some(), "bug {} is not found in {paths} paths", bug.number);
     }
 }

@@ -251,7 +251,17 @@ impl Machine for Fetcher {
 
     fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&self.wants, &self.in_flight, self.failures, self.quiet_until).hash(&mut hasher);
+        // Numbers of requests and turns only name and order things.
+        let mut turns: Vec<_> = self.wants.iter().map(|(partition, want)| (want.turn, partition)).collect();
+        turns.sort_unstable();
+        for (_, partition) in turns {
+            let want = self.wants.get(partition).map(|want| (want.position, want.not_before, want.request.is_some()));
+            (partition, want).hash(&mut hasher);
+        }
+        for request in self.in_flight.values() {
+            (request.partitions.keys().collect::<Vec<_>>(), request.sent).hash(&mut hasher);
+        }
+        (self.failures, self.quiet_until).hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -1,5 +1,6 @@
 //! The invariants, one family a file. Each names its code when it is broken.
 
+pub mod cluster;
 pub mod groups;
 pub mod replication;
 pub mod storage;
