@@ -10,12 +10,12 @@ use madang_actors::host::clock;
 use madang_actors::reply::Reply;
 use madang_cluster::configs::Durability;
 use madang_cluster::controller::actor::ControllerMessage;
-use madang_cluster::controller::{Proposal, RegisterBroker};
+use madang_cluster::controller::{LogDirStart, Proposal, RegisterBroker};
 use madang_cluster::metadata::{Endpoint, MetadataImage};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{TopicPartition, Uuid};
 use madang_storage::{
-    Disk, Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, SledCheckpoints, TmpfsNotes,
+    Disk, Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, RestartKind, SledCheckpoints, TmpfsNotes,
 };
 
 use crate::applier::{Applier, Phase};
@@ -90,6 +90,17 @@ fn open_notes(applier: &Applier, directory: &Directory, identity: &Identity) {
     }
 }
 
+/// What a directory says of itself at registration. That every log reaches its noted end, and that the first sync succeeds, is not known
+/// yet, so what rests on them is not claimed.
+fn start_of(opened: &Opened) -> LogDirStart {
+    let identity = opened.log_dir.identity();
+    let kind = match opened.left {
+        RestartKind::SameBoot => RestartKind::Lossy,
+        left => left,
+    };
+    LogDirStart { directory: identity.directory_id, kind, broker_epoch: identity.broker_epoch }
+}
+
 /// Proposes this node's registration; the metadata that results is applied like any other.
 pub fn register(applier: &Arc<Applier>) {
     let config = &applier.node.config;
@@ -99,17 +110,15 @@ pub fn register(applier: &Arc<Applier>) {
         port: listener.port,
         security_protocol: listener.security_protocol,
     });
-    let opened = applier
-        .directories
-        .iter()
-        .filter_map(|directory| directory.opened().as_ref().map(|opened| opened.log_dir.identity().directory_id));
+    let starts: Vec<LogDirStart> =
+        applier.directories.iter().filter_map(|directory| directory.opened().as_ref().map(start_of)).collect();
     let proposal = Proposal::RegisterBroker(RegisterBroker {
         node_id: config.node_id,
         incarnation_id: applier.incarnation_id,
         endpoints: endpoints.collect(),
         rack: config.rack.clone(),
-        log_dirs: opened.collect(),
-        starts: Vec::new(),
+        log_dirs: starts.iter().map(|start| start.directory).collect(),
+        starts,
     });
     let applier = Arc::clone(applier);
     tokio::task::spawn_local(async move {
