@@ -10,6 +10,7 @@ pub mod host;
 pub mod machine;
 pub mod mailbox;
 pub mod message;
+pub mod mutants;
 pub mod prng;
 pub mod published;
 pub mod reply;

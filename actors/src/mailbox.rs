@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::child_spec::Incarnation;
 use crate::message::{ActorMessage, Lane};
+use crate::mutants::mutant;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The bounds of one lane. A message heavier than `bytes` is admitted alone.
@@ -151,7 +152,9 @@ impl<M> LaneQueue<M> {
     }
 
     fn fits(&self, weight: usize) -> bool {
-        self.queue.is_empty()
+        // Planted bug 29: the bounds are not looked at.
+        mutant(29)
+            || self.queue.is_empty()
             || (self.queue.len() < self.bounds.items && self.bytes.saturating_add(weight) <= self.bounds.bytes)
     }
 
@@ -171,14 +174,11 @@ impl<M> LaneQueue<M> {
     }
 
     fn admit_waiting(&mut self, admitted: &mut Vec<Waker>) {
-        while let Some(first) = self.waiting.first_entry() {
-            let weight = first.get().weight;
-            let fits = self.queue.is_empty()
-                || (self.queue.len() < self.bounds.items && self.bytes.saturating_add(weight) <= self.bounds.bytes);
-            if !fits {
+        while let Some(weight) = self.waiting.first_key_value().map(|(_, first)| first.weight) {
+            if !self.fits(weight) {
                 return;
             }
-            let Waiting { message, weight, waker } = first.remove();
+            let Some((_, Waiting { message, weight, waker })) = self.waiting.pop_first() else { return };
             self.push(message, weight);
             admitted.push(waker);
         }

@@ -19,7 +19,8 @@ enum Otherwise<T> {
 /// The obligation to answer one request. Travels inside the message that asks.
 #[must_use = "dropping it answers with the default"]
 pub struct Reply<T> {
-    sender: oneshot::Sender<T>,
+    /// There until it is answered.
+    sender: Option<oneshot::Sender<T>>,
 }
 
 /// The asking side: a future under any executor that always yields an answer.
@@ -43,18 +44,30 @@ impl<T> Reply<T> {
 
     fn build(otherwise: Otherwise<T>) -> (Self, Answer<T>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { sender }, Answer { receiver, otherwise: Some(otherwise) })
+        (Self { sender: Some(sender) }, Answer { receiver, otherwise: Some(otherwise) })
     }
 
     /// Answers. If the asker is gone the value is dropped.
-    pub fn send(self, value: T) {
-        drop(self.sender.send(value));
+    pub fn send(mut self, value: T) {
+        if let Some(sender) = self.sender.take() {
+            drop(sender.send(value));
+        }
     }
 
     /// Whether the asker has gone, so that the work can be spared.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
-        self.sender.is_canceled()
+        self.sender.as_ref().is_none_or(oneshot::Sender::is_canceled)
+    }
+}
+
+/// Planted bug 28: a slot that is dropped by a panic is lost, and nobody is answered.
+#[cfg(feature = "mutants")]
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        if crate::mutants::mutant(28) && std::thread::panicking() {
+            std::mem::forget(self.sender.take());
+        }
     }
 }
 

@@ -21,7 +21,6 @@ mod index_file;
 mod leader_epochs;
 mod log;
 mod log_dir;
-pub mod mutants;
 mod notes;
 mod producer_recovery;
 mod producer_state;
@@ -44,6 +43,8 @@ mod testing;
 mod tmpfs_notes;
 mod truncate;
 mod view;
+
+pub use madang_actors::mutants;
 
 pub use append::{AppendError, AppendOutcome, Appended, BatchToAppend};
 pub use append_as_follower::FollowerAppendError;
