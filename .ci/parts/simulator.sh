@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 simulator="${CARGO_TARGET_DIR:-target}/release/madang-simulator"
-"$simulator" --nodes 1 --seeds "${1:-0..300}"
+"$simulator" --nodes 1 --seeds "${1:-0..300}" --coverage
 "$simulator" --nodes 1 --seeds 0..20 --twice
 "$simulator" --sweep
 "$simulator" --explore

@@ -37,6 +37,19 @@ pub const MANDATORY: &[&str] = &[
     "shard reloaded",
     "committed offset read back",
     "page cache lost records",
+    "controller opened anew",
+    "sync of the metadata log failed",
+    "panic in a handler",
+    "topic deleted",
+    "topic deletion acknowledged",
+    "deleted topic's data removed at a start",
+    "partitions added",
+    "incremental fetch",
+    "no room for a fetch session",
+    "compaction ran",
+    "compaction stopped",
+    "death in a compaction",
+    "superseded records are gone",
 ];
 
 /// Notes that the mark was reached.

@@ -2,15 +2,16 @@
 //! Invariant: a fault is counted when it happens, or when it is certain to.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use madang_cluster::replica::ReplicaMessage;
 use madang_storage::{Crash, Disk, Fault};
 
+use crate::clients::wire::Link;
+use crate::clients::{Clients, topics};
 use crate::node::replica::Death;
-use crate::node::{Node, Slot, process};
+use crate::node::{Node, SCALE, Slot, controller, process};
 use crate::sim::Sim;
 use crate::swarm::FaultClass;
 
@@ -20,7 +21,8 @@ const LONGEST: Duration = Duration::from_secs(120);
 pub const REQUIRED: (u64, usize) = (50, 6);
 
 /// Injects faults until there were enough of them.
-pub async fn inject(sim: Rc<Sim>, node: Rc<Node>) {
+pub async fn inject(clients: Rc<Clients>) {
+    let sim = Rc::clone(&clients.sim);
     while !enough(&sim) {
         if sim.now().since_start() > LONGEST {
             let seen = sim.faults();
@@ -38,7 +40,7 @@ pub async fn inject(sim: Rc<Sim>, node: Rc<Node>) {
             None => true,
         });
         if let Some((class, _)) = picked {
-            strike(&sim, &node, *class).await;
+            strike(&clients, *class).await;
         }
     }
 }
@@ -49,12 +51,12 @@ fn enough(sim: &Sim) -> bool {
 }
 
 fn any_slot(sim: &Sim, node: &Node) -> Option<Rc<Slot>> {
-    let partitions = node.partitions.borrow();
-    let spec = partitions.get(sim.below(partitions.len() as u64) as usize)?;
-    node.slot(spec.partition)
+    let slots = node.slots();
+    slots.get(sim.below((slots.len() as u64).max(1)) as usize).cloned()
 }
 
-async fn strike(sim: &Rc<Sim>, node: &Rc<Node>, class: FaultClass) {
+async fn strike(clients: &Rc<Clients>, class: FaultClass) {
+    let (sim, node) = (&clients.sim, &clients.node);
     match class {
         FaultClass::Kill | FaultClass::PowerCut | FaultClass::MissingMetadata => crash(sim, node, class),
         FaultClass::ActorPanic => {
@@ -64,7 +66,9 @@ async fn strike(sim: &Rc<Sim>, node: &Rc<Node>, class: FaultClass) {
             }
         }
         FaultClass::SyncError => {
-            if let Some(path) = any_slot(sim, node).and_then(|slot| newest_segment(sim, &slot)) {
+            let data = || any_slot(sim, node).and_then(|slot| newest(sim, &slot.directory));
+            let path = if sim.chance(1, 5) { newest(sim, &controller::directory()) } else { data() };
+            if let Some(path) = path {
                 drop(sim.disk.fail_next_sync(&path));
             }
         }
@@ -91,11 +95,22 @@ async fn strike(sim: &Rc<Sim>, node: &Rc<Node>, class: FaultClass) {
             let by = i64::try_from(sim.below(7_200_000)).unwrap_or(0);
             sim.jump(if sim.chance(1, 2) { by } else { -by });
         }
-        FaultClass::Reconfigure => reconfigure(sim, node),
+        FaultClass::Reconfigure => reconfigure(clients).await,
         FaultClass::ShardDeath => {
-            if let Some(shard) = node.shard() {
+            let process = node.process.borrow().clone();
+            if let Some(shard) = process.and_then(|process| process.shards.borrow().values().next().cloned()) {
                 sim.fault(class);
                 shard.dies.set(true);
+            }
+        }
+        FaultClass::ControllerDeath => {
+            if let Some(process) = node.serving() {
+                process.controller_dies.set(true);
+            }
+        }
+        FaultClass::HandlerPanic => {
+            if let Some(process) = node.serving() {
+                process.handler_dies.set(Some(sim.below(3)));
             }
         }
         FaultClass::CleanRestart => clean_restart(sim, node).await,
@@ -117,10 +132,10 @@ fn crash(sim: &Rc<Sim>, node: &Rc<Node>, class: FaultClass) {
     node.restart_later();
 }
 
-fn newest_segment(sim: &Sim, slot: &Slot) -> Option<PathBuf> {
-    let names = sim.disk.list(&slot.directory).ok()?;
+fn newest(sim: &Sim, directory: &Path) -> Option<PathBuf> {
+    let names = sim.disk.list(directory).ok()?;
     let newest = names.iter().rfind(|name| name.ends_with(".log"))?;
-    Some(slot.directory.join(newest))
+    Some(directory.join(newest))
 }
 
 async fn unreadable(sim: &Rc<Sim>, node: &Rc<Node>) {
@@ -134,14 +149,15 @@ async fn unreadable(sim: &Rc<Sim>, node: &Rc<Node>) {
     }
 }
 
-fn reconfigure(sim: &Sim, node: &Node) {
-    let Some(slot) = any_slot(sim, node) else { return };
-    let mut config = node.replica_config(&slot.spec);
-    config.log.segment_bytes = 2600 + sim.below(8000);
-    config.log.index_interval_bytes = 64 + sim.below(700);
-    slot.handle.shared().set_config(config.clone());
-    if slot.handle.actor().try_send(ReplicaMessage::Configure(Box::new(config))).is_ok() {
-        crate::cover!("configuration changed");
+/// A topic's settings change, as an administrator changes them.
+async fn reconfigure(clients: &Rc<Clients>) {
+    let sim = &clients.sim;
+    let Some(target) = clients.any_target() else { return };
+    let configs = [
+        ("segment.bytes", ((2600 + sim.below(8000)) * SCALE).to_string()),
+        ("index.interval.bytes", (64 + sim.below(700)).to_string()),
+    ];
+    if topics::configure(clients, &mut Link::default(), &target.topic, &configs).await {
         sim.fault(FaultClass::Reconfigure);
     }
 }

@@ -1,11 +1,13 @@
 //! What is known to be true of each partition: what was sent, published, acknowledged, seen by a client. The checks compare with it.
 //! Invariant: it learns only from what clients send and hear and from what replicas publish, never from a replica's insides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use madang_protocol::types::TopicPartition;
 
+use crate::invariants::compaction::Record;
 use crate::invariants::groups::GroupHistory;
+use crate::invariants::metadata::MetadataHistory;
 
 /// A batch as the sender made it, known by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,16 @@ pub struct PartitionHistory {
     pub retains: bool,
     /// Whether clients may read it.
     pub internal: bool,
+    /// Whether superseded records may go.
+    pub compacted: bool,
+    /// Of a compacted partition, what was appended, by offset.
+    pub records: BTreeMap<i64, Record>,
+    /// The same offsets, by key.
+    pub of_key: BTreeMap<u64, BTreeSet<i64>>,
+    /// Whether its topic may be deleted.
+    pub doomed: bool,
+    /// The highest start that any client has heard of.
+    pub heard_log_start: i64,
     /// How often records below the high watermark were lost as the durability allows.
     pub losses: u64,
 }
@@ -76,6 +88,8 @@ pub struct History {
     pub sent: BTreeMap<u64, Sent>,
     /// The group of all members.
     pub group: GroupHistory,
+    /// The metadata, the producer ids.
+    pub metadata: MetadataHistory,
     /// By partition.
     pub partitions: BTreeMap<TopicPartition, PartitionHistory>,
 }
@@ -84,7 +98,13 @@ impl History {
     /// Nothing has happened.
     #[must_use]
     pub fn new(page_cache: bool) -> Self {
-        Self { page_cache, sent: BTreeMap::new(), group: GroupHistory::default(), partitions: BTreeMap::new() }
+        Self {
+            page_cache,
+            sent: BTreeMap::new(),
+            group: GroupHistory::default(),
+            metadata: MetadataHistory::default(),
+            partitions: BTreeMap::new(),
+        }
     }
 
     /// The partition's history.
@@ -103,11 +123,15 @@ impl PartitionHistory {
     pub fn cut(&mut self, end: i64) {
         self.stored.split_off(&end);
         self.acked.split_off(&end);
+        self.records.split_off(&end);
         if self.high_watermark > end {
             self.losses += 1;
+        } else {
+            self.of_key.values_mut().for_each(|offsets| drop(offsets.split_off(&end)));
         }
         self.high_watermark = self.high_watermark.min(end);
         self.heard_high_watermark = self.heard_high_watermark.min(end);
+        self.heard_log_start = self.heard_log_start.min(end);
         self.end = self.end.min(end);
         self.confirmed = self.confirmed.min(end);
         self.log_start = self.log_start.min(end);

@@ -139,7 +139,10 @@ fn hunt_all() -> bool {
     for bug in &planted::BUGS {
         let found = planted::hunt(bug);
         all &= found.is_some();
-        let (seeds, code) = found.map_or((planted::BUDGET, "NOT FOUND"), |(seeds, violation)| (seeds, violation.code));
+        let (seeds, code) = match found {
+            Some((seeds, violation)) => (seeds, violation.code.to_owned()),
+            None => (planted::BUDGET, format!("NOT FOUND by {}", bug.by.join(", "))),
+        };
         println!("{:>4}  {:<50} {seeds:>5}  {code}", bug.number, bug.what);
     }
     all

@@ -195,6 +195,7 @@ impl Sim {
     pub fn heal(&self) {
         self.healed.set(true);
         self.disk.set_capacity(None);
+        self.disk.forget_plans();
         self.disk.mend();
     }
 

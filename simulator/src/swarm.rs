@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use madang_actors::prng::Prng;
-use madang_storage::LogConfig;
 
 /// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,12 +36,16 @@ pub enum FaultClass {
     ShardDeath,
     /// An orderly stop, with or without a power cut after it.
     CleanRestart,
-    /// A start that does not know its topics at first.
+    /// A start that meets tombstones that are not of its topics.
     MissingMetadata,
+    /// The controller dies.
+    ControllerDeath,
+    /// A connection's handler dies.
+    HandlerPanic,
 }
 
 /// All of them.
-pub const CLASSES: [FaultClass; 15] = [
+pub const CLASSES: [FaultClass; 17] = [
     FaultClass::Kill,
     FaultClass::PowerCut,
     FaultClass::ActorPanic,
@@ -58,6 +61,8 @@ pub const CLASSES: [FaultClass; 15] = [
     FaultClass::ShardDeath,
     FaultClass::CleanRestart,
     FaultClass::MissingMetadata,
+    FaultClass::ControllerDeath,
+    FaultClass::HandlerPanic,
 ];
 
 /// A run's parameters.
@@ -71,7 +76,7 @@ pub struct Swarm {
     pub fault_interval: Duration,
     /// Faults after which the run heals.
     pub faults: u64,
-    /// `segment.bytes`.
+    /// `segment.bytes`, scaled down.
     pub segment_bytes: u64,
     /// `index.interval.bytes`.
     pub index_interval_bytes: u64,
@@ -89,6 +94,8 @@ pub struct Swarm {
     pub consumers: u64,
     /// Group members.
     pub members: u64,
+    /// Partitions of the offsets topic.
+    pub offsets_partitions: u64,
     /// The largest value of a record in bytes.
     pub value_bytes: u64,
 }
@@ -117,20 +124,8 @@ impl Swarm {
             plain: 1 + rng.below(3),
             consumers: 1 + rng.below(3),
             members: 1 + rng.below(3),
+            offsets_partitions: 1 + rng.below(2),
             value_bytes: 20 + rng.below(400),
-        }
-    }
-
-    /// The settings of a log; `retains` is for partitions that retention deletes from.
-    #[must_use]
-    pub fn log_config(&self, retains: bool) -> LogConfig {
-        LogConfig {
-            segment_bytes: self.segment_bytes,
-            index_interval_bytes: self.index_interval_bytes,
-            retention: None,
-            retention_bytes: retains.then_some(self.segment_bytes * 4),
-            flush_interval: self.page_cache.then(|| Duration::from_millis(50)),
-            ..LogConfig::default()
         }
     }
 }

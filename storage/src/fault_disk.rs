@@ -229,6 +229,11 @@ impl FaultDisk {
         self.locked().ignore_unreadable = ignored;
     }
 
+    /// Takes back what [`FaultDisk::plan`] has planned and has not come.
+    pub fn forget_plans(&self) {
+        self.locked().faults.clear();
+    }
+
     /// Ends all that [`FaultDisk::fail_reads`] and [`FaultDisk::fail_next_sync`] began.
     pub fn mend(&self) {
         for inode in self.locked().inodes.values_mut() {

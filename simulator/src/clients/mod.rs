@@ -1,12 +1,15 @@
 //! The clients: what they send is known before they send it, what they hear is checked when they hear it.
-//! Invariant: a client stops between two operations, never within one.
+//! Invariant: a client stops between two operations, never within one; it knows of the node what the node has told it.
 
 pub mod admin;
 pub mod consumer;
 pub mod group;
+pub mod probe;
 pub mod producer;
+pub mod topics;
+pub mod wire;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use madang_protocol::types::TopicPartition;
@@ -14,12 +17,23 @@ use madang_protocol::types::TopicPartition;
 use crate::node::Node;
 use crate::sim::{OUTSIDE, Sim};
 
+/// A partition as a client names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Its topic's name.
+    pub topic: Rc<str>,
+    /// Its id.
+    pub partition: TopicPartition,
+}
+
 /// What all clients share.
 pub struct Clients {
     /// The run.
     pub sim: Rc<Sim>,
     /// The node.
     pub node: Rc<Node>,
+    /// The partitions that the last Metadata answer told of; internal ones are not among them.
+    pub targets: RefCell<Vec<Target>>,
     stopping: Cell<bool>,
     running: Cell<usize>,
 }
@@ -31,6 +45,7 @@ impl Clients {
         let clients = Rc::new(Self {
             sim: Rc::clone(sim),
             node: Rc::clone(node),
+            targets: RefCell::default(),
             stopping: Cell::new(false),
             running: Cell::new(0),
         });
@@ -44,8 +59,8 @@ impl Clients {
         for _ in 0..swarm.consumers {
             clients.spawn(consumer::run(Rc::clone(&clients)));
         }
-        for number in 0..swarm.members {
-            clients.spawn(group::member(Rc::clone(&clients), number));
+        for _ in 0..swarm.members {
+            clients.spawn(group::member(Rc::clone(&clients)));
         }
         clients.spawn(admin::run(Rc::clone(&clients)));
         clients
@@ -77,13 +92,17 @@ impl Clients {
         self.running.get()
     }
 
-    /// A partition that clients may write to.
+    /// A partition that clients may write to, once there is one.
     #[must_use]
-    pub fn any_partition(&self) -> TopicPartition {
-        let partitions = self.node.partitions.borrow();
-        let open: Vec<TopicPartition> =
-            partitions.iter().filter(|one| !one.internal).map(|one| one.partition).collect();
-        let at = self.sim.below(open.len() as u64) as usize;
-        open.get(at).copied().unwrap_or(TopicPartition { topic_id: crate::node::topic_id(1), partition: 0 })
+    pub fn any_target(&self) -> Option<Target> {
+        let targets = self.targets.borrow();
+        let at = self.sim.below((targets.len() as u64).max(1)) as usize;
+        targets.get(at).cloned()
+    }
+
+    /// A Produce by id, or by name as older clients do.
+    #[must_use]
+    pub fn produce_version(&self) -> i16 {
+        [13, 13, 12, 9, 7, 3].get(self.sim.below(6) as usize).copied().unwrap_or(13)
     }
 }

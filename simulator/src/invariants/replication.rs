@@ -7,8 +7,8 @@ use madang_protocol::types::TopicPartition;
 
 use crate::cover;
 use crate::history::{Acked, PartitionHistory, Stored};
-use crate::invariants::storage::surviving;
-use crate::invariants::{Read, read_view};
+use crate::invariants::storage::{surviving, surviving_records};
+use crate::invariants::{Read, compaction, read_view_with};
 use crate::sim::Sim;
 
 /// A replica publishes a snapshot of the log in `directory`.
@@ -32,7 +32,7 @@ pub fn published(sim: &Sim, partition: TopicPartition, directory: &Path, snapsho
     if !page_cache {
         sim.require(high <= snapshot.confirmed_end.0, "R9", || format!("{}, not confirmed", what()));
     }
-    let fresh = sim.look(|| read_view(view, known.end.max(start), end)).unwrap_or_default();
+    let fresh = sim.look(|| read_view_with(view, known.end.max(start), end, known.compacted)).unwrap_or_default();
     let sent = |content: u64| history.sent.contains_key(&content);
     for read in &fresh {
         sim.require(sent(read.content), "S6", || {
@@ -49,7 +49,7 @@ pub fn published(sim: &Sim, partition: TopicPartition, directory: &Path, snapsho
     let slot = slot.clone();
     drop(history);
     if confirmed.1 > confirmed.0 {
-        durable(sim, directory, &slot, confirmed.0, confirmed.1);
+        durable(sim, partition, directory, &slot, confirmed.0, confirmed.1);
     }
 }
 
@@ -71,6 +71,9 @@ fn take_in(sim: &Sim, partition: TopicPartition, known: &mut PartitionHistory, f
         at = header.next_offset().0;
         epoch = new_epoch;
         known.stored.insert(base, Stored { content: read.content, epoch, next: at });
+        if known.compacted {
+            compaction::appended(known, read);
+        }
     }
     sim.require(at == end || fresh.is_empty(), "R8", || {
         format!("{partition:?}: batches end at {at}, the log at {end}")
@@ -78,7 +81,10 @@ fn take_in(sim: &Sim, partition: TopicPartition, known: &mut PartitionHistory, f
 }
 
 /// R10: what is said to be on the device is there, from `from` to `to`, under a name that is there too.
-pub fn durable(sim: &Sim, directory: &Path, known: &PartitionHistory, from: i64, to: i64) {
+pub fn durable(sim: &Sim, partition: TopicPartition, directory: &Path, known: &PartitionHistory, from: i64, to: i64) {
+    if known.compacted {
+        return durable_records(sim, partition, directory, known, from..to);
+    }
     let found = surviving(sim, directory, from);
     for (base, stored) in known.stored.range(..to).filter(|(_, stored)| stored.next > from) {
         let there = found.get(base) == Some(&stored.content);
@@ -88,6 +94,23 @@ pub fn durable(sim: &Sim, directory: &Path, known: &PartitionHistory, from: i64,
         if !there {
             return;
         }
+    }
+}
+
+/// The same of a compacted partition, where a record may be gone because a later one of its key is there.
+fn durable_records(
+    sim: &Sim,
+    partition: TopicPartition,
+    directory: &Path,
+    known: &PartitionHistory,
+    range: std::ops::Range<i64>,
+) {
+    let on_device = surviving_records(sim, directory);
+    for (offset, record) in known.records.range(range) {
+        let there = on_device.get(offset) == Some(record);
+        sim.require(there || compaction::superseded(known, *offset, *record), "R10", || {
+            format!("{partition:?}: the record at {offset} is said to be on the device and is not")
+        });
     }
 }
 
@@ -113,18 +136,37 @@ pub fn acknowledged(
         });
     }
     let all = acks == RequiredAcks::All;
-    known.acked.insert(base, Acked { content, all });
+    let before = known.acked.insert(base, Acked { content, all });
+    if before.is_some_and(|before| before.content == content) {
+        cover!("duplicate answered with its original");
+    }
     let known = known.clone();
     drop(history);
     if !all {
         return;
     }
     if !page_cache && stored.is_some() && base >= known.log_start {
-        durable(sim, directory, &known, base, next);
+        durable(sim, partition, directory, &known, base, next);
     }
     let high = published.map_or(-1, |snapshot| snapshot.high_watermark.0);
     sim.require(high >= next, "R9", || format!("{partition:?}: acknowledged below {next}, high watermark {high}"));
     cover!("acked by the high watermark");
+}
+
+/// R7, R8: a client is told that its batch is at `offset`: it was there, and with acks=all it is there still.
+pub fn heard(sim: &Sim, partition: TopicPartition, content: u64, offset: i64, acks: RequiredAcks) {
+    let mut history = sim.history.borrow_mut();
+    let known = history.of(partition);
+    // A name may stand for another topic by now.
+    if offset < known.log_start || offset >= known.end || known.losses > 0 || known.doomed {
+        return;
+    }
+    let stored = known.stored.get(&offset).copied();
+    // What the leader alone acknowledged may have gone with its power since the answer left.
+    let was = acks == RequiredAcks::Leader && known.ever.iter().any(|(at, ever)| at.1 == offset && *ever == content);
+    sim.require(was || stored.is_some_and(|stored| stored.content == content), "R7", || {
+        format!("{partition:?}: a client is told {offset}, where the log has {stored:?}, not {content:#x}")
+    });
 }
 
 /// R11: what a client read at an offset is what the log has there.
@@ -132,12 +174,20 @@ pub fn consumed(sim: &Sim, partition: TopicPartition, reads: &[Read], from: i64,
     let mut history = sim.history.borrow_mut();
     let known = history.of(partition);
     let mut at = None;
+    if known.compacted {
+        let next = reads.last().map_or(from, |last| last.header.next_offset().0);
+        let start = from.max(known.log_start);
+        compaction::faithful(sim, "R11", partition, known, reads, start..next);
+    }
+    let compacted = known.compacted;
     for read in reads {
         let (base, next) = (read.header.base_offset.0, read.header.next_offset().0);
         sim.require(read.sound, "S2", || format!("{partition:?}: served a damaged batch at {base}"));
-        sim.require(at.is_none_or(|at| at == base), "R11", || format!("{partition:?}: {base} was served after {at:?}"));
+        sim.require(at.is_none_or(|at| at == base || compacted && at < base), "R11", || {
+            format!("{partition:?}: {base} was served after {at:?}")
+        });
         let stored = known.stored.get(&base).copied();
-        sim.require(stored.is_none_or(|stored| stored.content == read.content), "R11", || {
+        sim.require(compacted || stored.is_none_or(|stored| stored.content == read.content), "R11", || {
             format!("{partition:?}: served another batch at {base} than the log has")
         });
         sim.require(next <= high, "R11", || format!("{partition:?}: served up to {next}, high watermark {high}"));
@@ -145,7 +195,7 @@ pub fn consumed(sim: &Sim, partition: TopicPartition, reads: &[Read], from: i64,
     }
     if let Some(first) = reads.first() {
         let (base, next) = (first.header.base_offset.0, first.header.next_offset().0);
-        sim.require(base <= from && from < next, "R11", || {
+        sim.require((base <= from || compacted) && from < next, "R11", || {
             format!("{partition:?}: asked {from}, served {base}..{next}")
         });
     }
@@ -156,6 +206,14 @@ pub fn consumed(sim: &Sim, partition: TopicPartition, reads: &[Read], from: i64,
 /// R12: every acknowledged record that nobody deleted is at its offset, once.
 pub fn nothing_lost(sim: &Sim, partition: TopicPartition, all: &[Read], range: std::ops::Range<i64>) {
     let mut history = sim.history.borrow_mut();
+    if history.of(partition).compacted {
+        let known = history.of(partition).clone();
+        compaction::faithful(sim, "R12", partition, &known, all, range);
+        if !known.internal {
+            compaction::once(sim, partition, all);
+        }
+        return;
+    }
     let sent = history.sent.clone();
     let known = history.of(partition);
     let found: std::collections::BTreeMap<i64, u64> =

@@ -8,7 +8,7 @@ use madang_storage::{Disk, LogView};
 
 use crate::cover;
 use crate::history::PartitionHistory;
-use crate::invariants::{batches, read_view, replication};
+use crate::invariants::{batches, compaction, read_batches, read_view, read_view_with, replication};
 use crate::sim::Sim;
 
 /// How a process ended.
@@ -44,6 +44,18 @@ pub fn surviving(sim: &Sim, directory: &Path, from: i64) -> BTreeMap<i64, u64> {
     found
 }
 
+/// The same of a compacted partition, with its records. A file that is about to take others' names counts as well: recovery ends that.
+#[must_use]
+pub fn surviving_records(sim: &Sim, directory: &Path) -> BTreeMap<i64, compaction::Record> {
+    let names = sim.disk.list(directory).unwrap_or_default();
+    let mut found = BTreeMap::new();
+    for name in names.iter().filter(|name| name.ends_with(".log") || name.ends_with(".swap")) {
+        let Some(bytes) = sim.disk.surviving_bytes(&directory.join(name)) else { continue };
+        found.extend(read_batches(&bytes, true).into_iter().filter(|read| read.sound).flat_map(|read| read.records));
+    }
+    found
+}
+
 /// S1: durable ⊑ recovered ⊑ written. Called before anything of the recovered log is published.
 pub fn recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending: Ending, confirmed: i64) {
     let (start, end) = (view.log_start_offset().0, view.log_end_offset().0);
@@ -66,11 +78,16 @@ pub fn recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending: E
     sim.require(start >= known.log_start.min(end), "R6", || {
         format!("{partition:?}: starts at {start} after {ending:?}, it started at {}", known.log_start)
     });
-    let Ok(found) = sim.look(|| read_view(view, start, end)) else {
+    let compacted = known.compacted;
+    let Ok(found) = sim.look(|| read_view_with(view, start, end, compacted)) else {
         return sim.violate("S4", format!("{partition:?}: what was recovered cannot be read"));
     };
-    let mut at = None;
     let known = known.clone();
+    if compacted {
+        drop(history);
+        return recovered_compacted(sim, partition, view, &known, &found);
+    }
+    let mut at = None;
     for read in &found {
         let base = read.header.base_offset.0;
         sim.require(read.sound, "S2", || format!("{partition:?}: recovered a damaged batch at {base}"));
@@ -89,6 +106,29 @@ pub fn recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending: E
         format!("{partition:?}: batches end at {at:?}, the log at {end}")
     });
     index_is_a_rebuild(sim, partition, view, &found);
+}
+
+/// The same of a partition from which superseded records may be gone, and with them whole batches.
+fn recovered_compacted(
+    sim: &Sim,
+    partition: TopicPartition,
+    view: &LogView,
+    known: &PartitionHistory,
+    found: &[super::Read],
+) {
+    let (start, end) = (view.log_start_offset().0, view.log_end_offset().0);
+    for read in found {
+        sim.require(read.sound, "S2", || format!("{partition:?}: recovered a damaged batch"));
+    }
+    // What is beyond the published end was written and never shown: nobody knows its records yet.
+    let (older, newer): (Vec<_>, Vec<_>) =
+        found.iter().cloned().partition(|read| read.header.base_offset.0 < known.end.min(end));
+    compaction::faithful(sim, "S1", partition, known, &older, start..known.end.min(end));
+    for read in &newer {
+        let sent = sim.history.borrow().sent.contains_key(&read.content);
+        sim.require(sent, "S6", || format!("{partition:?}: nobody wrote {:?}", read.header.base_offset));
+    }
+    index_is_a_rebuild(sim, partition, view, found);
 }
 
 /// What must be there again.
@@ -120,6 +160,16 @@ fn index_is_a_rebuild(sim: &Sim, partition: TopicPartition, view: &LogView, all:
 /// S5: the marker says clean, so all that was published is on the device.
 pub fn closed_clean(sim: &Sim, partition: TopicPartition, directory: &Path) {
     let known = sim.history.borrow_mut().of(partition).clone();
+    if known.compacted {
+        let found = surviving_records(sim, directory);
+        for (offset, record) in known.records.range(known.log_start..) {
+            let there = found.get(offset) == Some(record);
+            sim.require(there || compaction::superseded(&known, *offset, *record), "S5", || {
+                format!("{partition:?}: the marker says clean, and the record at {offset} is not on the device")
+            });
+        }
+        return;
+    }
     let found = surviving(sim, directory, known.log_start);
     for (base, stored) in known.stored.range(known.log_start..) {
         sim.require(found.get(base) == Some(&stored.content), "S5", || {
@@ -131,12 +181,24 @@ pub fn closed_clean(sim: &Sim, partition: TopicPartition, directory: &Path) {
 /// R10 for a start: what a restarted replica counts as confirmed is on the device.
 pub fn confirmed_at_start(sim: &Sim, partition: TopicPartition, directory: &Path, view: &LogView, confirmed: i64) {
     let start = view.log_start_offset().0;
+    if sim.history.borrow_mut().of(partition).compacted {
+        let Ok(found) = sim.look(|| read_view_with(view, start, confirmed, true)) else { return };
+        return confirmed_compacted(sim, partition, directory, &found, confirmed);
+    }
     let Ok(found) = sim.look(|| read_view(view, start, confirmed)) else { return };
     let mut known = PartitionHistory::default();
     for read in found.iter().filter(|read| read.header.next_offset().0 <= confirmed) {
         let stored = crate::history::Stored { content: read.content, epoch: 0, next: read.header.next_offset().0 };
         known.stored.insert(read.header.base_offset.0, stored);
     }
-    replication::durable(sim, directory, &known, start, confirmed);
-    let _ = partition;
+    replication::durable(sim, partition, directory, &known, start, confirmed);
+}
+
+fn confirmed_compacted(sim: &Sim, partition: TopicPartition, directory: &Path, found: &[super::Read], confirmed: i64) {
+    let on_device = surviving_records(sim, directory);
+    for (offset, record) in found.iter().flat_map(|read| &read.records).filter(|(offset, _)| *offset < confirmed) {
+        sim.require(on_device.get(offset) == Some(record), "R10", || {
+            format!("{partition:?}: the record at {offset} counts as on the device and is not")
+        });
+    }
 }

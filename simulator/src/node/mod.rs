@@ -1,7 +1,11 @@
-//! The node: a process that opens its log directory, runs its replicas and shards, dies in every way, and starts again.
+//! The node: a process that opens its log directory, runs its controller, replicas and shards, dies in every way, and starts again.
 //! Invariant: at most one process lives at a time; what a dead one held is dropped before the next opens the directory.
 
-pub mod api;
+pub mod applier;
+pub mod connection;
+pub mod controller;
+pub mod env;
+pub mod life;
 pub mod process;
 pub mod replica;
 pub mod shard;
@@ -15,39 +19,28 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 use madang_actors::mailbox::{Bounds, Capacity};
-use madang_cluster::coordinator::OFFSETS_TOPIC;
-use madang_cluster::replica::{Durability, ReplicaConfig, ReplicaHandle};
-use madang_protocol::record_batch::ProduceRules;
-use madang_protocol::types::{TopicId, TopicPartition, Uuid};
-use madang_storage::mutants::mutant;
-use madang_storage::{Crash, LogDir};
+use madang_cluster::metadata::MetadataImage;
+use madang_cluster::replica::{ReplicaConfig, ReplicaHandle};
+use madang_protocol::types::TopicPartition;
+use madang_storage::Crash;
 
-use crate::executor::{Exit, Scope};
+use crate::executor::Exit;
 use crate::invariants::storage::Ending;
+use crate::node::process::Process;
 use crate::node::replica::Death;
-use crate::node::shard::ShardHandle;
 use crate::sim::{OUTSIDE, Sim};
 
 /// The node's log directory.
 pub const DATA: &str = "/data";
-
-/// A partition as committed metadata has it.
-#[derive(Clone, Debug)]
-pub struct PartitionSpec {
-    /// Its topic's name.
-    pub topic: Arc<str>,
-    /// Its id.
-    pub partition: TopicPartition,
-    /// Whether retention deletes from it.
-    pub retains: bool,
-    /// Whether clients may not write to it.
-    pub internal: bool,
-}
+/// Sizes of segments are so many times smaller than Kafka's rules let a topic have them: a run writes kilobytes.
+pub const SCALE: u64 = 512;
 
 /// A replica's place in a process.
 pub struct Slot {
-    /// What it is a replica of.
-    pub spec: PartitionSpec,
+    /// Its topic's name.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: TopicPartition,
     /// Where its files are.
     pub directory: PathBuf,
     /// How to reach it.
@@ -58,20 +51,8 @@ pub struct Slot {
     pub death: Cell<Option<Death>>,
     /// Asks the running life to close; answered when it has.
     pub close: RefCell<Option<oneshot::Sender<oneshot::Sender<bool>>>>,
-}
-
-/// One life of the node.
-pub struct Process {
-    /// Its number; also the leader epoch of all it leads.
-    pub number: u64,
-    /// Its tasks.
-    pub scope: Scope,
-    /// Its replicas.
-    pub slots: RefCell<BTreeMap<TopicPartition, Rc<Slot>>>,
-    /// Its group shards, by partition of the offsets topic.
-    pub shards: RefCell<BTreeMap<i32, Rc<ShardHandle>>>,
-    /// The directory, while it holds it.
-    pub log_dir: RefCell<Option<LogDir>>,
+    /// Whether its topic was deleted, so that no life follows.
+    pub gone: Cell<bool>,
 }
 
 /// The node over all its lives.
@@ -80,8 +61,6 @@ pub struct Node {
     pub sim: Rc<Sim>,
     /// The life that runs.
     pub process: RefCell<Option<Rc<Process>>>,
-    /// The committed metadata.
-    pub partitions: RefCell<Vec<PartitionSpec>>,
     /// Confirmed ends as the last checkpoint had them.
     pub checkpoints: RefCell<BTreeMap<TopicPartition, i64>>,
     /// How the last life ended.
@@ -92,83 +71,60 @@ pub struct Node {
     pub pages_lost: Cell<bool>,
     /// The next sync of any replica takes this long, or never ends.
     pub slow_sync: Cell<Option<Option<Duration>>>,
+    /// The newest metadata that any life has shown, and what it was.
+    pub shown: RefCell<Arc<MetadataImage>>,
     lives: Cell<u64>,
     up: Cell<bool>,
 }
 
 impl Node {
-    /// A node with topics `orders` (two partitions), `events` (one, with retention) and the offsets topic, not started.
+    /// A node that has not started.
     #[must_use]
     pub fn new(sim: &Rc<Sim>) -> Rc<Self> {
-        let spec = |topic: &str, number: u8, partition: i32, retains: bool, internal: bool| PartitionSpec {
-            topic: topic.into(),
-            partition: TopicPartition { topic_id: topic_id(number), partition },
-            retains,
-            internal,
-        };
-        let partitions = vec![
-            spec("orders", 1, 0, false, false),
-            spec("orders", 1, 1, false, false),
-            spec("events", 2, 0, true, false),
-            spec(OFFSETS_TOPIC, 3, 0, false, true),
-        ];
-        for one in &partitions {
-            let mut history = sim.history.borrow_mut();
-            let known = history.of(one.partition);
-            known.retains = one.retains;
-            known.internal = one.internal;
-        }
         Rc::new(Self {
             sim: Rc::clone(sim),
             process: RefCell::new(None),
-            partitions: RefCell::new(partitions),
             checkpoints: RefCell::default(),
             ending: Cell::new(Ending::First),
             forgetful: Cell::new(false),
             pages_lost: Cell::new(false),
             slow_sync: Cell::new(None),
+            shown: RefCell::default(),
             lives: Cell::new(0),
             up: Cell::new(false),
         })
     }
 
-    /// The settings of a partition's replica.
+    /// The settings of a partition's replica as the metadata has them, in the sizes of a run.
     #[must_use]
-    pub fn replica_config(&self, spec: &PartitionSpec) -> ReplicaConfig {
-        let swarm = &self.sim.swarm;
-        ReplicaConfig {
-            log: swarm.log_config(spec.retains),
-            produce: ProduceRules::default(),
-            durability: if swarm.page_cache { Durability::PageCache } else { Durability::Fsync },
-            min_in_sync_replicas: 1,
-            deletes_old_records: true,
-            compaction: None,
-            replication_factor: 1,
-            in_sync_replicas: 1,
-            replica_lag_time_max: Duration::from_secs(30),
+    pub fn scaled(&self, mut config: ReplicaConfig) -> ReplicaConfig {
+        config.log.segment_bytes /= SCALE;
+        config.log.retention_bytes = config.log.retention_bytes.map(|bytes| bytes / SCALE);
+        if let Some(settings) = &mut config.compaction {
+            // The node draws it once for each process.
+            settings.seed = self.sim.seed;
         }
+        config
     }
 
-    /// The bounds of a replica's mailbox.
+    /// The bounds of an actor's mailbox.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
-        let items = if mutant(29) { usize::MAX } else { self.sim.swarm.mailbox_items };
-        let data = Bounds { items, bytes: 64 << 20, waiters: 16_384 };
+        let data = Bounds { items: self.sim.swarm.mailbox_items, bytes: 64 << 20, waiters: 16_384 };
         Capacity { data, ..Capacity::default() }
     }
 
-    /// The replica of a partition, if the process has one.
+    /// The life that runs, if it serves clients.
     #[must_use]
-    pub fn slot(&self, partition: TopicPartition) -> Option<Rc<Slot>> {
-        let process = self.process.borrow().clone()?;
-        process.slots.borrow().get(&partition).cloned()
+    pub fn serving(&self) -> Option<Rc<Process>> {
+        self.process.borrow().clone().filter(|process| process.serving.get())
     }
 
-    /// The shard of the only partition of the offsets topic, if the process runs it.
+    /// All replicas of the life that runs.
     #[must_use]
-    pub fn shard(&self) -> Option<Rc<ShardHandle>> {
-        let process = self.process.borrow().clone()?;
-        process.shards.borrow().get(&0).cloned()
+    pub fn slots(&self) -> Vec<Rc<Slot>> {
+        let process = self.process.borrow().clone();
+        process.map(|process| process.slots.borrow().values().cloned().collect()).unwrap_or_default()
     }
 
     /// Whether a process runs.
@@ -182,13 +138,7 @@ impl Node {
         let life = self.lives.get() + 1;
         self.lives.set(life);
         let ending = self.ending.get();
-        let process = Rc::new(Process {
-            number: life,
-            scope: Scope(life),
-            slots: RefCell::default(),
-            shards: RefCell::default(),
-            log_dir: RefCell::default(),
-        });
+        let process = Rc::new(Process::new(self, life));
         *self.process.borrow_mut() = Some(Rc::clone(&process));
         self.up.set(true);
         self.sim.note("start", &[i64::try_from(life).unwrap_or(0), ending as i64]);
@@ -197,13 +147,8 @@ impl Node {
         self.sim.executor.detach(OUTSIDE, async move {
             match ended.await {
                 Ok(Exit::Panicked(Some(text))) => node.sim.violate("U2", format!("the node's start panicked: {text}")),
-                Ok(Exit::Panicked(None) | Exit::Returned) => {
-                    // The start failed, by a fault of the disk: the process exits and is started again.
-                    if node.is_life(life) && process.log_dir.borrow().is_none() {
-                        node.die(Crash::Kill);
-                        node.restart_later();
-                    }
-                }
+                // The process gave up, by a fault of the disk: it exits and is started again.
+                Ok(Exit::Panicked(None) | Exit::Returned) => node.exit(life),
                 Ok(Exit::Killed) | Err(_) => {}
             }
         });
@@ -211,6 +156,14 @@ impl Node {
 
     fn is_life(&self, life: u64) -> bool {
         self.process.borrow().as_ref().is_some_and(|process| process.number == life)
+    }
+
+    /// That life ends by itself, and another follows.
+    fn exit(self: &Rc<Self>, life: u64) {
+        if self.is_life(life) {
+            self.die(Crash::Kill);
+            self.restart_later();
+        }
     }
 
     /// Ends the process at once.
@@ -244,19 +197,13 @@ impl Node {
         crate::cover!("directory left for a restart");
         self.sim.note("directory failed", &[i64::try_from(why.len()).unwrap_or(0)]);
         self.pages_lost.set(true);
+        self.give_up();
+    }
+
+    /// The process cannot go on: it ends as soon as the task that says so has returned.
+    pub fn give_up(self: &Rc<Self>) {
         let node = Rc::clone(self);
         let life = self.lives.get();
-        self.sim.executor.detach(OUTSIDE, async move {
-            if node.is_life(life) {
-                node.die(Crash::Kill);
-                node.restart_later();
-            }
-        });
+        self.sim.executor.detach(OUTSIDE, async move { node.exit(life) });
     }
-}
-
-/// The id of the topic of that number.
-#[must_use]
-pub fn topic_id(number: u8) -> TopicId {
-    Uuid([number; 16])
 }

@@ -19,14 +19,14 @@ use madang_cluster::replica::{
 use madang_cluster::request::RequestId;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::Offset;
-use madang_storage::SyncRequest;
-use madang_storage::mutants::mutant;
+use madang_storage::{CompactionError, CompactionJob, Fault, Pace, SyncRequest};
 
 use crate::cover;
 use crate::executor::Planted;
 use crate::history::content;
 use crate::invariants::{replication, supervision};
-use crate::node::{Node, Process, Slot};
+use crate::node::process::Process;
+use crate::node::{Node, Slot};
 use crate::sim::Sim;
 use crate::swarm::FaultClass;
 
@@ -203,15 +203,19 @@ impl ReplicaShell {
 
     fn perform_all(&mut self, effects: Vec<ReplicaEffect>) {
         for effect in effects {
-            self.perform(effect);
+            if self.sim.disk.is_crashed() {
+                // The machine died in the middle of this step, and nobody hears of it.
+                self.ended = true;
+            }
             if self.ended {
                 return;
             }
+            self.perform(effect);
         }
     }
 
     fn perform(&mut self, effect: ReplicaEffect) {
-        let partition = self.slot.spec.partition;
+        let partition = self.slot.partition;
         match effect {
             ReplicaEffect::Publish(snapshot) => {
                 replication::published(&self.sim, partition, &self.slot.directory, &snapshot);
@@ -232,8 +236,7 @@ impl ReplicaShell {
             }
             ReplicaEffect::Sync(request) => self.sync(request),
             ReplicaEffect::Compact(job) => {
-                let result = job.run(|_| madang_storage::Pace::Continue);
-                self.input(ReplicaInput::Compacted(Box::new(result)));
+                self.compact(*job);
             }
             ReplicaEffect::FailDirectory(why) => {
                 self.slot.handle.shared().suspend();
@@ -257,7 +260,7 @@ impl ReplicaShell {
         };
         match &result {
             Ok(appended) => {
-                let (base, partition) = (appended.base_offset.0, self.slot.spec.partition);
+                let (base, partition) = (appended.base_offset.0, self.slot.partition);
                 self.sim.note("ack", &[base, i64::from(partition.partition)]);
                 let published = self.published.as_deref();
                 replication::acknowledged(
@@ -278,6 +281,33 @@ impl ReplicaShell {
             }
         }
         reply.send(result);
+    }
+
+    /// A compaction beside the writer. It may be stopped on its way, and the machine may die at any of its operations.
+    fn compact(&self, job: CompactionJob) {
+        let (sim, node, scope) = (Rc::clone(&self.sim), Rc::clone(&self.node), self.process.scope);
+        let life = self.slot.handle.actor().pinned(Incarnation(self.slot.incarnation.get()));
+        sim.clone().executor.detach(scope, async move {
+            sim.pause(100, 30_000).await;
+            if !sim.is_healed() && sim.chance(1, 12) {
+                cover!("death in a compaction");
+                sim.disk.plan(sim.disk.operations() + sim.below(12), Fault::Crash);
+            }
+            let mut left = if sim.chance(1, 10) { sim.below(4) } else { u64::MAX };
+            let result = job.run(|_| {
+                left = left.saturating_sub(1);
+                if left == 0 { Pace::Stop } else { Pace::Continue }
+            });
+            match &result {
+                Ok(_) => cover!("compaction ran"),
+                Err(CompactionError::Stopped) => cover!("compaction stopped"),
+                Err(CompactionError::Sync(_)) => node.pages_lost.set(true),
+                Err(CompactionError::Damaged { .. }) => sim.violate("S2", "compaction met a damaged batch"),
+                Err(CompactionError::Io(_)) => {}
+            }
+            sim.pause(100, 30_000).await;
+            drop(life.try_send(ReplicaMessage::Compacted(Box::new(result))));
+        });
     }
 
     /// The flusher: performs the sync on its own time, and tells this life alone.
@@ -309,14 +339,5 @@ impl ReplicaShell {
             sim.pause(10, sim.swarm.sync_us).await;
             drop(life.try_send(ReplicaMessage::Synced(outcome)));
         });
-    }
-}
-
-/// Planted bug 28: a reply slot is lost when its holder panics.
-impl Drop for ReplicaShell {
-    fn drop(&mut self) {
-        if mutant(28) && std::thread::panicking() {
-            std::mem::forget(std::mem::take(&mut self.appends));
-        }
     }
 }

@@ -1,18 +1,24 @@
 //! The simulator's shell of a group shard: loads it through the replica, appends for it, holds answers until their append is safe.
 //! Invariant: it decides nothing; a stopped or dead shard answers everybody and is built again from the log.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::select;
+use madang::applier::group_config;
+use madang_actors::actor_ref::{ActorRef, IncarnationRef};
+use madang_actors::child_spec::Incarnation;
 use madang_actors::machine::Machine;
+use madang_actors::mailbox::ActorState;
 use madang_actors::prng::Prng;
 use madang_actors::reply::Reply;
+use madang_cluster::coordinator::actor::ShardMessage;
 use madang_cluster::coordinator::{Effect, GroupConfig, Input, Record, Request, Response, Shard, Ticket};
 use madang_cluster::replica::{AppendResult, ReplicaHandle, ReplicaMessage, RequiredAcks};
 use madang_cluster::request::RequestId;
@@ -25,86 +31,53 @@ use madang_protocol::record_batch::{
 use madang_protocol::types::{LeaderEpoch, Offset};
 
 use crate::cover;
-use crate::executor::{Exit, Planted};
+use crate::executor::{Exit, Planted, Scope};
 use crate::history::{Sent, content};
-use crate::node::{Node, Process, Slot};
+use crate::invariants::supervision;
+use crate::node::process::Process;
+use crate::node::{Node, Slot};
 use crate::sim::Sim;
 
 type GroupReply = Reply<Result<Response, ErrorCode>>;
 
-/// What a shard is told.
-enum Message {
-    Request(Request, GroupReply),
-    Appended(Ticket, AppendResult),
-}
-
-/// How to reach a shard.
-#[derive(Default)]
-pub struct ShardHandle {
-    queue: RefCell<VecDeque<Message>>,
-    waker: RefCell<Option<Waker>>,
-    open: Cell<bool>,
+/// A shard's place in a process.
+pub struct ShardSlot {
+    /// How to reach it.
+    pub actor: ActorRef<ShardMessage>,
     /// The next request kills it.
     pub dies: Cell<bool>,
 }
 
-impl ShardHandle {
-    /// Asks; a shard that is down answers that it is loading.
-    pub fn ask(&self, body: Request, reply: GroupReply) {
-        if self.open.get() {
-            self.push(Message::Request(body, reply));
-        } else {
-            reply.send(Err(ErrorCode::CoordinatorLoadInProgress));
-        }
-    }
-
-    fn push(&self, message: Message) {
-        self.queue.borrow_mut().push_back(message);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
-
-/// Timeouts that fit a run of seconds.
-#[must_use]
-pub fn config() -> GroupConfig {
-    GroupConfig {
-        min_session_timeout: Duration::from_millis(100),
-        initial_rebalance_delay: Duration::from_millis(50),
-        offsets_retention_check_interval: Duration::from_secs(1),
-        ..GroupConfig::default()
-    }
-}
-
-/// Supervises the shard of each partition of the offsets topic.
-pub fn start(node: &Rc<Node>, process: &Rc<Process>) {
-    let slots: Vec<Rc<Slot>> = process.slots.borrow().values().filter(|slot| slot.spec.internal).cloned().collect();
-    for slot in slots {
-        let handle = Rc::new(ShardHandle::default());
-        process.shards.borrow_mut().insert(slot.spec.partition.partition, Rc::clone(&handle));
-        let (sim, scope) = (Rc::clone(&node.sim), process.scope);
-        node.sim.executor.detach(process.scope, async move {
-            loop {
-                let shell = ShardShell::new(&sim, &handle, slot.handle.clone());
-                let exit = sim.executor.spawn(scope, shell.live(scope)).await;
-                handle.open.set(false);
-                // Dropped requests answer by default.
-                let left = std::mem::take(&mut *handle.queue.borrow_mut());
-                drop(left);
-                if let Ok(Exit::Panicked(Some(text))) = exit {
-                    sim.violate("U2", format!("group shard: {text}"));
-                }
-                cover!("shard reloaded");
-                sim.pause(1000, 20_000).await;
+/// Supervises the shard of a partition of the offsets topic.
+pub fn start(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>) {
+    let index = slot.partition.partition;
+    let actor = ActorRef::new(format!("shard-{index}"), node.capacity());
+    let place = Rc::new(ShardSlot { actor, dies: Cell::new(false) });
+    process.shards.borrow_mut().insert(index, Rc::clone(&place));
+    let config = group_config(&process.config);
+    let (sim, scope, replica) = (Rc::clone(&node.sim), process.scope, slot.handle.clone());
+    node.sim.executor.detach(scope, async move {
+        let mailbox = Arc::clone(place.actor.mailbox());
+        for life in 1.. {
+            mailbox.open(Incarnation(life));
+            let life_ref = place.actor.pinned(Incarnation(life));
+            let shell = ShardShell::new(&sim, &place, replica.clone(), config.clone(), life_ref);
+            let exit = sim.executor.spawn(scope, shell.live(scope)).await;
+            mailbox.close(Incarnation(life), ActorState::Restarting);
+            if let Ok(Exit::Panicked(Some(text))) = exit {
+                sim.violate("U2", format!("group shard: {text}"));
             }
-        });
-    }
+            supervision::closed(&sim, place.actor.id(), place.actor.depth());
+            cover!("shard reloaded");
+            sim.pause(1000, 20_000).await;
+        }
+    });
 }
 
 struct ShardShell {
     sim: Rc<Sim>,
-    handle: Rc<ShardHandle>,
+    place: Rc<ShardSlot>,
+    life: IncarnationRef<ShardMessage>,
     replica: ReplicaHandle,
     shard: Shard,
     rng: Prng,
@@ -115,12 +88,19 @@ struct ShardShell {
 }
 
 impl ShardShell {
-    fn new(sim: &Rc<Sim>, handle: &Rc<ShardHandle>, replica: ReplicaHandle) -> Self {
+    fn new(
+        sim: &Rc<Sim>,
+        place: &Rc<ShardSlot>,
+        replica: ReplicaHandle,
+        config: GroupConfig,
+        life: IncarnationRef<ShardMessage>,
+    ) -> Self {
         Self {
             sim: Rc::clone(sim),
-            handle: Rc::clone(handle),
+            place: Rc::clone(place),
+            life,
             replica,
-            shard: Shard::new(config()),
+            shard: Shard::new(config),
             rng: sim.fork(),
             next_request: 0,
             replies: BTreeMap::new(),
@@ -129,73 +109,72 @@ impl ShardShell {
         }
     }
 
-    async fn live(mut self, scope: crate::executor::Scope) {
-        if self.load(scope).await.is_none() {
-            return;
-        }
-        self.handle.open.set(true);
+    async fn live(mut self, scope: Scope) {
+        let mut loading: Option<(Offset, Offset)> = None;
+        let mut loaded = false;
         while !self.stopped {
-            let message = self.handle.queue.borrow_mut().pop_front();
+            let message = self.place.actor.mailbox().pop();
             match message {
-                Some(Message::Request(body, reply)) => self.request(body, reply, scope),
-                Some(Message::Appended(ticket, result)) => self.appended(ticket, result, scope),
-                None => self.wait(scope).await,
+                Some(ShardMessage::Request { body, reply }) => self.request(body, reply, scope),
+                Some(ShardMessage::Appended { ticket, result }) => self.appended(ticket, result, scope),
+                Some(ShardMessage::TopicDeleted { name, id }) => self.step(Input::TopicDeleted { name, id }, scope),
+                None if loaded => self.wait(scope).await,
+                None => match self.load(&mut loading, scope).await {
+                    Some(done) => loaded = done,
+                    None => return,
+                },
             }
             self.shard.check();
         }
     }
 
-    async fn load(&mut self, scope: crate::executor::Scope) -> Option<()> {
-        let mut range: Option<(Offset, Offset)> = None;
-        loop {
-            let Ok(snapshot) = self.replica.snapshot_for(LeaderEpoch::NONE) else {
-                self.sim.executor.sleep(Duration::from_millis(5)).await;
-                continue;
-            };
-            let view = &snapshot.view;
-            let (next, end) = range.map_or((view.log_start_offset(), view.log_end_offset()), |range| range);
-            range = Some((next, end));
-            if next >= end {
-                self.step(Input::LoadFinished, scope);
-                return Some(());
-            }
-            if snapshot.high_watermark < end {
-                self.sim.executor.sleep(Duration::from_millis(5)).await;
-                continue;
-            }
-            let (records, following) = slice(view, next, end)?;
-            self.step(Input::Loaded { records }, scope);
-            range = Some((following, end));
-            self.sim.pause(1, 100).await;
+    /// One slice of the log; whether it was the last. None if it cannot be loaded.
+    async fn load(&mut self, range: &mut Option<(Offset, Offset)>, scope: Scope) -> Option<bool> {
+        let Ok(snapshot) = self.replica.snapshot_for(LeaderEpoch::NONE) else {
+            self.sim.executor.sleep(Duration::from_millis(5)).await;
+            return Some(false);
+        };
+        let view = &snapshot.view;
+        let (next, end) = range.map_or((view.log_start_offset(), view.log_end_offset()), |range| range);
+        *range = Some((next, end));
+        if next >= end {
+            self.step(Input::LoadFinished, scope);
+            return Some(true);
         }
+        if snapshot.high_watermark < end {
+            self.sim.executor.sleep(Duration::from_millis(5)).await;
+            return Some(false);
+        }
+        let (records, following) = slice(view, next, end)?;
+        self.step(Input::Loaded { records }, scope);
+        *range = Some((following, end));
+        self.sim.pause(1, 100).await;
+        Some(false)
     }
 
-    async fn wait(&mut self, scope: crate::executor::Scope) {
+    async fn wait(&mut self, scope: Scope) {
         let far = self.sim.now() + Duration::from_millis(500);
         let deadline = self.shard.deadline().map_or(far, |deadline| deadline.min(far));
-        let handle = Rc::clone(&self.handle);
-        let woken = poll_fn(move |context| {
-            *handle.waker.borrow_mut() = Some(context.waker().clone());
-            if handle.queue.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }
-        });
+        let mailbox = self.place.actor.mailbox();
+        let woken = poll_fn(|context| if mailbox.sleep(context.waker()) { Poll::Pending } else { Poll::Ready(()) });
         drop(select(woken, self.sim.executor.sleep_until(deadline)).await);
         if self.shard.deadline().is_some_and(|deadline| deadline <= self.sim.now()) {
             self.step(Input::Tick, scope);
         }
     }
 
-    fn request(&mut self, body: Request, reply: GroupReply, scope: crate::executor::Scope) {
+    fn request(&mut self, body: Request, reply: GroupReply, scope: Scope) {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         self.replies.insert(request, reply);
         self.step(Input::Request { request, body }, scope);
-        if self.handle.dies.take() {
+        if self.place.dies.take() {
             std::panic::panic_any(Planted);
         }
         self.shard.check_all();
     }
 
-    fn step(&mut self, input: Input, scope: crate::executor::Scope) {
+    fn step(&mut self, input: Input, scope: Scope) {
         let mut effects = Vec::new();
         self.shard.step(self.sim.now(), self.sim.wall(), input, &mut self.rng, &mut effects);
         for effect in effects {
@@ -203,7 +182,7 @@ impl ShardShell {
         }
     }
 
-    fn perform(&mut self, effect: Effect, scope: crate::executor::Scope) {
+    fn perform(&mut self, effect: Effect, scope: Scope) {
         match effect {
             Effect::Append { ticket, records } => self.append(ticket, &records, scope),
             Effect::Reply { request, response, after: Some(ticket) } => {
@@ -222,7 +201,7 @@ impl ShardShell {
         }
     }
 
-    fn append(&mut self, ticket: Ticket, records: &[Record], scope: crate::executor::Scope) {
+    fn append(&mut self, ticket: Ticket, records: &[Record], scope: Scope) {
         let (reply, answer) = Reply::new(|| Err(ErrorCode::NotLeaderOrFollower.into()));
         let deadline = self.sim.now() + Duration::from_secs(2);
         let sent = batch(records, self.sim.wall().as_millis(), self.sim.serial()).and_then(|batch| {
@@ -232,19 +211,17 @@ impl ShardShell {
             let message = ReplicaMessage::Append { batch, required_acks, deadline, expected_epoch, reply };
             self.replica.actor().try_send(message).map_err(|_| ErrorCode::NotLeaderOrFollower)
         });
-        let handle = Rc::clone(&self.handle);
+        let life = self.life.clone();
         self.sim.executor.detach(scope, async move {
             let result = match sent {
                 Ok(()) => answer.await,
                 Err(error) => Err(error.into()),
             };
-            if handle.open.get() {
-                handle.push(Message::Appended(ticket, result));
-            }
+            drop(life.try_send(ShardMessage::Appended { ticket, result }));
         });
     }
 
-    fn appended(&mut self, ticket: Ticket, result: AppendResult, scope: crate::executor::Scope) {
+    fn appended(&mut self, ticket: Ticket, result: AppendResult, scope: Scope) {
         match result {
             Ok(_) => {
                 self.step(Input::Committed { through: ticket }, scope);

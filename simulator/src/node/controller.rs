@@ -1,0 +1,204 @@
+//! The simulator's shell of the controller: its mailbox, its syncs, and the hand-over of what is committed.
+//! Invariant: it decides nothing; a dead controller is opened anew from its log, a log that failed ends the process.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_util::StreamExt;
+use futures_util::future::select;
+use madang_actors::actor_ref::IncarnationRef;
+use madang_actors::child_spec::Incarnation;
+use madang_actors::machine::Machine;
+use madang_actors::mailbox::ActorState;
+use madang_actors::prng::Prng;
+use madang_actors::reply::Reply;
+use madang_cluster::controller::actor::ControllerMessage;
+use madang_cluster::controller::{
+    ApiResult, Controller, ControllerConfig, ControllerEffect, ControllerError, ControllerInput, Outcome, RaftLogError,
+    SyncTicket,
+};
+use madang_cluster::request::RequestId;
+use madang_storage::DiskFile;
+
+use crate::cover;
+use crate::executor::{Exit, Planted};
+use crate::invariants::{metadata, supervision};
+use crate::node::process::Process;
+use crate::node::{DATA, Node};
+use crate::swarm::FaultClass;
+
+/// Where the metadata log is.
+#[must_use]
+pub fn directory() -> std::path::PathBuf {
+    Path::new(DATA).join("metadata")
+}
+
+/// Supervises the controller.
+pub fn start(node: &Rc<Node>, process: &Rc<Process>) {
+    let (node, process) = (Rc::clone(node), Rc::clone(process));
+    node.sim.clone().executor.detach(process.scope, async move {
+        let sim = Rc::clone(&node.sim);
+        let mailbox = Arc::clone(process.controller.mailbox());
+        for life in 1.. {
+            match open(&node, &process) {
+                Ok(controller) => {
+                    mailbox.open(Incarnation(life));
+                    let shell = Shell::new(&node, &process, controller, process.controller.pinned(Incarnation(life)));
+                    let exit = sim.executor.spawn(process.scope, shell.live()).await;
+                    mailbox.close(Incarnation(life), ActorState::Restarting);
+                    supervision::closed(&sim, "the controller", process.controller.depth());
+                    if let Ok(Exit::Panicked(Some(text))) = exit {
+                        sim.violate("U2", format!("controller: {text}"));
+                    }
+                    cover!("controller opened anew");
+                }
+                Err(ControllerError::Log(RaftLogError::Io(_))) => {}
+                Err(error) => sim.violate("C3", format!("the metadata log does not open: {error}")),
+            }
+            sim.pause(1000, 20_000).await;
+        }
+    });
+}
+
+fn open(node: &Node, process: &Process) -> Result<Controller, ControllerError> {
+    let config = ControllerConfig {
+        node_id: process.config.node_id,
+        voters: vec![process.config.node_id],
+        broker: process.config.clone(),
+        directory: directory(),
+    };
+    Controller::open(config, Arc::new(node.sim.disk.clone()))
+}
+
+/// One life of the controller.
+struct Shell {
+    node: Rc<Node>,
+    process: Rc<Process>,
+    controller: Controller,
+    rng: Prng,
+    next_request: u64,
+    replies: BTreeMap<RequestId, Reply<ApiResult<Outcome>>>,
+    syncs: UnboundedSender<(SyncTicket, Arc<dyn DiskFile>)>,
+    ended: Rc<Cell<bool>>,
+}
+
+impl Shell {
+    fn new(
+        node: &Rc<Node>,
+        process: &Rc<Process>,
+        controller: Controller,
+        life: IncarnationRef<ControllerMessage>,
+    ) -> Self {
+        let (syncs, jobs) = unbounded();
+        node.sim.executor.detach(process.scope, sync_all(Rc::clone(node), jobs, life));
+        Self {
+            node: Rc::clone(node),
+            process: Rc::clone(process),
+            controller,
+            rng: node.sim.fork(),
+            next_request: 0,
+            replies: BTreeMap::new(),
+            syncs,
+            ended: Rc::default(),
+        }
+    }
+
+    async fn live(mut self) {
+        let sim = Rc::clone(&self.node.sim);
+        self.step(ControllerInput::Start);
+        while !self.ended.get() {
+            while let Some(message) = self.process.controller.mailbox().pop() {
+                self.handle(message);
+                if self.ended.get() {
+                    return;
+                }
+            }
+            self.controller.check();
+            self.wait().await;
+            sim.pause(0, 200).await;
+            if self.controller.deadline().is_some_and(|deadline| deadline <= sim.now()) {
+                self.step(ControllerInput::Tick);
+            }
+        }
+    }
+
+    async fn wait(&self) {
+        let mailbox = self.process.controller.mailbox();
+        let woken = poll_fn(|context| if mailbox.sleep(context.waker()) { Poll::Pending } else { Poll::Ready(()) });
+        match self.controller.deadline() {
+            Some(deadline) => drop(select(woken, self.node.sim.executor.sleep_until(deadline)).await),
+            None => woken.await,
+        }
+    }
+
+    fn handle(&mut self, message: ControllerMessage) {
+        match message {
+            ControllerMessage::Synced { ticket, result } => self.step(ControllerInput::Synced { ticket, result }),
+            ControllerMessage::Propose { proposal, reply } => {
+                self.next_request += 1;
+                let request = RequestId(self.next_request);
+                self.replies.insert(request, reply);
+                self.step(ControllerInput::Propose { request, proposal });
+                if self.process.controller_dies.take() {
+                    self.node.sim.fault(FaultClass::ControllerDeath);
+                    std::panic::panic_any(Planted);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, input: ControllerInput) {
+        let mut effects = Vec::new();
+        self.controller.step(self.node.sim.now(), self.node.sim.wall(), input, &mut self.rng, &mut effects);
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: ControllerEffect) {
+        match effect {
+            ControllerEffect::Sync { ticket, file } => drop(self.syncs.unbounded_send((ticket, file))),
+            ControllerEffect::Publish { image, delta } => {
+                metadata::committed(&self.node.sim, &image);
+                self.process.feed.publish(image, delta);
+            }
+            ControllerEffect::Reply { request, result } => match self.replies.remove(&request) {
+                Some(reply) => self.process.feed.answer(reply, result),
+                None => self.node.sim.violate("U1", format!("controller: {request:?} is answered twice")),
+            },
+            ControllerEffect::Send { .. } => self.node.sim.violate("C1", "a lone voter sends"),
+            ControllerEffect::Fatal(why) => {
+                self.node.sim.note("controller failed", &[i64::try_from(why.len()).unwrap_or(0)]);
+                self.ended.set(true);
+                if why.starts_with("sync") {
+                    cover!("sync of the metadata log failed");
+                }
+                self.node.give_up();
+            }
+        }
+    }
+}
+
+/// The metadata log's own sync thread.
+async fn sync_all(
+    node: Rc<Node>,
+    mut jobs: UnboundedReceiver<(SyncTicket, Arc<dyn DiskFile>)>,
+    life: IncarnationRef<ControllerMessage>,
+) {
+    let sim = Rc::clone(&node.sim);
+    while let Some((ticket, file)) = jobs.next().await {
+        sim.pause(10, sim.swarm.sync_us).await;
+        let result = file.sync().map_err(|error| error.to_string());
+        if result.is_err() {
+            sim.fault(FaultClass::SyncError);
+        }
+        sim.pause(10, sim.swarm.sync_us / 4).await;
+        drop(life.try_send(ControllerMessage::Synced { ticket, result }));
+    }
+}

@@ -1,0 +1,126 @@
+//! The lives of a replica in one process: built from disk, run, and built again.
+//! Invariant: a replica's life ends before the next begins, and its mailbox is closed between the two.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use madang_actors::child_spec::Incarnation;
+use madang_actors::mailbox::ActorState;
+use madang_cluster::replica::{Replica, ReplicaMessage};
+use madang_protocol::types::Offset;
+use madang_storage::{Log, LogError, OpenLog, Start};
+
+use crate::cover;
+use crate::executor::Exit;
+use crate::invariants::storage::{self, Ending};
+use crate::invariants::supervision;
+use crate::node::process::Process;
+use crate::node::replica::ReplicaShell;
+use crate::node::{Node, Slot};
+
+/// Supervises a replica.
+pub fn supervise(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, how: (Start, Ending)) {
+    let lives = lives(Rc::clone(node), Rc::clone(process), Rc::clone(slot), how);
+    node.sim.executor.detach(process.scope, lives);
+}
+
+/// Runs one life after the other.
+async fn lives(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, mut how: (Start, Ending)) {
+    let sim = Rc::clone(&node.sim);
+    while !slot.gone.get() {
+        let incarnation = slot.incarnation.get() + 1;
+        slot.incarnation.set(incarnation);
+        match build(&node, &process, &slot, how) {
+            Ok(shell) => {
+                how = (Start::SameProcess, Ending::Kill);
+                let mailbox = Arc::clone(slot.handle.actor().mailbox());
+                mailbox.open(Incarnation(incarnation));
+                if let Some(leader_epoch) = slot.handle.shared().leader_epoch() {
+                    drop(slot.handle.actor().try_send(ReplicaMessage::Lead { leader_epoch }));
+                }
+                let ended = sim.executor.spawn(process.scope, shell.live());
+                let exit = ended.await;
+                mailbox.close(Incarnation(incarnation), ActorState::Restarting);
+                slot.handle.shared().suspend();
+                supervision::closed(&sim, slot.handle.actor().id(), slot.handle.actor().depth());
+                match exit {
+                    Ok(Exit::Panicked(Some(text))) => {
+                        sim.violate("U2", format!("{}: {text}", slot.handle.actor().id()));
+                    }
+                    Ok(Exit::Returned) if process.log_dir.borrow().is_none() || slot.gone.get() => return,
+                    _ => cover!("replica restarted in its process"),
+                }
+            }
+            Err(Unbuilt::Disk) => {}
+            Err(Unbuilt::PagesLost) => {
+                node.pages_lost.set(true);
+                how.1 = Ending::Lossy;
+            }
+            Err(Unbuilt::Broken(code, what)) => sim.violate(code, what),
+        }
+        sim.pause(1000, 20_000).await;
+    }
+}
+
+/// Why a replica could not be built.
+enum Unbuilt {
+    /// The disk failed; it is tried again.
+    Disk,
+    /// A sync failed while the tail was recovered: what only the page cache had may be gone.
+    PagesLost,
+    /// An invariant is broken.
+    Broken(&'static str, String),
+}
+
+fn build(
+    node: &Rc<Node>,
+    process: &Rc<Process>,
+    slot: &Rc<Slot>,
+    (start, ending): (Start, Ending),
+) -> Result<ReplicaShell, Unbuilt> {
+    let sim = &node.sim;
+    let partition = slot.partition;
+    let before = slot.handle.shared().last_published();
+    // The node notes a recovery point when it creates a partition.
+    let checkpoint = Some(Offset(*node.checkpoints.borrow_mut().entry(partition).or_insert(0)));
+    let recovery_point = before.as_ref().map(|before| before.confirmed_end).or(checkpoint);
+    let open = OpenLog {
+        start,
+        recovery_point,
+        incarnation: slot.incarnation.get(),
+        wall: sim.wall(),
+        seed: sim.random(),
+        ..OpenLog::default()
+    };
+    let config = (*slot.handle.shared().config()).clone();
+    let opened = Log::open(Arc::new(sim.disk.clone()), &slot.directory, config.log.clone(), &open);
+    let (log, report) = match opened {
+        Ok(opened) => opened,
+        // The device could not be read just now; it is tried again.
+        Err(LogError::Quarantine { reason }) if reason.contains("cannot read") => return Err(Unbuilt::Disk),
+        Err(LogError::Quarantine { reason }) => {
+            let what = format!("{partition:?} is set aside after {ending:?}: {reason}");
+            return Err(Unbuilt::Broken(if ending == Ending::Clean { "S5" } else { "S1" }, what));
+        }
+        Err(error) => {
+            let text = error.to_string();
+            sim.note("not opened", &[text.len() as i64]);
+            return Err(if text.starts_with("sync") { Unbuilt::PagesLost } else { Unbuilt::Disk });
+        }
+    };
+    if sim.disk.is_crashed() {
+        return Err(Unbuilt::Disk);
+    }
+    if report.truncated_bytes > 0 {
+        cover!("torn tail cut");
+    }
+    let view = log.view();
+    storage::recovered(sim, partition, &view, ending, log.confirmed_offset().0);
+    if start != Start::SameProcess {
+        storage::confirmed_at_start(sim, partition, &slot.directory, &view, log.confirmed_offset().0);
+    }
+    match Replica::new(slot.incarnation.get(), log, config, before.as_deref()) {
+        Ok(replica) => Ok(ReplicaShell::new(Rc::clone(node), Rc::clone(process), Rc::clone(slot), replica)),
+        Err(lost) => Err(Unbuilt::Broken("S1", format!("{partition:?}: {lost}"))),
+    }
+}
