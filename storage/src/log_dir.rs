@@ -17,7 +17,7 @@ use std::sync::Arc;
 use madang_protocol::types::{NodeId, TopicId, Uuid};
 
 use crate::disk::{Disk, DiskLock, read_small, replace_file_durably};
-use crate::format::{Fields, Kind, MAX_SIDE_FILE, PARTITION_METADATA_FILE, seal, unseal};
+use crate::format::{Fields, Kind, MAX_SIDE_FILE, PARTITION_METADATA_FILE, TEMPORARY_SUFFIX, seal, unseal};
 use crate::mutants::mutant;
 use crate::recovery::Recovery;
 
@@ -337,10 +337,12 @@ impl PartitionFolders {
     fn create_one(&self, topic: &str, partition: i32, topic_id: TopicId) -> Result<PathBuf, LogDirError> {
         let disk = self.disk.as_ref();
         let path = self.path.join(format!("{topic}-{partition}"));
+        let unfinished = format!("{PARTITION_METADATA_FILE}{TEMPORARY_SUFFIX}");
         if disk.exists(&path)? {
             match stored_topic_id(disk, &path, topic, partition) {
                 Some(found) if found == topic_id => return Ok(path),
-                None if disk.list(&path)?.is_empty() => {}
+                // A creation that did not get to its end. Nothing was ever stored in it.
+                None if disk.list(&path)?.iter().all(|name| *name == unfinished) => {}
                 _ => return Err(LogDirError::NotThisTopic(path)),
             }
         }

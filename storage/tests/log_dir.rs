@@ -10,8 +10,9 @@ use madang_actors::clock::Wall;
 use madang_actors::prng::Prng;
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use madang_storage::{
-    Checkpoint, Checkpoints, Crash, Disk, FaultDisk, Log, LogConfig, LogDir, LogDirError, MemoryCheckpoints, Note,
-    Notes, OpenLog, OpenLogDir, RealDisk, Recovery, RestartFacts, RestartKind, SledCheckpoints, SyncPool, TmpfsNotes,
+    Checkpoint, Checkpoints, Crash, Disk, Fault, FaultDisk, Log, LogConfig, LogDir, LogDirError, MemoryCheckpoints,
+    Note, Notes, OpenLog, OpenLogDir, OpenMode, RealDisk, Recovery, RestartFacts, RestartKind, SledCheckpoints,
+    SyncPool, TmpfsNotes,
 };
 
 const PATH: &str = "/data";
@@ -229,6 +230,37 @@ fn a_damaged_identity_makes_a_new_directory_and_deletes_nothing() {
     let directory = open(&disk).expect("opens");
     assert_eq!(directory.restart_facts().kind(), RestartKind::Lossy);
     assert_eq!(directory.partitions().expect("lists").len(), 1);
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_begun_again() {
+    for at in 0.. {
+        for crash in [Crash::Kill, Crash::Power] {
+            let disk = FaultDisk::new();
+            let directory = open(&disk).expect("opens");
+            disk.plan(disk.operations() + at, Fault::Crash);
+            if directory.create_partition("t", 0, TOPIC).is_ok() {
+                return assert!(at > 3, "it writes, syncs and renames");
+            }
+            drop(directory);
+            disk.crash(crash, &mut Prng::new(at));
+            let directory = open(&disk).expect("opens");
+            let created = directory.create_partition("t", 0, TOPIC);
+            assert!(created.is_ok(), "cut at {at} by {crash:?}: {created:?}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_with_a_log_and_without_its_topic_is_nobodys() {
+    let disk = FaultDisk::new();
+    let directory = open(&disk).expect("opens");
+    let path = Path::new("/data/t-0");
+    disk.create_dir(path).expect("creates");
+    for name in ["partition.metadata.tmp", "00000000000000000000.log"] {
+        disk.open(&path.join(name), OpenMode::Truncate).expect("creates");
+    }
+    assert!(matches!(directory.create_partition("t", 0, TOPIC), Err(LogDirError::NotThisTopic(_))));
 }
 
 fn checkpoints_remember(checkpoints: &dyn Checkpoints) {
