@@ -2,7 +2,7 @@
 //! Invariant: after a failed sync nothing is written to the directory; its partitions are offline, the others serve on.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -75,7 +75,6 @@ pub struct Directory {
     /// Held by the one compaction that runs; the others wait in the order in which they came.
     compacting: Arc<Semaphore>,
     failed: AtomicBool,
-    closed: AtomicUsize,
 }
 
 impl Directory {
@@ -93,7 +92,6 @@ impl Directory {
             noted: AtomicBool::new(false),
             compacting: Arc::new(Semaphore::new(1)),
             failed: AtomicBool::new(false),
-            closed: AtomicUsize::new(0),
         }
     }
 
@@ -214,24 +212,24 @@ impl Directory {
         first
     }
 
-    /// How many of its replicas were closed in order.
-    #[must_use]
-    pub fn closed_replicas(&self) -> usize {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Closes it so that the next start finds it clean; only if all of its `replicas` were closed in order.
-    pub fn close_clean(&self, replicas: usize) {
+    /// Closes it so that the next start finds it clean; only if all of its replicas were closed in order.
+    pub fn close_clean(&self) {
         let opened = self.opened().take();
-        if self.has_failed() || self.closed_replicas() != replicas {
+        let held = self.held();
+        if self.has_failed() || !held.iter().all(|held| held.handle.shared().is_closed()) {
             return;
         }
-        let closed = opened.map(|opened| opened.log_dir.close_clean());
-        if let Some(Err(error)) = closed {
-            tracing::warn!(directory = %self.path.display(), %error, "clean-shutdown marker not written");
-        } else if let Some(notes) = self.notes() {
-            // The marker says more.
-            notes.discard();
+        match opened.map(|opened| opened.log_dir.close_clean(held.len())) {
+            None | Some(Ok(false)) => {}
+            Some(Err(error)) => {
+                tracing::warn!(directory = %self.path.display(), %error, "clean-shutdown marker not written");
+            }
+            Some(Ok(true)) => {
+                if let Some(notes) = self.notes() {
+                    // The marker says more.
+                    notes.discard();
+                }
+            }
         }
     }
 }
@@ -266,10 +264,6 @@ impl ReplicaDirectory for DirectoryLink {
 
     fn fail(&self, why: &str) {
         self.0.fail(why);
-    }
-
-    fn closed(&self) {
-        self.0.closed.fetch_add(1, Ordering::AcqRel);
     }
 }
 

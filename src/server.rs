@@ -106,15 +106,13 @@ impl Server {
     /// Ends the node in order: no new requests, answers for those in flight, everything synced and marked clean.
     pub async fn stop(self) {
         self.shutdown.begin(SHUTDOWN_GRACE);
-        let replicas: Vec<usize> =
-            self.directories.iter().map(|directory| self.node.replicas.within(&directory.path).len()).collect();
         let reason = self.tree.shutdown().await;
         tracing::info!(%reason, "stopped");
         if self.escalated.load(Ordering::Acquire) {
             return;
         }
-        for (directory, replicas) in self.directories.iter().zip(replicas) {
-            directory.close_clean(replicas);
+        for directory in &self.directories {
+            directory.close_clean();
         }
     }
 }

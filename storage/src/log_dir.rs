@@ -301,12 +301,18 @@ impl LogDir {
         self.folders().finish_deletions()
     }
 
-    /// Says that everything was flushed, and lets the directory go. Call it after every log was closed without an error.
+    /// Says that everything was flushed, and lets the directory go. Call it when each of the `closed` logs that were opened was closed
+    /// without an error. A directory that was not found clean and holds a partition that nobody opened says nothing: whether that one's
+    /// tail is whole is not known. True if the next start finds it clean.
     ///
     /// # Errors
     /// Whatever the disk reports; the next start is then unclean.
-    pub fn close_clean(self) -> io::Result<()> {
-        replace_file_durably(self.disk.as_ref(), &self.path.join(CLEAN_FILE), &seal(Kind::CleanShutdown, b""))
+    pub fn close_clean(self, closed: usize) -> io::Result<bool> {
+        if !self.facts.clean_marker && self.partitions()?.len() > closed {
+            return Ok(false);
+        }
+        replace_file_durably(self.disk.as_ref(), &self.path.join(CLEAN_FILE), &seal(Kind::CleanShutdown, b""))?;
+        Ok(true)
     }
 }
 

@@ -50,13 +50,31 @@ fn the_clean_marker_counts_once() {
     let disk = FaultDisk::new();
     let directory = open(&disk).expect("opens");
     assert_eq!(directory.restart_facts().kind(), RestartKind::Lossy, "a new directory promises nothing");
-    directory.close_clean().expect("closes");
+    assert!(directory.close_clean(0).expect("closes"));
     disk.crash(Crash::Power, &mut Prng::new(1));
     let directory = open(&disk).expect("opens");
     assert_eq!(directory.restart_facts().kind(), RestartKind::Clean);
     drop(directory);
     disk.crash(Crash::Power, &mut Prng::new(2));
     assert!(!open(&disk).expect("opens").restart_facts().clean_marker);
+}
+
+#[test]
+fn a_directory_with_a_partition_that_nobody_opened_says_clean_only_if_it_was_found_so() {
+    let disk = FaultDisk::new();
+    let directory = open(&disk).expect("opens");
+    directory.create_partition("t", 0, TOPIC).expect("creates");
+    drop(directory);
+    disk.crash(Crash::Power, &mut Prng::new(1));
+    // A node that is stopped before it has started its replicas.
+    let directory = open(&disk).expect("opens");
+    assert!(!directory.close_clean(0).expect("closes"));
+    let directory = open(&disk).expect("opens");
+    assert!(!directory.restart_facts().clean_marker, "its tail was never recovered");
+    assert!(directory.close_clean(1).expect("closes"));
+    let directory = open(&disk).expect("opens");
+    assert!(directory.close_clean(0).expect("closes"), "nothing has touched it since");
+    assert!(open(&disk).expect("opens").restart_facts().clean_marker);
 }
 
 #[test]
@@ -225,7 +243,7 @@ fn a_damaged_identity_makes_a_new_directory_and_deletes_nothing() {
     let disk = FaultDisk::new();
     let directory = open(&disk).expect("opens");
     directory.create_partition("t", 0, TOPIC).expect("creates");
-    directory.close_clean().expect("closes");
+    assert!(directory.close_clean(1).expect("closes"));
     disk.flip_bit(Path::new("/data/directory.metadata"), 20, 1).expect("there");
     let directory = open(&disk).expect("opens");
     assert_eq!(directory.restart_facts().kind(), RestartKind::Lossy);

@@ -3,7 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+
 use crate::broker::{Broker, Launch};
+use crate::client::run;
 use crate::load::{Load, Place, assert_all_there, idempotent};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,6 +53,21 @@ fn each_log_is_opened_once_at_a_start() {
         assert_eq!(logs_opened(&broker), Some(partitions(&data).to_string()));
         assert!(broker.stop(), "an orderly end");
     }
+}
+
+#[test]
+fn a_node_that_deleted_a_topic_still_ends_clean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let broker = launch(&data, "fsync").start("127.0.0.1:0");
+    filled(&broker);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &broker.address).create().expect("an admin client");
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let gone = run(admin.delete_topics(&["restarted"], &options)).expect("answered");
+    assert_eq!(gone, [Ok("restarted".to_owned())]);
+    assert!(broker.stop(), "an orderly end");
+    assert!(data.join("clean-shutdown").exists(), "every log that was left was closed");
 }
 
 #[test]

@@ -29,8 +29,6 @@ pub trait Directory: 'static {
     fn note(&self, partition: TopicPartition, snapshot: &ReplicaSnapshot);
     /// The directory can no longer be trusted.
     fn fail(&self, why: &str);
-    /// This replica's log is closed and clean.
-    fn closed(&self);
 }
 
 /// One replica as an actor on its directory's disk arbiter.
@@ -122,7 +120,7 @@ impl<D: Directory> ReplicaActor<D> {
                 self.shared.suspend();
                 context.stop();
             }
-            ReplicaEffect::Closed => self.directory.closed(),
+            ReplicaEffect::Closed => self.shared.set_closed(),
             ReplicaEffect::Replication(ReplicationEffect::Halt(why)) => {
                 tracing::error!(partition = %self.shared.partition(), topic = %self.shared.topic(), why, "partition is set aside");
                 self.go_offline();

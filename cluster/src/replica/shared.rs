@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use arc_swap::ArcSwap;
 use madang_actors::actor_ref::ActorRef;
@@ -85,6 +85,7 @@ pub struct SharedReplica {
     config: ArcSwap<ReplicaConfig>,
     /// The epoch that committed metadata lets this node lead in; negative if another node leads.
     leader_epoch: AtomicI32,
+    closed: AtomicBool,
 }
 
 impl SharedReplica {
@@ -104,6 +105,7 @@ impl SharedReplica {
             published: Published::new(MAX_WAITERS),
             config: ArcSwap::from_pointee(config),
             leader_epoch: AtomicI32::new(leader_epoch.unwrap_or(LeaderEpoch::NONE).0),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -156,6 +158,17 @@ impl SharedReplica {
     /// Refuses every reader and writer from now on. Holds at once, whatever the replica's thread is doing.
     pub fn set_offline(&self) {
         self.published.set_offline();
+    }
+
+    /// Notes that the log was closed in order: all that was published is on the device.
+    pub fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether the log was closed in order.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Whether it refuses every reader and writer.

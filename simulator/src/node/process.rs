@@ -166,7 +166,7 @@ pub async fn close(node: &Rc<Node>, process: &Rc<Process>) -> bool {
     for slot in &slots {
         closed &= close_replica(slot).await;
     }
-    let marked = closed && log_dir.is_some_and(|log_dir| log_dir.close_clean().is_ok());
+    let marked = closed && log_dir.is_some_and(|log_dir| matches!(log_dir.close_clean(slots.len()), Ok(true)));
     if marked && !node.pages_lost.get() {
         cover!("clean shutdown");
         for slot in &slots {
