@@ -15,6 +15,7 @@ pub mod record;
 pub mod record_batch;
 pub mod schema;
 pub mod types;
+mod utf8;
 pub mod wire;
 pub mod writer;
 

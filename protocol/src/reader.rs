@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::utf8;
+
 /// Bytes that the arrays of any frame may take in memory.
 const MEMORY_PER_FRAME: usize = 16 << 20;
 /// Bytes that they may take on top of that for each byte of the frame. Real requests stay near 4; an array of empty strings reaches 24.
@@ -286,7 +288,7 @@ impl<'a> Reader<'a> {
     /// As [`Self::read_string_length`], and [`DecodeError::TooMuchMemory`] for what had to be replaced.
     pub fn read_nullable_str(&mut self, compact: bool) -> Result<Option<Cow<'a, str>>, DecodeError> {
         let Some(length) = self.read_string_length(compact)? else { return Ok(None) };
-        let string = String::from_utf8_lossy(self.read_slice(length)?);
+        let string = utf8::lossy(self.read_slice(length)?);
         if let Cow::Owned(replaced) = &string {
             self.charge(replaced.len(), 1)?;
         }
