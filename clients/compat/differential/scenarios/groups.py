@@ -49,6 +49,20 @@ def member_of(t, group, conn="main", **more):
     return answer["MemberId"], answer["GenerationId"]
 
 
+def shard_of(group, shards=50):
+    """The partition of __consumer_offsets that a group is in: Java's hash of its name."""
+    value = 0
+    for letter in group:
+        value = (31 * value + ord(letter)) & 0xFFFFFFFF
+    return abs(value - (1 << 32) if value >> 31 else value) % shards
+
+
+def neighbour_of(t, group):
+    """The name of another group in the same shard."""
+    names = (t.name(f"near-{number}") for number in range(10000))
+    return next(name for name in names if shard_of(name) == shard_of(group))
+
+
 def alone(t):
     """One member's whole life."""
     topic, group = t.topic("alone"), t.name("g")
@@ -56,6 +70,9 @@ def alone(t):
     describe(t, "before", group)
     describe(t, "before", group, 6)
     first = join(t, "member id required", group)
+    # A pending member is in no record: Kafka describes a group as of its shard's last committed record, whoever wrote it.
+    t.send("a neighbour commits", "OffsetCommit", 8, {"GroupId": neighbour_of(t, group), "GenerationIdOrMemberEpoch": -1, "MemberId": "", "Topics": [
+        {"Name": topic, "Partitions": [{"PartitionIndex": 0, "CommittedOffset": 1, "CommittedLeaderEpoch": -1, "CommittedMetadata": ""}]}]})
     describe(t, "pending", group)
     member = first["MemberId"]
     joined = join(t, "join", group, member)
