@@ -13,11 +13,11 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::client::{PATIENCE, Yard, run, send};
 
-fn options() -> AdminOptions {
+pub(crate) fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(Duration::from_secs(10)))
 }
 
-fn admin(yard: &Yard) -> AdminClient<DefaultClientContext> {
+pub(crate) fn admin(yard: &Yard) -> AdminClient<DefaultClientContext> {
     yard.config(&[]).create().expect("an admin client")
 }
 

@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod client_admin;
 mod client_groups;
+mod compaction;
 mod house;
 mod kill9;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
