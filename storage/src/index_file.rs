@@ -42,9 +42,10 @@ pub(crate) fn write(
         times.extend_from_slice(&entry.relative_offset.to_be_bytes());
     }
     let crcs = (crc32c::crc32c(&offsets), crc32c::crc32c(&times));
+    let count = u32::try_from(entries.len()).map_err(io::Error::other)?;
     let write = |suffix, kind, crc, body: &[u8]| {
         let file = disk.open(&offset_path(directory, base_offset, suffix), OpenMode::Truncate)?;
-        let head = IndexHeader { entries_crc: crc, ..header }.to_bytes(kind);
+        let head = IndexHeader { entries_crc: crc, entries: count, ..header }.to_bytes(kind);
         file.write_at(0, &[IoSlice::new(&head), IoSlice::new(body)])?;
         Ok::<_, io::Error>(file)
     };

@@ -106,6 +106,30 @@ fn where_the_device_was_promised_only_the_tail_is_read_back() {
     assert_eq!(report.scanned_bytes, 0, "there is no tail");
 }
 
+/// What the index tells is not walked again: it could not be, where it cannot be read.
+#[test]
+fn the_index_of_the_active_segment_spares_a_walk() {
+    let config = LogConfig { active_index_bytes: 1 << 20, ..LogConfig::default() };
+    let disk = FaultDisk::new();
+    let mut log = open_with(&disk, &config, &OpenLog::default()).expect("opens").0;
+    for at in 0..60 {
+        let batch = producer_batch(7, at * 2, 2, 40_000, i64::from(at));
+        log.append_as_leader(&[batch], LeaderEpoch(0), Wall(i64::from(at))).expect("appends");
+    }
+    let end = log.log_end_offset();
+    let note = Note { incarnation: 1, log_end_offset: end, confirmed_end: Offset(0), high_watermark: Offset(0) };
+    let path = &segments(&disk)[0];
+    let size = disk.open(path, OpenMode::Existing).expect("there").len().expect("a length");
+    disk.fail_reads(path, size / 4..size / 2).expect("there");
+    let (log, _) = open_with(&disk, &config, &noted(Start::SameBoot, note)).expect("opens");
+    assert_eq!(log.log_end_offset(), end);
+    disk.mend();
+    disk.remove_file(&path.with_extension("index")).expect("there");
+    disk.fail_reads(path, size / 4..size / 2).expect("there");
+    let walked = open_with(&disk, &config, &noted(Start::SameBoot, note));
+    assert!(matches!(walked, Err(LogError::Quarantine { .. })), "without it the headers are walked");
+}
+
 #[test]
 fn where_the_page_cache_was_promised_nothing_is_read_and_all_is_synced_later() {
     for config in configs() {

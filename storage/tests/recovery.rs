@@ -108,6 +108,21 @@ fn no_flipped_bit_is_served() {
     }
 }
 
+/// An index with entries is taken over as it is: a start that walks headers instead finds the same log, only later.
+#[test]
+fn a_start_rebuilds_no_index_that_is_whole() {
+    let config = LogConfig { index_interval_bytes: 100, ..small() };
+    let disk = written(&config);
+    let indexes = files(&disk, ".index");
+    let entries = |path: &PathBuf| read_small(&disk, path, 1 << 20).expect("reads").len();
+    assert!(indexes.len() > 2 && indexes.iter().all(|path| entries(path) > 64 + 8), "several entries each");
+    for start in [Start::Clean, Start::Unclean] {
+        let (log, report) = open_with(&disk, &config, &OpenLog { start, ..unclean(Some(120)) }).expect("opens");
+        assert_eq!(report.rebuilt, Vec::<String>::new(), "{start:?}");
+        assert_eq!(content(&log), content(&open_with(&written(&config), &config, &unclean(None)).expect("opens").0));
+    }
+}
+
 #[test]
 fn side_files_are_rebuilt_from_the_batches() {
     let config = small();
