@@ -65,6 +65,9 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Whatever the disk reports.
     fn drop_cache(&self, position: u64) -> io::Result<()>;
 
+    /// Nothing of it has to reach the device, as it can be rebuilt: it is closed without a sync. [`DiskFile::sync`] syncs it all the same.
+    fn needs_no_sync(&self) {}
+
     /// From now on the file is never looked for by its name again, as that is about to become another file's: it stays open, or is gone.
     fn hold_open(&self) {}
 
@@ -183,6 +186,8 @@ pub fn read_small(disk: &dyn Disk, path: &Path, limit: u64) -> io::Result<Vec<u8
 pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
     let temporary = temporary_path(path);
     let file = disk.open(&temporary, OpenMode::Truncate)?;
+    // It is through the new handle that its bytes are synced, if at all.
+    file.needs_no_sync();
     file.write_at(0, &[IoSlice::new(bytes)])?;
     disk.rename(&temporary, path)?;
     // The handle may reopen by name, and its name is another now.

@@ -45,6 +45,7 @@ pub(crate) fn write(
     let count = u32::try_from(entries.len()).map_err(io::Error::other)?;
     let write = |suffix, kind, crc, body: &[u8]| {
         let file = disk.open(&offset_path(directory, base_offset, suffix), OpenMode::Truncate)?;
+        file.needs_no_sync();
         let head = IndexHeader { entries_crc: crc, entries: count, ..header }.to_bytes(kind);
         file.write_at(0, &[IoSlice::new(&head), IoSlice::new(body)])?;
         Ok::<_, io::Error>(file)

@@ -9,6 +9,8 @@ mod append_as_follower;
 mod checkpoints;
 mod compaction;
 mod config;
+#[cfg(feature = "real-disk")]
+mod descriptors;
 mod disk;
 mod epoch_recovery;
 mod error;

@@ -1,15 +1,15 @@
 //! The disk of the operating system. Files are opened lazily through a bounded cache of descriptors, so 100,000 partitions fit.
-//! Invariant: a file that was written is synced, through the descriptor that wrote it, before that descriptor is closed.
+//! Invariant: a sync that failed once fails for ever, whoever met it first.
 
-use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use crate::descriptors::{Descriptors, FileState, locked};
 use crate::disk::{Disk, DiskFile, DiskLock, OpenMode};
 
 /// Slices that one write call takes on Linux.
@@ -27,116 +27,23 @@ impl RealDisk {
     /// A disk that keeps at most `open_files` descriptors open, pinned ones aside; at least 1.
     #[must_use]
     pub fn new(open_files: usize) -> Self {
-        let descriptors = Descriptors { capacity: open_files.max(1), open: Mutex::new(VecDeque::new()) };
-        Self { descriptors: Arc::new(descriptors) }
+        Self { descriptors: Arc::new(Descriptors::new(open_files)) }
     }
-}
 
-/// Which files hold a descriptor, in the order in which they were opened; a file used since its last turn gets another.
-#[derive(Debug)]
-struct Descriptors {
-    capacity: usize,
-    open: Mutex<VecDeque<Weak<FileState>>>,
-}
-
-#[derive(Debug)]
-struct FileState {
-    path: PathBuf,
-    descriptor: Mutex<Option<Arc<OwnedFd>>>,
-    used: AtomicBool,
-    /// Its descriptor is not closed to make room.
-    held: AtomicBool,
-    written: AtomicBool,
-    sync_failed: AtomicBool,
+    #[cfg(test)]
+    pub(crate) const fn descriptors(&self) -> &Arc<Descriptors> {
+        &self.descriptors
+    }
 }
 
 #[derive(Debug)]
 struct RealFile {
     state: Arc<FileState>,
-    descriptors: Arc<Descriptors>,
-}
-
-/// A panicking thread leaves these maps whole: every change is one assignment.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Descriptors {
-    fn admit(&self, state: &Arc<FileState>) {
-        let mut evicted = Vec::new();
-        {
-            let mut open = locked(&self.open);
-            open.push_back(Arc::downgrade(state));
-            // Two turns at most for each file, then the first goes, so the loop ends.
-            let mut turns = open.len() * 2;
-            while open.len() > self.capacity && turns > 0 {
-                turns -= 1;
-                let Some(first) = open.pop_front() else { break };
-                let Some(file) = first.upgrade() else { continue };
-                if turns > 0 && (file.used.swap(false, Ordering::Relaxed) || Arc::ptr_eq(&file, state)) {
-                    open.push_back(first);
-                } else {
-                    evicted.push(file);
-                }
-            }
-        }
-        for file in evicted {
-            file.close();
-        }
-    }
-}
-
-impl FileState {
-    fn close(&self) {
-        let mut descriptor = locked(&self.descriptor);
-        if self.held.load(Ordering::Acquire) {
-            return;
-        }
-        self.sync_before_close(descriptor.as_deref());
-        *descriptor = None;
-    }
-
-    fn sync_before_close(&self, descriptor: Option<&OwnedFd>) {
-        if let Some(descriptor) = descriptor
-            && self.written.load(Ordering::Acquire)
-        {
-            match rustix::fs::fdatasync(descriptor) {
-                Ok(()) => self.written.store(false, Ordering::Release),
-                // The kernel tells one descriptor once; whoever asks for a sync later must hear it.
-                Err(error) => {
-                    tracing::error!(path = %self.path.display(), %error, "sync before close failed");
-                    self.sync_failed.store(true, Ordering::Release);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for FileState {
-    fn drop(&mut self) {
-        let descriptor = self.descriptor.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        self.sync_before_close(descriptor.as_deref());
-    }
 }
 
 impl RealFile {
     fn descriptor(&self) -> io::Result<Arc<OwnedFd>> {
-        self.state.used.store(true, Ordering::Relaxed);
-        let opened = {
-            let mut slot = locked(&self.state.descriptor);
-            if let Some(open) = slot.as_ref() {
-                return Ok(Arc::clone(open));
-            }
-            if self.state.held.load(Ordering::Acquire) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            let file = OpenOptions::new().read(true).write(true).open(&self.state.path)?;
-            let opened = Arc::new(OwnedFd::from(file));
-            *slot = Some(Arc::clone(&opened));
-            opened
-        };
-        self.descriptors.admit(&self.state);
-        Ok(opened)
+        self.state.open()
     }
 }
 
@@ -189,7 +96,7 @@ impl DiskFile for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.state.sync_failed.load(Ordering::Acquire) {
+        if self.state.sync_failed.load(Ordering::Acquire) || self.state.descriptors.has_failed(&self.state.path) {
             return Err(io::Error::other("an earlier sync of this file failed"));
         }
         let descriptor = match self.descriptor() {
@@ -209,6 +116,10 @@ impl DiskFile for RealFile {
         // Partial pages at the bounds stay, so the range begins with a whole one.
         let from = position - position % PAGE;
         Ok(rustix::fs::fadvise(self.descriptor()?, from, None, rustix::fs::Advice::DontNeed)?)
+    }
+
+    fn needs_no_sync(&self) {
+        self.state.disposable.store(true, Ordering::Release);
     }
 
     fn hold_open(&self) {
@@ -244,15 +155,8 @@ impl Disk for RealDisk {
             OpenMode::Create => drop(OpenOptions::new().write(true).create(true).truncate(false).open(path)?),
             OpenMode::Truncate => drop(OpenOptions::new().write(true).create(true).truncate(true).open(path)?),
         }
-        let state = FileState {
-            path: path.to_owned(),
-            descriptor: Mutex::new(None),
-            used: AtomicBool::new(false),
-            held: AtomicBool::new(false),
-            written: AtomicBool::new(false),
-            sync_failed: AtomicBool::new(false),
-        };
-        Ok(Arc::new(RealFile { state: Arc::new(state), descriptors: Arc::clone(&self.descriptors) }))
+        let state = FileState::new(path.to_owned(), Arc::clone(&self.descriptors));
+        Ok(Arc::new(RealFile { state: Arc::new(state) }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {

@@ -141,7 +141,7 @@ fn crates_import_only_what_the_table_allows() {
 
 #[test]
 fn cores_name_no_clock_file_socket_thread_or_randomness() {
-    let shells = ["actor.rs", "real_disk.rs", "sled_checkpoints.rs", "sync_pool.rs"];
+    let shells = ["actor.rs", "descriptors.rs", "real_disk.rs", "sled_checkpoints.rs", "sync_pool.rs"];
     let mut found = Vec::new();
     for path in ["cluster/src", "storage/src"].iter().flat_map(|folder| sources(folder)) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
