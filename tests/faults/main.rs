@@ -13,6 +13,8 @@ mod load;
 #[cfg(feature = "failpoints")]
 mod panics;
 mod powercut;
+#[cfg(feature = "failpoints")]
+mod raw;
 mod startup;
 #[cfg(feature = "failpoints")]
 mod stir;

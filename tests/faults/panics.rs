@@ -1,4 +1,4 @@
-//! The sweep of panics: each kind of actor panics at each kind of message it takes, and a connection at each API that librdkafka asks,
+//! The sweep of panics: each kind of actor panics at each kind of message it takes, and a connection at each API,
 //! under a load of producers, a consumer group and an administrator. The kinds come from the types, so that a new one is swept too.
 
 use std::io::Write;
@@ -11,6 +11,7 @@ use madang_actors::message::ActorMessage;
 use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::coordinator::actor::ShardMessage;
 use madang_cluster::replica::ReplicaMessage;
+use madang_protocol::api_key::ApiKey;
 
 use crate::broker::{Broker, Launch};
 use crate::load::{Load, Place, assert_all_there, idempotent, poll};
@@ -21,33 +22,12 @@ use crate::stir::{Stirrer, TOPIC};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a fault may wait for its message before the broker is started again with the fault planted.
 const LIVE: Duration = Duration::from_secs(25);
-/// What librdkafka asks in these loads, each handled by a connection.
-const APIS: &[&str] = &[
-    "Produce",
-    "Fetch",
-    "ListOffsets",
-    "Metadata",
-    "OffsetCommit",
-    "OffsetFetch",
-    "FindCoordinator",
-    "JoinGroup",
-    "Heartbeat",
-    "SyncGroup",
-    "ApiVersions",
-    "CreateTopics",
-    "DeleteTopics",
-    "DeleteRecords",
-    "InitProducerId",
-    "AlterConfigs",
-];
-
 /// What one node under this load never sends, and why.
 const NOT_SENT: &[(&str, &str, &str)] = &[
     ("/replicas/", "Lead", "no partition of a lone node changes its leader while the node lives"),
     ("/replicas/load-0", "Compact", "the topic of the load is not compacted"),
     ("/replicas/load-0", "Compacted", "the topic of the load is not compacted"),
-    ("/replicas/__consumer_offsets", "Configure", "nobody changes the settings of the internal topic"),
-    ("/replicas/__consumer_offsets", "DeleteRecords", "nobody deletes records of the internal topic"),
+    ("/replicas/__consumer_offsets", "DeleteRecords", "records of an internal topic are not deleted, as in Kafka"),
 ];
 
 /// One fault: who, at what.
@@ -58,13 +38,14 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     let of = |actor, kinds: &'static [&'static str]| kinds.iter().map(move |kind| Case { actor, kind });
+    let apis = ApiKey::ALL.iter().map(|key| Case { actor: "connection", kind: key.name() });
     of("node/metadata/controller", ControllerMessage::KINDS)
         .chain(of("node/metadata/follower", FollowerMessage::KINDS))
         .chain(of("node/log_dirs/directory-0/flusher", FlusherMessage::KINDS))
         .chain(of("node/log_dirs/directory-0/replicas/load-0", ReplicaMessage::KINDS))
         .chain(of("node/log_dirs/directory-0/replicas/__consumer_offsets-*", ReplicaMessage::KINDS))
         .chain(of("node/coordinators/*", ShardMessage::KINDS))
-        .chain(of("connection", APIS))
+        .chain(apis)
         .collect()
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication, TopicResult,
+};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -16,6 +18,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::load::poll;
+use crate::raw;
 
 /// The topic of the load.
 pub(crate) const TOPIC: &str = "load";
@@ -57,7 +60,7 @@ fn config(address: &str) -> ClientConfig {
 
 fn member(address: &str) -> BaseConsumer<Silent> {
     let mut config = config(address);
-    config.set("group.id", "stirrers").set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
+    config.set("group.id", raw::GROUP).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
     config.set("heartbeat.interval.ms", "100").set("session.timeout.ms", "6000");
     let member: BaseConsumer<Silent> = config.create_with_context(Silent).expect("a consumer");
     member.subscribe(&[TOPIC]).expect("subscribed");
@@ -74,7 +77,7 @@ impl Stirrer {
     /// Does one round of everything. Always false: it is never what ends a wait.
     pub(crate) fn stir(&mut self) -> bool {
         self.turn += 1;
-        if self.turn % 5 == 0 {
+        if self.turn.is_multiple_of(5) {
             // A new member joins, so that the group goes through all it knows.
             self.member = member(&self.address);
         }
@@ -82,6 +85,7 @@ impl Stirrer {
         drop(self.commit());
         drop(self.administer());
         drop(self.produce());
+        drop(raw::ask_each(&self.address, TOPIC, self.turn));
         false
     }
 
@@ -111,6 +115,14 @@ impl Stirrer {
                 last.is_ok()
             }),
             "a new producer gets its id again: {last:?}"
+        );
+        assert!(
+            poll(patience, || {
+                self.turn += 1;
+                last = raw::ask_each(&self.address, TOPIC, self.turn);
+                last.is_ok()
+            }),
+            "everything else is answered again: {last:?}"
         );
     }
 
@@ -143,7 +155,7 @@ impl Stirrer {
     fn administer(&self) -> Result<(), String> {
         let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(2)));
         let (passing, gone) = (format!("passing-{}", self.turn), format!("passing-{}", self.turn.saturating_sub(2)));
-        let compacted = self.turn % 2 == 0;
+        let compacted = self.turn.is_multiple_of(2);
         let policy = if compacted { "compact" } else { "delete" };
         let new = NewTopic::new(&passing, 1, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
         let made = self.runtime.block_on(self.admin.create_topics([&new], &options));
@@ -166,9 +178,7 @@ impl Stirrer {
     }
 }
 
-fn first(
-    answer: Result<Vec<Result<String, (String, rdkafka::error::RDKafkaErrorCode)>>, KafkaError>,
-) -> Result<(), String> {
+fn first(answer: Result<Vec<TopicResult>, KafkaError>) -> Result<(), String> {
     match answer.map_err(|error| error.to_string())?.pop() {
         Some(Err((_, code))) => Err(code.to_string()),
         _ => Ok(()),
