@@ -16,7 +16,7 @@ use madang_cluster::coordinator::{GroupConfig, OFFSETS_TOPIC};
 use madang_cluster::metadata::{MetadataDelta, MetadataImage, TopicImage};
 use madang_cluster::replica::{ReplicaHandle, ReplicaMessage};
 use madang_protocol::types::{LeaderEpoch, TopicId, TopicPartition, Uuid};
-use madang_storage::{Disk, PartitionDir, RestartKind};
+use madang_storage::{PartitionDir, RestartKind};
 use tokio::sync::watch;
 
 use crate::boot;
@@ -49,8 +49,6 @@ pub enum Phase {
 pub struct Applier {
     /// The node.
     pub node: Arc<Node>,
-    /// The disk under all log directories.
-    pub disk: Arc<dyn Disk>,
     /// The log directories, the one with the metadata first.
     pub directories: Vec<Arc<Directory>>,
     /// The supervisor of the group shards.
@@ -113,11 +111,11 @@ impl Applier {
                 }
             }
         }
-        let recovered = boot::recover(Arc::clone(&self.disk), blueprints, self.node.config.recovery_threads).await;
+        let recovered = boot::recover(blueprints, self.node.config.recovery_threads).await;
         let mut adding = Vec::new();
         for (blueprint, log) in recovered {
             let partition = blueprint.partition;
-            let held = Arc::new(blueprint.build(Arc::clone(&self.disk), log));
+            let held = Arc::new(blueprint.build(log));
             self.node.replicas.insert(partition, Arc::clone(&held));
             adding.push(async move { add(&held).await });
         }
@@ -213,7 +211,7 @@ impl Applier {
                     }
                 };
                 let blueprint = Blueprint { is_new: true, ..self.blueprint(plan, home) };
-                let held = Arc::new(blueprint.build(Arc::clone(&self.disk), None));
+                let held = Arc::new(blueprint.build(None));
                 self.node.replicas.insert(partition, Arc::clone(&held));
                 adding.push(async move { add(&held).await });
             }

@@ -15,7 +15,7 @@ use madang_cluster::metadata::{Endpoint, MetadataImage};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{TopicPartition, Uuid};
 use madang_storage::{
-    Disk, Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, RestartKind, SledCheckpoints, TmpfsNotes,
+    Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, RestartKind, SledCheckpoints, TmpfsNotes,
 };
 
 use crate::applier::{Applier, Phase};
@@ -64,7 +64,7 @@ pub fn open_directories(applier: &Applier, image: &MetadataImage) -> Result<(), 
 
 fn open_one(applier: &Applier, directory: &Directory, who: &OpenLogDir) -> Result<Opened, String> {
     let mut log_dir =
-        LogDir::open(Arc::clone(&applier.disk), &directory.path, who).map_err(|error| error.to_string())?;
+        LogDir::open(Arc::clone(&directory.disk), &directory.path, who).map_err(|error| error.to_string())?;
     open_notes(applier, directory, log_dir.identity());
     log_dir.noted(directory.notes().is_some_and(Notes::are_believed));
     let left = log_dir.restart_facts().kind();
@@ -73,7 +73,7 @@ fn open_one(applier: &Applier, directory: &Directory, who: &OpenLogDir) -> Resul
         tracing::info!(directory = %directory.path.display(), restart = ?left, "log directory opened");
     }
     let path = directory.path.join("checkpoints");
-    let existed = applier.disk.exists(&path).map_err(|error| error.to_string())?;
+    let existed = directory.disk.exists(&path).map_err(|error| error.to_string())?;
     let checkpoints = SledCheckpoints::open(&path).map_err(|error| format!("checkpoints: {error}"))?;
     let checkpoints_are_complete = is_empty || existed && !checkpoints.begun_anew();
     let checkpoints = Arc::new(checkpoints);
@@ -170,18 +170,18 @@ pub fn find_partitions(applier: &Applier) -> Result<BTreeMap<TopicPartition, (Ar
 type Slot = Mutex<Option<(Blueprint, Option<Log>)>>;
 
 /// Recovers logs on `threads` threads. A log that cannot be recovered comes without one: its replica tries itself, and is set aside.
-pub async fn recover(disk: Arc<dyn Disk>, blueprints: Vec<Blueprint>, threads: usize) -> Vec<(Blueprint, Option<Log>)> {
+pub async fn recover(blueprints: Vec<Blueprint>, threads: usize) -> Vec<(Blueprint, Option<Log>)> {
     let wall = clock::wall();
     let next = Arc::new(AtomicUsize::new(0));
     let work: Arc<Vec<Slot>> =
         Arc::new(blueprints.into_iter().map(|blueprint| Mutex::new(Some((blueprint, None)))).collect());
     let workers = (0..threads.clamp(1, work.len().max(1))).map(|_| {
-        let (disk, next, work) = (Arc::clone(&disk), Arc::clone(&next), Arc::clone(&work));
+        let (next, work) = (Arc::clone(&next), Arc::clone(&work));
         tokio::task::spawn_blocking(move || {
             while let Some(slot) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some((blueprint, log)) = slot.as_mut() {
-                    *log = recover_one(blueprint, Arc::clone(&disk), wall);
+                    *log = recover_one(blueprint, wall);
                 }
             }
         })
@@ -194,9 +194,9 @@ pub async fn recover(disk: Arc<dyn Disk>, blueprints: Vec<Blueprint>, threads: u
     work.iter().filter_map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take()).collect()
 }
 
-fn recover_one(blueprint: &Blueprint, disk: Arc<dyn Disk>, wall: madang_actors::clock::Wall) -> Option<Log> {
+fn recover_one(blueprint: &Blueprint, wall: madang_actors::clock::Wall) -> Option<Log> {
     let partition = format!("{}-{}", blueprint.topic.name, blueprint.partition.partition);
-    match blueprint.recover(disk, wall) {
+    match blueprint.recover(wall) {
         Ok((log, _)) => Some(log),
         Err(error) => {
             tracing::error!(partition, %error, "not recovered");

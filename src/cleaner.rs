@@ -30,6 +30,9 @@ pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
             () = tokio::time::sleep(turn) => {}
             () = &mut context.stop => break,
         }
+        if !directory.has_failed() && directory.disk.has_lost_a_sync() {
+            directory.fail("the sync of a file that was closed failed");
+        }
         if directory.has_failed() {
             continue;
         }

@@ -15,7 +15,8 @@ use madang_cluster::replica::actor::Directory as ReplicaDirectory;
 use madang_cluster::replica::{Compacted, ReplicaMessage, ReplicaSnapshot};
 use madang_protocol::types::{Offset, TopicPartition};
 use madang_storage::{
-    Checkpoints, CompactionError, CompactionJob, LogDir, Notes, Pace, Recovery, RestartKind, SyncPool, SyncRequest,
+    Checkpoints, CompactionError, CompactionJob, Disk, LogDir, Notes, Pace, Recovery, RestartKind, SyncPool,
+    SyncRequest,
 };
 use tokio::sync::Semaphore;
 
@@ -60,6 +61,8 @@ pub struct Opened {
 pub struct Directory {
     /// Where it is.
     pub path: PathBuf,
+    /// Its disk, and nobody else's: a sync that fails there is this directory's failure.
+    pub disk: Arc<dyn Disk>,
     /// The thread that writes its partitions.
     pub arbiter: Arbiter,
     /// Its flusher.
@@ -80,9 +83,10 @@ pub struct Directory {
 impl Directory {
     /// A directory that is not open yet.
     #[must_use]
-    pub fn new(path: &Path, arbiter: Arbiter) -> Self {
+    pub fn new(path: &Path, arbiter: Arbiter, disk: Arc<dyn Disk>) -> Self {
         Self {
             path: path.to_owned(),
+            disk,
             arbiter,
             flusher: ActorRef::new("flusher", Capacity::default()),
             replicas: OnceLock::new(),

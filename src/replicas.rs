@@ -219,9 +219,10 @@ impl Blueprint {
     ///
     /// # Errors
     /// The log cannot be served.
-    pub fn recover(&self, disk: Arc<dyn Disk>, wall: Wall) -> Result<(Log, Recovery), madang_storage::LogError> {
+    pub fn recover(&self, wall: Wall) -> Result<(Log, Recovery), madang_storage::LogError> {
         let found = self.found();
         metrics::counter!("madang_logs_opened_total").increment(1);
+        let disk = Arc::clone(&self.directory.disk);
         let (mut log, recovery) = Log::open(disk, &self.path, self.config.log.clone(), &found.open(0, wall))?;
         let partition = format!("{}-{}", self.topic.name, self.partition.partition);
         self.directory.recovered(&partition, found.noted.is_some(), &recovery);
@@ -254,7 +255,7 @@ impl Blueprint {
 
     /// The replica: its handle, and the child that builds it from disk at every start. `log` is what was recovered, for its first life.
     #[must_use]
-    pub fn build(self, disk: Arc<dyn Disk>, log: Option<Log>) -> Held {
+    pub fn build(self, log: Option<Log>) -> Held {
         let name = format!("{}-{}", self.topic.name, self.partition.partition);
         let found = self.found();
         let actor = ActorRef::new(&name, Capacity::default());
@@ -267,7 +268,7 @@ impl Blueprint {
         ));
         let (directory, path) = (Arc::clone(&self.directory), self.path.clone());
         let lives = Lives {
-            disk,
+            disk: Arc::clone(&directory.disk),
             found,
             is_new: self.is_new,
             path: self.path,

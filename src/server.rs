@@ -16,6 +16,7 @@ use madang_transport::kafka::{
     Shutdown, Worker,
 };
 use madang_transport::{MemoryBudget, Stats};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::admin::{self, AdminState};
@@ -28,6 +29,8 @@ use crate::supervision::{self, Parts};
 const METADATA_FOLDER: &str = "metadata";
 /// Segment files of partitions that are open at once.
 const OPEN_FILES: usize = 10_000;
+/// The most that is asked of the system.
+const MOST_DESCRIPTORS: u64 = 1 << 20;
 /// Threads that read what is not warm, and reads that may wait for them.
 const COLD_READ_THREADS: usize = 2;
 const COLD_READ_QUEUE: usize = 1024;
@@ -130,7 +133,8 @@ pub(crate) struct Assembled {
 
 /// Starts the threads, binds the sockets and takes the metadata directory.
 pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(OPEN_FILES));
+    let open_files = open_files(config.log_dirs.len());
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(open_files));
     let metadata = metadata_folder(&config)?;
     let lock = take_metadata(&disk, &metadata)?;
     let shutdown = Shutdown::new();
@@ -141,13 +145,12 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     let bound = bind(&mut config, &context, workers)?;
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let node = Arc::new(Node::new(config, phase_seen, cold_reads));
-    let directories = directories(&node)?;
+    let directories = directories(&node, open_files)?;
     let metadata_arbiter = arbiter("metadata", Role::Metadata)?;
     let coordinator_arbiter = arbiter("coordinators", Role::Network)?;
     let coordinators = Branch::dynamic("coordinators");
     let applier = Arc::new(Applier {
         node: Arc::clone(&node),
-        disk: Arc::clone(&disk),
         directories: directories.clone(),
         coordinators: coordinators.handle(),
         coordinator_arbiter: coordinator_arbiter.clone(),
@@ -202,13 +205,29 @@ fn arbiter(name: &str, role: Role) -> Result<Arbiter, String> {
     Arbiter::start(name, role).map_err(|error| format!("thread {name}: {error}"))
 }
 
-fn directories(node: &Arc<Node>) -> Result<Vec<Arc<Directory>>, String> {
+/// How many descriptors each disk keeps: as many as the system lets the process have, half of them for connections, and no more than help.
+fn open_files(log_dirs: usize) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(MOST_DESCRIPTORS).min(MOST_DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < most) {
+        limit.current = Some(most);
+        // What a shell allows, often 1,024, is less than a busy node has partitions.
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files stays");
+        }
+    }
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(MOST_DESCRIPTORS);
+    let share = usize::try_from(now / 2).unwrap_or(OPEN_FILES) / (log_dirs + 1);
+    share.clamp(16, OPEN_FILES)
+}
+
+fn directories(node: &Arc<Node>, open_files: usize) -> Result<Vec<Arc<Directory>>, String> {
     let paths = node.config.log_dirs.iter().enumerate();
     paths
         .map(|(number, path)| {
             let path = PathBuf::from(path);
             let arbiter = arbiter(&format!("disk-{number}"), Role::Disk(path.clone()))?;
-            let directory = Arc::new(Directory::new(&path, arbiter));
+            let directory = Arc::new(Directory::new(&path, arbiter, Arc::new(RealDisk::new(open_files))));
             directory.belongs_to(node);
             Ok(directory)
         })

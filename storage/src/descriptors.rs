@@ -1,19 +1,20 @@
-//! The bounded cache of open descriptors, and the thread that syncs what is closed.
+//! The bounded cache of a disk's open descriptors, and the thread that syncs what is closed.
 //! Invariant: a written file whose bytes matter is synced, through the descriptor that wrote it, before that descriptor is closed, and
-//! never on the thread that happens to close it: that may be one that serves clients.
+//! never on the thread that happens to close it: that may be one that serves clients. A sync that fails here fails every later one.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Builder;
 
-/// Files that may wait for their sync. Above it a file that only makes room stays open, and one that is dropped is synced where it is.
-const CLOSING: usize = 1024;
+/// Files that may wait for their sync. Above it a file that only makes room stays open; one that is dropped counts as lost, as a device
+/// that is so far behind does not work any more.
+const CLOSING: usize = 16 << 10;
 
 /// Which files hold a descriptor, in the order in which they were opened; a file used since its last turn gets another.
 #[derive(Debug)]
@@ -21,15 +22,11 @@ pub(crate) struct Descriptors {
     capacity: usize,
     open: Mutex<VecDeque<Weak<FileState>>>,
     closing: OnceLock<Option<SyncSender<Closing>>>,
-    failed: Mutex<Failed>,
-}
-
-/// Files whose last sync failed when no handle was left to hear of it. The kernel tells such an error once, so a later handle would not.
-#[derive(Debug, Default)]
-struct Failed {
-    paths: HashSet<PathBuf>,
-    /// There were too many to remember: every file counts as one.
-    all: bool,
+    /// How often each file is to be closed whose last handle is gone: until then nobody knows whether its bytes are on the device.
+    dropped: Mutex<HashMap<PathBuf, u32>>,
+    closed: Condvar,
+    /// The kernel tells a descriptor once that a sync failed, and this one's was told to nobody who asked.
+    lost: AtomicBool,
 }
 
 /// What one file is to its handle and to the cache.
@@ -37,14 +34,15 @@ struct Failed {
 pub(crate) struct FileState {
     pub(crate) path: PathBuf,
     pub(crate) descriptor: Mutex<Option<Arc<OwnedFd>>>,
-    pub(crate) used: AtomicBool,
     /// Its descriptor is not closed to make room.
     pub(crate) held: AtomicBool,
     pub(crate) written: AtomicBool,
     /// Nothing of it has to reach the device.
     pub(crate) disposable: AtomicBool,
-    pub(crate) sync_failed: AtomicBool,
-    pub(crate) descriptors: Arc<Descriptors>,
+    used: AtomicBool,
+    /// Whether a sync failed. Held during a sync: the kernel tells of a failure once, and whoever comes second must not miss it.
+    failed: Mutex<bool>,
+    descriptors: Arc<Descriptors>,
 }
 
 #[derive(Debug)]
@@ -55,14 +53,25 @@ enum Closing {
     Dropped(Arc<OwnedFd>, PathBuf, Arc<Descriptors>),
 }
 
-/// A panicking thread leaves these maps whole: every change is one assignment.
+/// A panicking thread leaves these whole: every change is one assignment.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn lost_error() -> io::Error {
+    io::Error::other("a sync of this disk failed earlier")
+}
+
 impl Descriptors {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), open: Mutex::default(), closing: OnceLock::new(), failed: Mutex::default() }
+        Self {
+            capacity: capacity.max(1),
+            open: Mutex::default(),
+            closing: OnceLock::new(),
+            dropped: Mutex::default(),
+            closed: Condvar::new(),
+            lost: AtomicBool::new(false),
+        }
     }
 
     fn admit(&self, state: &Arc<FileState>) {
@@ -97,19 +106,40 @@ impl Descriptors {
         }
     }
 
-    /// Whether a sync of that file failed after its last handle was dropped.
-    pub(crate) fn has_failed(&self, path: &Path) -> bool {
-        let failed = locked(&self.failed);
-        failed.all || failed.paths.contains(path)
+    /// Whether a sync failed that nobody had asked for: what was written to this disk may be gone.
+    pub(crate) fn has_lost_a_sync(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 
-    fn sync_dropped(&self, descriptor: &OwnedFd, path: PathBuf) {
-        let Err(error) = rustix::fs::fdatasync(descriptor) else { return };
+    fn lose(&self, path: &Path, error: &dyn std::fmt::Display) {
         tracing::error!(path = %path.display(), %error, "sync before close failed");
-        let mut failed = locked(&self.failed);
-        failed.all |= failed.paths.len() >= CLOSING;
-        if !failed.all {
-            failed.paths.insert(path);
+        self.lost.store(true, Ordering::Release);
+    }
+
+    fn sync_dropped(&self, descriptor: &OwnedFd, path: &Path) {
+        if let Err(error) = rustix::fs::fdatasync(descriptor) {
+            self.lose(path, &error);
+        }
+        self.forget_dropped(path);
+    }
+
+    fn forget_dropped(&self, path: &Path) {
+        let mut dropped = locked(&self.dropped);
+        if let Some(count) = dropped.get_mut(path) {
+            *count -= 1;
+            if *count == 0 {
+                dropped.remove(path);
+            }
+        }
+        drop(dropped);
+        self.closed.notify_all();
+    }
+
+    /// Waits until no earlier handle of the file is still being closed. Blocks as a sync does.
+    fn wait_for_dropped(&self, path: &Path) {
+        let mut dropped = locked(&self.dropped);
+        while dropped.contains_key(path) {
+            dropped = self.closed.wait(dropped).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -134,7 +164,7 @@ fn run(queue: &Receiver<Closing>) {
     while let Ok(closing) = queue.recv() {
         match closing {
             Closing::Evicted(file) => file.sync_and_close(),
-            Closing::Dropped(descriptor, path, descriptors) => descriptors.sync_dropped(&descriptor, path),
+            Closing::Dropped(descriptor, path, descriptors) => descriptors.sync_dropped(&descriptor, &path),
         }
     }
 }
@@ -149,11 +179,11 @@ impl FileState {
         Self {
             path,
             descriptor: Mutex::new(None),
-            used: AtomicBool::new(false),
             held: AtomicBool::new(false),
             written: AtomicBool::new(false),
             disposable: AtomicBool::new(false),
-            sync_failed: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            failed: Mutex::new(false),
             descriptors,
         }
     }
@@ -178,6 +208,33 @@ impl FileState {
         Ok(opened)
     }
 
+    /// Syncs through the descriptor. After a failure, of this file or of one that was closed, there is no success any more.
+    pub(crate) fn sync(&self, descriptor: &OwnedFd) -> io::Result<()> {
+        self.sync_now(descriptor)?;
+        self.descriptors.wait_for_dropped(&self.path);
+        if self.descriptors.has_lost_a_sync() { Err(lost_error()) } else { Ok(()) }
+    }
+
+    /// As [`FileState::sync`], for the thread that closes files: it cannot wait for what it is to do next.
+    fn sync_now(&self, descriptor: &OwnedFd) -> io::Result<()> {
+        let mut failed = locked(&self.failed);
+        if *failed || self.descriptors.has_lost_a_sync() {
+            return Err(lost_error());
+        }
+        // Cleared first: a write that comes during the call marks it again when it has ended.
+        self.written.store(false, Ordering::Release);
+        Ok(rustix::fs::fdatasync(descriptor).inspect_err(|_| *failed = true)?)
+    }
+
+    /// Does what changes the file's bytes.
+    pub(crate) fn writing<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.written.store(true, Ordering::Release);
+        let result = write();
+        // A sync may have begun, and cleared the mark, before the bytes were there.
+        self.written.store(true, Ordering::Release);
+        result
+    }
+
     fn owes_sync(&self, descriptor: &OwnedFd) -> bool {
         self.written.load(Ordering::Acquire) && !self.disposable.load(Ordering::Acquire) && is_linked(descriptor)
     }
@@ -195,17 +252,14 @@ impl FileState {
         true
     }
 
-    /// The lock is not held while the device works: others may want the descriptor meanwhile.
+    /// The descriptor's lock is not held while the device works: others may want it meanwhile.
     fn sync_and_close(self: &Arc<Self>) {
         let Some(descriptor) = locked(&self.descriptor).clone() else { return };
-        if self.owes_sync(&descriptor) {
-            // Cleared first: a write that comes during the call stays marked.
-            self.written.store(false, Ordering::Release);
-            if let Err(error) = rustix::fs::fdatasync(&descriptor) {
-                // The kernel tells one descriptor once; whoever asks for a sync later must hear it.
-                tracing::error!(path = %self.path.display(), %error, "sync before close failed");
-                self.sync_failed.store(true, Ordering::Release);
-            }
+        if self.owes_sync(&descriptor)
+            && let Err(error) = self.sync_now(&descriptor)
+        {
+            // Whoever holds the file may never ask, and its next holder would not be told.
+            self.descriptors.lose(&self.path, &error);
         }
         drop(descriptor);
         if !self.close_if_synced() {
@@ -218,9 +272,12 @@ impl Drop for FileState {
     fn drop(&mut self) {
         let descriptor = self.descriptor.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(descriptor) = descriptor.filter(|descriptor| self.owes_sync(descriptor)) else { return };
-        let closing = Closing::Dropped(descriptor, std::mem::take(&mut self.path), Arc::clone(&self.descriptors));
-        if let Err(Closing::Dropped(descriptor, path, descriptors)) = self.descriptors.close_later(closing) {
-            descriptors.sync_dropped(&descriptor, path);
+        let path = std::mem::take(&mut self.path);
+        *locked(&self.descriptors.dropped).entry(path.clone()).or_default() += 1;
+        let closing = Closing::Dropped(descriptor, path, Arc::clone(&self.descriptors));
+        if let Err(Closing::Dropped(_, path, descriptors)) = self.descriptors.close_later(closing) {
+            descriptors.lose(&path, &"too many files wait for theirs");
+            descriptors.forget_dropped(&path);
         }
     }
 }
@@ -270,17 +327,49 @@ mod tests {
 
     /// A descriptor that cannot be synced, as of a file whose device has failed.
     #[test]
-    fn a_sync_that_failed_when_nobody_could_hear_it_is_told_to_the_next_handle() {
+    fn a_sync_that_failed_when_nobody_could_hear_it_is_told_to_all() {
         let directory = tempfile::tempdir().expect("a directory");
         let disk = RealDisk::new(8);
         let path = directory.path().join("a");
         let file = disk.open(&path, OpenMode::Create).expect("opens");
         file.write_at(0, &[IoSlice::new(b"x")]).expect("writes");
         let (reader, _writer) = std::io::pipe().expect("a pipe");
-        disk.descriptors().sync_dropped(&reader.into(), path.clone());
+        file.sync().expect("nothing has failed yet");
+        assert!(!disk.has_lost_a_sync());
+        disk.descriptors().sync_dropped(&reader.into(), &path);
+        assert!(disk.has_lost_a_sync());
         assert!(file.sync().is_err() && disk.open(&path, OpenMode::Existing).expect("opens").sync().is_err());
-        let other = disk.open(&directory.path().join("b"), OpenMode::Create).expect("opens");
-        other.sync().expect("no other file is concerned");
+    }
+
+    /// The next handle of a file whose last one is still being closed does not answer before that one's sync has.
+    #[test]
+    fn a_sync_waits_for_what_is_still_being_closed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let disk = RealDisk::new(8);
+        let path = directory.path().join("a");
+        let file = disk.open(&path, OpenMode::Create).expect("opens");
+        file.write_at(0, &[IoSlice::new(b"x")]).expect("writes");
+        *locked(&disk.descriptors().dropped).entry(path.clone()).or_default() += 1;
+        let syncing = std::thread::spawn(move || file.sync());
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        disk.descriptors().sync_dropped(&reader.into(), &path);
+        assert!(syncing.join().expect("ends").is_err(), "the other's failure is this one's");
+    }
+
+    /// A write that is under way while the file is synced leaves it marked, whichever of the two ends first.
+    #[test]
+    fn a_write_marks_the_file_before_and_after() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let descriptors = Arc::new(Descriptors::new(8));
+        let state = written(directory.path().join("a"), &descriptors);
+        let descriptor = state.open().expect("opens");
+        state
+            .writing(|| {
+                state.sync(&descriptor).expect("syncs");
+                Ok(())
+            })
+            .expect("writes");
+        assert!(state.owes_sync(&descriptor));
     }
 
     /// More files than descriptors, written in turn: each stays readable and none stays unsynced for long.

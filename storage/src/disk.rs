@@ -138,6 +138,12 @@ pub trait Disk: Send + Sync + Debug {
     /// Whatever the disk reports.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
 
+    /// Whether a sync failed that nobody had asked for, of a file that was closed to make room or dropped. Every later sync of this disk
+    /// fails; whoever asks for none learns it here.
+    fn has_lost_a_sync(&self) -> bool {
+        false
+    }
+
     /// Takes a file's exclusive lock, creating the file if needed.
     ///
     /// # Errors

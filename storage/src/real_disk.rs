@@ -8,14 +8,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::descriptors::{Descriptors, FileState, locked};
-use crate::disk::{Disk, DiskFile, DiskLock, OpenMode};
+use crate::disk::{Disk, DiskFile, DiskLock, OpenMode, is_passing};
 
 /// Slices that one write call takes on Linux.
 const SLICES_PER_CALL: usize = 1024;
 /// At least as long as a page of any machine that this runs on.
 const PAGE: u64 = 64 << 10;
+/// How long a sync waits for a descriptor, and how often it tries.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The operating system's filesystem.
 #[derive(Debug)]
@@ -47,27 +51,40 @@ impl RealFile {
     }
 }
 
+fn write_all(descriptor: &OwnedFd, mut position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+    let mut slices = slices.to_vec();
+    let mut rest = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let call = &rest[..rest.len().min(SLICES_PER_CALL)];
+        match rustix::io::pwritev(descriptor, call, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                position += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Opens what is to be synced. That descriptors or memory are short for a moment is no failure of the disk. Blocks.
+fn patiently<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(error) if is_passing(&error) && Instant::now() < until => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+}
+
 impl DiskFile for RealFile {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let descriptor = self.descriptor()?;
-        self.state.written.store(true, Ordering::Release);
-        let mut position = position;
-        let mut slices = slices.to_vec();
-        let mut rest = slices.as_mut_slice();
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            let call = &rest[..rest.len().min(SLICES_PER_CALL)];
-            match rustix::io::pwritev(&descriptor, call, position) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    position += written as u64;
-                    IoSlice::advance_slices(&mut rest, written);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        self.state.writing(|| write_all(&descriptor, position, slices))
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -91,25 +108,15 @@ impl DiskFile for RealFile {
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         let descriptor = self.descriptor()?;
-        self.state.written.store(true, Ordering::Release);
-        Ok(rustix::fs::ftruncate(descriptor, length)?)
+        self.state.writing(|| Ok(rustix::fs::ftruncate(&descriptor, length)?))
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.state.sync_failed.load(Ordering::Acquire) || self.state.descriptors.has_failed(&self.state.path) {
-            return Err(io::Error::other("an earlier sync of this file failed"));
-        }
-        let descriptor = match self.descriptor() {
+        match patiently(|| self.descriptor()) {
             // Closed, and so synced, before it was unlinked.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
-        // Cleared first: a write that comes during the call stays marked.
-        self.state.written.store(false, Ordering::Release);
-        rustix::fs::fdatasync(descriptor).map_err(|error| {
-            self.state.sync_failed.store(true, Ordering::Release);
-            error.into()
-        })
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            opened => self.state.sync(opened?.as_ref()),
+        }
     }
 
     fn drop_cache(&self, position: u64) -> io::Result<()> {
@@ -191,12 +198,16 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        patiently(|| File::open(path))?.sync_all()
     }
 
     fn free_space(&self, path: &Path) -> io::Result<u64> {
         let status = rustix::fs::statvfs(path)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    fn has_lost_a_sync(&self) -> bool {
+        self.descriptors.has_lost_a_sync()
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {

@@ -28,6 +28,15 @@ impl Launch {
         Self { command, log: None }
     }
 
+    /// As [`Launch::new`], in a process that a shell allows so many open files.
+    pub(crate) fn with_open_files(data: &Path, files: u32) -> Self {
+        let inner = Self::new(data).command;
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -Sn {files} && exec \"$0\" \"$@\"")]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        Self { command, log: None }
+    }
+
     /// Sets one key.
     pub(crate) fn set(mut self, setting: &str) -> Self {
         self.command.args(["--set", setting]);

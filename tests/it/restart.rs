@@ -93,3 +93,22 @@ fn a_kill_in_page_cache_mode_loses_nothing_and_says_so() {
         assert!(known || said.contains("Lossy"), "{said}");
     }
 }
+
+/// A shell allows 1,024 open files and often fewer, and a node has more partitions: it takes what the system lets it have.
+#[test]
+fn more_partitions_than_a_shell_allows_open_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let launch = Launch::with_open_files(&folder.path().join("data"), 64);
+    let broker = launch.set("num.partitions=150").start("127.0.0.1:0");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", broker.pid())).expect("limits");
+    let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a line of it");
+    let soft = open_files.split_whitespace().next().and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX);
+    assert!(soft > 64, "{open_files}");
+    let places: Vec<Place> = (0..150).map(|partition| ("wide".to_owned(), partition)).collect();
+    let load = Load::start(&idempotent(&broker.address), &places);
+    assert!(load.advances_by(1_000, Duration::from_secs(60)), "every partition takes records");
+    let (sent, outcomes) = load.finish();
+    assert_eq!(outcomes.acknowledged.len(), 150);
+    assert_all_there(&broker.address, &sent, &outcomes);
+    assert!(broker.stop());
+}
