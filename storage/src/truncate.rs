@@ -104,12 +104,24 @@ impl Log {
         for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
             self.remove_if_there(&offset_path(&self.directory, self.active.segment.base_offset, suffix))?;
         }
+        // Before the epochs: were they cut and the records not, a power cut would leave records of an epoch that nothing tells of.
+        self.active.segment.file.sync().map_err(syncing("sync a segment"))?;
+        self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
         Arc::make_mut(&mut self.epochs).truncate_from_end(end);
         self.write_epochs_durably()?;
         crate::producer_recovery::remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
             .map_err(doing("remove producer snapshots"))?;
         self.producers = crate::producer_recovery::rebuild_producers(self)?;
-        self.active.segment.file.sync().map_err(syncing("sync a segment"))?;
-        self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))
+        self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
+        // A sync that is under way no longer counts, and nobody would ask for another.
+        let confirmed = self.sync.confirmed();
+        if confirmed < end {
+            self.sync.dirty_file(&Arc::clone(&self.active.segment.file));
+            for segment in self.sealed.iter().filter(|segment| segment.summary.next_offset > confirmed) {
+                self.sync.dirty_file(&segment.file);
+            }
+            self.sync.dirty_directory(&self.directory);
+        }
+        Ok(())
     }
 }

@@ -263,3 +263,38 @@ fn only_a_sync_confirms_and_a_cut_takes_it_back() {
         assert_eq!(log.synced(stale).expect("synced"), Offset(2), "it knows nothing of what came after the cut");
     });
 }
+
+/// A power cut at any operation of a cut: every record that is still there belongs to the epoch that the epochs say.
+#[test]
+fn no_power_cut_in_a_cut_leaves_records_of_an_epoch_that_is_forgotten() {
+    let path = Path::new("/data/topic-0");
+    let mut operation = 0;
+    loop {
+        let disk = FaultDisk::new();
+        let open = |start, recovery_point| OpenLog { start, recovery_point, ..OpenLog::default() };
+        let opened = Log::open(Arc::new(disk.clone()), path, LogConfig::default(), &open(Start::Unclean, None));
+        let mut log = opened.expect("opens").0;
+        for epoch in [5, 5, 6, 6] {
+            log.append_as_leader(&[batch(1, 100, 0)], LeaderEpoch(epoch), Wall(0)).expect("appends");
+        }
+        let outcome = log.take_dirty().expect("dirty").perform();
+        assert_eq!(log.synced(outcome).expect("synced"), Offset(4));
+        disk.settle();
+        disk.plan(disk.operations() + operation, Fault::Crash);
+        let whole = log.truncate_to(Offset(2)).is_ok();
+        drop(log);
+        disk.lose_unsynced();
+        let opened =
+            Log::open(Arc::new(disk.clone()), path, LogConfig::default(), &open(Start::Unclean, Some(Offset(4))));
+        let log = opened.expect("opens").0;
+        let end = log.log_end_offset();
+        assert!(end == Offset(4) || end == Offset(2), "{end}");
+        let last = log.leader_epochs().epoch_at(end + -1);
+        assert_eq!(last, Some(LeaderEpoch(if end == Offset(4) { 6 } else { 5 })), "operation {operation}");
+        if whole {
+            assert!(operation > 4, "each operation had its turn");
+            return;
+        }
+        operation += 1;
+    }
+}

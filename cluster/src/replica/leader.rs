@@ -32,8 +32,8 @@ struct Follower {
     incarnation: u64,
     fetch_offset: Offset,
     confirmed_offset: Offset,
-    /// When its last fetch came, and the log's end then.
-    last_fetch: (Mono, Offset),
+    /// When it was last looked at without having all there was, and the log's end then: once it has that, it was caught up at that time.
+    mark: (Mono, Offset),
     /// When it last had all there was; none if it never had.
     last_caught_up: Option<Mono>,
 }
@@ -45,6 +45,20 @@ impl Follower {
             Durability::Fsync if !mutant(39) => self.confirmed_offset,
             Durability::Fsync | Durability::PageCache => self.fetch_offset,
         }
+    }
+
+    /// It has come further, or asked again.
+    fn progressed(&mut self, now: Mono, own: Own, durability: Durability) {
+        let counted = self.counted(durability);
+        if counted >= own.log_end {
+            self.last_caught_up = Some(now);
+        } else if counted >= self.mark.1 {
+            // Under steady load it never has all there is, and yet is never more than a sync behind.
+            self.last_caught_up = self.last_caught_up.max(Some(self.mark.0));
+        } else {
+            return;
+        }
+        self.mark = (now, own.log_end);
     }
 
     fn is_caught_up(&self, now: Mono, own: Own, config: &ReplicaConfig) -> bool {
@@ -173,7 +187,7 @@ impl Leader {
                 incarnation: life.1,
                 fetch_offset: Offset::ZERO,
                 confirmed_offset: Offset::ZERO,
-                last_fetch: (self.since, Offset(i64::MAX)),
+                mark: (now, own.log_end),
                 last_caught_up: last_caught_up.or(in_sync.then_some(self.since)),
             };
             self.followers.insert(fetch.node_id, fresh);
@@ -183,14 +197,7 @@ impl Leader {
         follower.fetch_offset = follower.fetch_offset.max(position.fetch_offset);
         let confirmed = position.confirmed_offset.min(position.fetch_offset);
         follower.confirmed_offset = follower.confirmed_offset.max(confirmed);
-        let counted = follower.counted(durability);
-        if counted >= own.log_end {
-            follower.last_caught_up = Some(now);
-        } else if counted >= follower.last_fetch.1 {
-            // It has all that there was when it last asked.
-            follower.last_caught_up = follower.last_caught_up.max(Some(follower.last_fetch.0));
-        }
-        follower.last_fetch = (now, own.log_end);
+        follower.progressed(now, own, durability);
     }
 
     /// Takes a durable end that moved after a fetch of the same life in this epoch.
@@ -205,9 +212,7 @@ impl Leader {
         }
         self.silent.remove(&confirmed.node_id);
         follower.confirmed_offset = follower.confirmed_offset.max(confirmed.confirmed_offset);
-        if follower.counted(durability) >= own.log_end {
-            follower.last_caught_up = Some(now);
-        }
+        follower.progressed(now, own, durability);
     }
 
     /// Nothing has come from that node for a session; its next fetch ends that.
@@ -282,9 +287,17 @@ impl Leader {
         if !self.isr.may_propose() || self.propose_at.is_some_and(|at| now < at) {
             return None;
         }
+        // It is due now, whether or not anything is left to propose.
+        self.propose_at = None;
         let wanted = self.wanted(now, own, high_watermark, config)?;
         let leader = self.this_node()?;
-        self.propose_at = None;
+        let joining: Vec<NodeId> = wanted.difference(self.isr.committed()).copied().collect();
+        for node in joining {
+            // Else one that joins under load would be dropped again before it can be caught up for once.
+            if let Some(follower) = self.followers.get_mut(&node) {
+                follower.last_caught_up = Some(now);
+            }
+        }
         let members = wanted.iter().map(|node| self.member(*node)).collect();
         let partition_epoch = self.isr.partition_epoch();
         let number = self.isr.propose(wanted);
@@ -310,11 +323,11 @@ impl Leader {
     /// When time alone may change the in-sync set.
     pub(super) fn deadline(&self, own: Own, config: &ReplicaConfig) -> Option<Mono> {
         let this_node = self.this_node()?;
-        if let Some(at) = self.propose_at {
-            return Some(at);
-        }
         if !self.isr.may_propose() {
             return None;
+        }
+        if let Some(at) = self.propose_at {
+            return Some(at);
         }
         let lag = config.replica_lag_time_max + Duration::from_millis(1);
         let late = |node: &NodeId| match self.followers.get(node) {

@@ -160,7 +160,10 @@ impl Replica {
         }
         match &answer.body {
             FetchBody::Error(_) => self.fetch_next(true, effects),
-            FetchBody::Diverging { epoch, end_offset } => self.diverged(*epoch, *end_offset, effects),
+            FetchBody::Diverging { epoch, end_offset } => {
+                self.diverged(*epoch, *end_offset, effects);
+                self.ask_for_sync(now, wall, effects);
+            }
             FetchBody::Records { records, high_watermark, log_start_offset } => {
                 let gaps = self.config.compaction.is_some();
                 let Some(log) = &mut self.log else { return };

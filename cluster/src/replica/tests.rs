@@ -14,6 +14,8 @@ use madang_protocol::record_batch::{BatchBuilder, BatchHeader, BatchOptions, Pro
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
 use madang_storage::{Disk, FaultDisk, Log, LogConfig, OpenLog, Start, SyncRequest};
 
+mod lag;
+
 use super::replication::{
     Assignment, Confirmed, FetchAnswer, FetchBody, FetchPosition, Fetched, FollowerFetch, IsrProposal, Loss,
     ProposalOutcome, ReplicationEffect, ReplicationInput,

@@ -1,0 +1,83 @@
+//! Who counts as caught up while the log grows, and what time alone brings.
+
+use super::*;
+
+const STEP: Duration = Duration::from_millis(10);
+
+#[test]
+fn one_that_is_always_a_sync_behind_stays_in_sync() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
+    leader.append();
+    leader.sync();
+    for end in 1..(2 * LAG.as_millis() / STEP.as_millis()) as i64 {
+        leader.append();
+        leader.sync();
+        leader.fetch(2, end, end - 1);
+        leader.now = leader.now + STEP;
+        leader.input(ReplicaInput::Tick);
+        assert_eq!(leader.proposed(), Vec::<Vec<i32>>::new(), "at record {end}");
+    }
+    // And one that stops is dropped a lag after it last had what there was.
+    let stopped = leader.now;
+    leader.now = leader.replica.deadline().expect("one may lag");
+    assert!(leader.now > stopped && leader.now <= stopped + LAG + Duration::from_millis(1));
+    leader.input(ReplicaInput::Tick);
+    assert_eq!(leader.proposed(), [[1]]);
+}
+
+#[test]
+fn one_that_joins_under_load_is_not_dropped_at_once() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
+    for _ in 0..5 {
+        leader.append();
+    }
+    leader.sync();
+    leader.now = leader.now + LAG + STEP;
+    leader.fetch(2, 5, 5);
+    leader.append();
+    leader.sync();
+    leader.fetch(3, 5, 5);
+    assert_eq!(leader.proposed(), [[1, 2, 3]], "it has all that is acknowledged");
+    leader.assign(assignment(1, 5, 8, &[1, 2, 3]));
+    assert_eq!(leader.proposed(), Vec::<Vec<i32>>::new());
+    leader.now = leader.now + STEP;
+    leader.input(ReplicaInput::Tick);
+    assert_eq!(leader.proposed(), Vec::<Vec<i32>>::new());
+}
+
+#[test]
+fn a_refused_proposal_that_nobody_wants_any_more_wakes_nobody() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2, 3]);
+    leader.replicate(ReplicationInput::Silent(NodeId(3)));
+    let number = leader.proposals().pop().expect("proposed").number;
+    leader.replicate(ReplicationInput::ProposalEnded {
+        number,
+        outcome: ProposalOutcome::Refused(ErrorCode::IneligibleReplica),
+    });
+    leader.fetch(3, 0, 0);
+    for _ in 0..3 {
+        if let Some(at) = leader.replica.deadline().filter(|at| *at < leader.now + LAG / 2) {
+            leader.now = at + STEP;
+        }
+        leader.input(ReplicaInput::Tick);
+        assert_eq!(leader.proposed(), Vec::<Vec<i32>>::new());
+    }
+    let next = leader.replica.deadline();
+    assert!(next.is_none_or(|at| at > leader.now), "{next:?} is not after {:?}", leader.now);
+}
+
+/// The outcome of a sync from before the cut says nothing of what is left.
+#[test]
+fn a_cut_while_a_sync_is_under_way_is_followed_by_another() {
+    let mut follower = Fixture::new(Durability::Fsync);
+    follower.assign(assignment(2, 5, 7, &[1, 2, 3]));
+    follower.next_fetch();
+    follower.follow(records(&[(0, 4), (1, 5)], 0));
+    assert_eq!(follower.syncs.len(), 1);
+    follower.next_fetch();
+    follower.assign(assignment(2, 6, 8, &[1, 2, 3]));
+    follower.next_fetch();
+    follower.follow(FetchBody::Diverging { epoch: LeaderEpoch(4), end_offset: Offset(1) });
+    follower.sync();
+    assert_eq!(follower.snapshot.as_ref().expect("published").confirmed_end, Offset(1));
+}
