@@ -14,6 +14,7 @@ mod shutdown;
 mod writer;
 
 pub use cold_reads::ColdReads;
+pub(crate) use cold_reads::Part;
 pub use connection::{ConnectionContext, serve_connection};
 pub use limits::{AcceptLimits, ConnectionLimits, ConnectionPermit, Refusal};
 pub use listener::{Accepted, Listener, ListenerSettings, Worker};

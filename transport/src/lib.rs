@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod kafka;
+pub mod quic;
 pub mod service;
 pub mod stats;
 
