@@ -34,7 +34,7 @@ pub async fn handle<E: Env>(env: &E, request: OffsetCommitRequest<'_>, version: 
         asked.push(known);
     }
     let anything = asked.iter().any(|topic| !topic.partitions.is_empty());
-    if !anything && !request.topics.is_empty() {
+    if !anything {
         return OffsetCommitResponse { topics: answer, ..OffsetCommitResponse::default() };
     }
     let listed: Vec<Vec<i32>> =

@@ -102,11 +102,15 @@ impl Shard {
     /// Why a request is refused before its group is looked for.
     fn unfit(&self, body: &Request) -> Option<ErrorCode> {
         let group = body.group()?;
-        let member_api = matches!(
+        let named = matches!(
             body,
-            Request::JoinGroup(_) | Request::SyncGroup(_) | Request::Heartbeat(_) | Request::LeaveGroup(_)
+            Request::JoinGroup(_)
+                | Request::SyncGroup(_)
+                | Request::Heartbeat(_)
+                | Request::LeaveGroup(_)
+                | Request::OffsetDelete(_)
         );
-        if member_api && group.is_empty() || group.len() > LONGEST_STRING {
+        if named && group.is_empty() || group.len() > LONGEST_STRING {
             return Some(ErrorCode::InvalidGroupId);
         }
         if self.quarantined.contains(group) || self.store.corrupt_keys(group).is_some() {
@@ -161,6 +165,7 @@ impl Shard {
                 return self.reply(step, request, Response::JoinGroup(JoinGroupResponse::refuse(error, join.member)));
             }
             self.with_group(step, &id, |group, ctx| group.create(ctx));
+            self.forget_if_void(&id);
             if !self.groups.contains_key(&id) {
                 // Its record could not be stored.
                 let refusal = JoinGroupResponse::refuse(ErrorCode::UnknownServerError, join.member);

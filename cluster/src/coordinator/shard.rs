@@ -151,10 +151,14 @@ impl Shard {
         };
         let result = run(group, &mut context);
         self.last = self.current.take();
+        Some(result)
+    }
+
+    /// Forgets a group that nothing is left of. Until the retention check does so it is an empty group like any other, as in Kafka.
+    pub(super) fn forget_if_void(&mut self, id: &str) {
         if self.groups.get(id).is_some_and(|group| group.is_void(&self.store)) {
             self.groups.remove(id);
         }
-        Some(result)
     }
 
     /// A context that belongs to no group.
@@ -282,6 +286,7 @@ impl Shard {
         let ids: Vec<Arc<str>> = range.take(GROUPS_PER_ROUND).map(|(id, _)| id.clone()).collect();
         for id in &ids {
             self.with_group(step, id, |group, context| group.expire_offsets(context));
+            self.forget_if_void(id);
         }
         let more = ids.len() == GROUPS_PER_ROUND;
         self.retention_cursor = ids.into_iter().next_back().filter(|_| more);

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use madang_cluster::coordinator::records::{self, GroupRecord, Key, MemberRecord, OffsetRecord, Value};
-use madang_cluster::coordinator::request::{DeleteGroups, DescribeGroup, JoinGroup, ListGroups, OffsetCommit};
+use madang_cluster::coordinator::request::{
+    DeleteGroups, DescribeGroup, JoinGroup, ListGroups, OffsetCommit, OffsetDelete,
+};
 use madang_cluster::coordinator::response::DescribedGroup;
-use madang_cluster::coordinator::{ErrorCode, Request, Response};
+use madang_cluster::coordinator::{ErrorCode, GroupConfig, Input, Request, Response};
 use madang_protocol::types::Uuid;
 
 use crate::world::{World, simple, v3};
@@ -85,6 +87,29 @@ fn only_an_empty_group_is_deleted_and_nothing_of_it_stays() {
     assert_eq!(delete(&mut world, "g"), ErrorCode::None);
     assert_eq!(world.fetch("g", "t").offset, -1);
     assert_eq!((world.shard.group_count(), world.reload().group_count()), (0, 0));
+}
+
+#[test]
+fn a_group_whose_last_offset_has_gone_is_an_empty_group_until_the_retention_check() {
+    let mut world = World::new();
+    for group in ["", "deleted", "forgotten"] {
+        world.commit(simple(group, "t", 1));
+    }
+    world.step(Input::TopicDeleted { name: "t".into(), id: Uuid::default() });
+    assert_eq!(describe(&mut world, "forgotten", 6).state, "Empty");
+    assert_eq!(list(&mut world, &["Empty"], &[]).len(), 3);
+    assert_eq!((delete(&mut world, ""), delete(&mut world, "deleted")), (ErrorCode::None, ErrorCode::None));
+    assert_eq!(delete(&mut world, "deleted"), ErrorCode::GroupIdNotFound);
+    world.advance(GroupConfig::default().offsets_retention_check_interval);
+    assert_eq!((describe(&mut world, "forgotten", 5).state, world.shard.group_count()), ("Dead", 0));
+}
+
+#[test]
+fn offsets_are_deleted_of_a_group_with_a_name() {
+    let mut world = World::new();
+    let request = world.ask(Request::OffsetDelete(OffsetDelete::default()));
+    let Response::OffsetDelete(answer) = world.answer(request) else { panic!("another answer") };
+    assert_eq!(answer.error, ErrorCode::InvalidGroupId);
 }
 
 #[test]
