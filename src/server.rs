@@ -267,7 +267,7 @@ fn request_memory() -> usize {
 
 type Bound = Vec<(String, Listener, Vec<Worker>)>;
 
-/// Binds every listener, and writes the ports that the system has chosen into what is advertised.
+/// Binds every listener, and completes what is advertised.
 fn bind(config: &mut BrokerConfig, context: &ConnectionContext, workers: usize) -> Result<Bound, String> {
     let limits = ConnectionLimits::new(AcceptLimits {
         total: config.max_connections,
@@ -284,14 +284,22 @@ fn bind(config: &mut BrokerConfig, context: &ConnectionContext, workers: usize) 
             .map_err(|error| format!("cannot listen on {address}: {error}"))?;
         let port = socket.local_addr().port();
         listener.port = port;
-        for advertised in &mut config.advertised_listeners {
-            if advertised.name == listener.name && advertised.port == 0 {
-                advertised.port = port;
-            }
+        for advertised in config.advertised_listeners.iter_mut().filter(|one| one.name == listener.name) {
+            complete(advertised, port);
         }
         bound.push((listener.name.clone(), socket, queues));
     }
     Ok(bound)
+}
+
+/// What clients are told where the settings leave it open: the port that is bound and, as in Kafka, the machine's own name.
+fn complete(advertised: &mut ListenerConfig, port: u16) {
+    if advertised.port == 0 {
+        advertised.port = port;
+    }
+    if advertised.host.is_empty() {
+        advertised.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
 }
 
 fn resolve(listener: &ListenerConfig) -> Result<SocketAddr, String> {

@@ -68,18 +68,19 @@ impl Launch {
         self.command.args(["--listen", listen]).stdout(Stdio::piped()).stderr(log);
         let mut child = self.command.spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let (mut address, mut admin) = (None, None);
-        while address.is_none() || admin.is_none() {
+        // The admin listener comes after all the others.
+        let (mut listeners, mut admin) = (Vec::new(), None);
+        while listeners.is_empty() || admin.is_none() {
             let Some(Ok(line)) = lines.next() else {
                 child.wait().expect("the broker can be waited for");
                 return None;
             };
-            address = address.or_else(|| line.trim().strip_prefix("Kafka listener").map(|rest| rest.trim().to_owned()));
+            listeners.extend(line.trim().strip_prefix("Kafka listener").map(|rest| rest.trim().to_owned()));
             admin = admin.or_else(|| line.trim().strip_prefix("admin").map(|rest| rest.trim().to_owned()));
         }
         // What it prints later must not block it.
         std::thread::spawn(move || lines.for_each(drop));
-        Some(Broker { child, address: address.unwrap_or_default(), admin: admin.unwrap_or_default() })
+        Some(Broker { child, address: listeners[0].clone(), listeners, admin: admin.unwrap_or_default() })
     }
 }
 
@@ -87,8 +88,10 @@ impl Launch {
 #[derive(Debug)]
 pub(crate) struct Broker {
     child: Child,
-    /// Host and port of the Kafka listener.
+    /// Host and port of the first Kafka listener.
     pub(crate) address: String,
+    /// Host and port of every Kafka listener.
+    pub(crate) listeners: Vec<String>,
     /// URL of the admin listener, without a slash at its end.
     pub(crate) admin: String,
 }

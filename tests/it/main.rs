@@ -9,6 +9,7 @@ mod client_groups;
 mod compaction;
 mod house;
 mod kill9;
+mod listeners;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
 mod load;
 mod restart;

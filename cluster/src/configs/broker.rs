@@ -8,6 +8,7 @@ use madang_protocol::types::NodeId;
 use thiserror::Error;
 
 use super::definition::{InvalidConfig, broker_definition, list_items};
+use super::startup;
 use crate::metadata::SecurityProtocol;
 
 /// When a record counts as stored (`madang.durability`).
@@ -62,6 +63,34 @@ pub enum BrokerConfigError {
         key: &'static str,
         /// The listener's name.
         listener: String,
+    },
+    /// A listener that clients are told of, and nobody listens on.
+    #[error("advertised.listeners: '{listener}' is not one of listeners")]
+    NotListenedOn {
+        /// The listener's name.
+        listener: String,
+    },
+    /// An address that stands for all of the machine's own, so that a client elsewhere would look for the broker on itself.
+    #[error(
+        "{key}: clients cannot connect to {host}: set {key}={listener}://HOST:{port}, with a host that they can reach"
+    )]
+    Unreachable {
+        /// The key.
+        key: &'static str,
+        /// The listener's name.
+        listener: String,
+        /// Its host.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// A listener whose security protocol this build does not speak.
+    #[error("listeners: listener '{listener}' is to be {protocol}, which is not supported: only PLAINTEXT is")]
+    Insecure {
+        /// The listener's name.
+        listener: String,
+        /// The protocol.
+        protocol: &'static str,
     },
     /// Something that this build cannot do.
     #[error("{key}={value} is not supported")]
@@ -199,13 +228,9 @@ impl BrokerConfig {
                 None => warnings.push(format!("unknown configuration key '{key}' has no effect")),
             }
         }
-        if Values(&set).boolean("remote.log.storage.system.enable") {
-            return Err(BrokerConfigError::Unsupported {
-                key: "remote.log.storage.system.enable",
-                value: "true".to_owned(),
-            });
-        }
-        Ok((Self::resolve(set)?, warnings))
+        let config = Self::resolve(set)?;
+        startup::check(&config)?;
+        Ok((config, warnings))
     }
 
     /// What the file or the command line says of a key; none if they do not.
@@ -408,13 +433,13 @@ mod tests {
     fn listeners_have_names_hosts_ports_and_protocols() {
         let (config, _) = parse(&[
             ("listeners", "INSIDE://[::1]:9092,OUTSIDE://:9093"),
-            ("listener.security.protocol.map", "INSIDE:PLAINTEXT,OUTSIDE:SASL_SSL"),
+            ("listener.security.protocol.map", "INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT,NOBODY:SASL_SSL"),
         ])
         .unwrap();
         assert_eq!(config.listeners[0].host, "::1");
         assert_eq!(
             (config.listeners[1].port, config.listeners[1].security_protocol),
-            (9093, SecurityProtocol::SaslSsl)
+            (9093, SecurityProtocol::Plaintext)
         );
     }
 
@@ -427,7 +452,6 @@ mod tests {
             ("listeners", "PLAINTEXT:9092"),
             ("listeners", "NOBODY://:9092"),
             ("listeners", "PLAINTEXT://:1,PLAINTEXT://:2"),
-            ("remote.log.storage.system.enable", "true"),
         ] {
             assert!(parse(&[(key, value)]).is_err(), "{key}={value}");
         }

@@ -4,6 +4,7 @@
 mod broker;
 mod definition;
 mod describe;
+mod startup;
 mod topic;
 
 pub use broker::{BrokerConfig, BrokerConfigError, Durability, ListenerConfig};

@@ -119,6 +119,17 @@ impl SecurityProtocol {
         }
     }
 
+    /// Kafka's name of the protocol.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "PLAINTEXT",
+            Self::Ssl => "SSL",
+            Self::SaslPlaintext => "SASL_PLAINTEXT",
+            Self::SaslSsl => "SASL_SSL",
+        }
+    }
+
     /// The protocol of Kafka's name, in capitals; none if there is no such protocol.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
