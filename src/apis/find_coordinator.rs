@@ -86,6 +86,9 @@ fn create_in_background<E: Env>(env: &E) {
         env.propose(Proposal::CreateInternalTopic(InternalTopic::ConsumerOffsets), env.now() + CREATION_TIMEOUT);
     env.in_background(Box::pin(async move {
         // The client asks again, and asks for the creation again if it failed.
-        drop(created.await);
+        if let Err(error) = created.await {
+            let why = error.message.as_deref().unwrap_or_else(|| error.error.message());
+            tracing::warn!(topic = OFFSETS_TOPIC, why, "not created");
+        }
     }));
 }

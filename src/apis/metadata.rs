@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use madang_cluster::controller::{NewTopic, Proposal, check_topic_name};
-use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
+use madang_cluster::controller::{InternalTopic, NewTopic, Proposal, check_topic_name};
+use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage, is_internal};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
@@ -135,7 +135,7 @@ fn failed(name: Option<&str>, topic_id: TopicId, error: ErrorCode) -> MetadataRe
         error_code: error.code(),
         name: name.map(|name| name.to_owned().into()),
         topic_id,
-        is_internal: name.is_some_and(madang_cluster::metadata::is_internal),
+        is_internal: name.is_some_and(is_internal),
         ..MetadataResponseTopic::default()
     }
 }
@@ -167,22 +167,35 @@ fn partition(image: &MetadataImage, partition_index: i32, state: &PartitionImage
 
 /// The client is told that the topic is unknown and asks again; meanwhile it is created.
 fn create_in_background<E: Env>(env: &E, names: BTreeSet<Arc<str>>) {
-    if names.is_empty() {
-        return;
+    for proposal in creations(names) {
+        let created = env.propose(proposal, env.now() + CREATION_TIMEOUT);
+        env.in_background(Box::pin(async move {
+            // Whatever went wrong, the client's next request finds out.
+            drop(created.await);
+        }));
     }
+}
+
+/// What creates the topics of these names: an internal one has partitions and settings of its own, whoever asks for it first.
+fn creations(names: BTreeSet<Arc<str>>) -> Vec<Proposal> {
+    let (internal, plain): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_internal(name));
+    // One that nothing here would use is left alone.
+    let own = [InternalTopic::ConsumerOffsets, InternalTopic::TransactionState].into_iter();
+    let mut proposals: Vec<_> = own
+        .filter(|topic| internal.iter().any(|name| &**name == topic.name()))
+        .map(Proposal::CreateInternalTopic)
+        .collect();
     let defaults = |name: Arc<str>| NewTopic {
         name: name.to_string(),
         partitions: -1,
         replication_factor: -1,
         ..NewTopic::default()
     };
-    let topics = names.into_iter().map(defaults).collect();
-    let proposal = Proposal::CreateTopics { topics, validate_only: false };
-    let created = env.propose(proposal, env.now() + CREATION_TIMEOUT);
-    env.in_background(Box::pin(async move {
-        // Whatever went wrong, the client's next request finds out.
-        drop(created.await);
-    }));
+    let topics: Vec<_> = plain.into_iter().map(defaults).collect();
+    if !topics.is_empty() {
+        proposals.push(Proposal::CreateTopics { topics, validate_only: false });
+    }
+    proposals
 }
 
 #[cfg(test)]
@@ -204,5 +217,19 @@ mod tests {
         assert_eq!(code(&asking(None, TopicId::ZERO), 12), Some(ErrorCode::UnknownServerError.code()));
         assert_eq!(code(&asking(Some("t"), TopicId::ZERO), 10), None);
         assert_eq!(code(&asking(Some("t"), TopicId::ZERO), 0), None);
+    }
+
+    #[test]
+    fn an_internal_topic_that_is_asked_for_by_name_is_created_as_one() {
+        let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
+        let created = creations(names(&["__consumer_offsets", "b", "a"]));
+        let [Proposal::CreateInternalTopic(InternalTopic::ConsumerOffsets), Proposal::CreateTopics { topics, .. }] =
+            &created[..]
+        else {
+            panic!("{created:?}")
+        };
+        assert_eq!(topics.iter().map(|topic| &*topic.name).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(creations(names(&["__share_group_state"])).is_empty());
+        assert!(creations(names(&[])).is_empty());
     }
 }
