@@ -7,7 +7,7 @@ use madang_cluster::coordinator::Response;
 use madang_cluster::coordinator::request::DeleteGroups;
 use madang_protocol::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
 
-use crate::apis::groups::{TIMEOUT, ask};
+use crate::apis::groups::{ask, timeout};
 use crate::env::Env;
 
 /// Answers one request.
@@ -21,7 +21,7 @@ pub async fn handle<E: Env>(env: &E, request: DeleteGroupsRequest<'_>) -> Delete
             Response::DeleteGroups(deleted) => deleted.into_iter().next().map(|(_, error)| error),
             _ => None,
         };
-        let error = ask(env, group, delete, TIMEOUT, take).await.unwrap_or_else(|error| error);
+        let error = ask(env, group, delete, timeout(env), take).await.unwrap_or_else(|error| error);
         results.push(DeletableGroupResult { group_id: group.to_string().into(), error_code: error.code() });
     }
     DeleteGroupsResponse { results, ..DeleteGroupsResponse::default() }

@@ -8,7 +8,7 @@ use madang_protocol::messages::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
 
-use crate::apis::groups::{TIMEOUT, ask};
+use crate::apis::groups::{ask, timeout};
 use crate::apis::operations;
 use crate::env::Env;
 
@@ -28,7 +28,7 @@ pub async fn handle<E: Env>(
             Response::DescribeGroup(described) => Some(described),
             _ => None,
         };
-        let described = ask(env, group, describe, TIMEOUT, take).await;
+        let described = ask(env, group, describe, timeout(env), take).await;
         let described = described.unwrap_or_else(|error| Described::none((&**group).into(), error, None, ""));
         let mut described = respond(described, version);
         if request.include_authorized_operations && described.error_code == 0 {

@@ -8,8 +8,10 @@ use madang_protocol::error_code::ErrorCode;
 
 use crate::env::Env;
 
-/// How long a shard may take to answer what it does not park by design. Kafka's `offsets.commit.timeout.ms` is 5 s as well.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a shard may take to answer what it does not park by design: as in Kafka that of a commit holds for all that a shard stores.
+pub fn timeout<E: Env>(env: &E) -> Duration {
+    env.config().offsets_commit_timeout
+}
 
 /// Asks the shard of `group`; `take` picks the answer's kind. A shard that answers another kind is a bug of ours and reads as
 /// an unknown server error.

@@ -5,7 +5,7 @@ use madang_cluster::coordinator::Response;
 use madang_cluster::coordinator::request::Heartbeat;
 use madang_protocol::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 
-use crate::apis::groups::{TIMEOUT, ask, shared};
+use crate::apis::groups::{ask, shared, timeout};
 use crate::env::Env;
 
 /// Answers one request.
@@ -20,6 +20,6 @@ pub async fn handle<E: Env>(env: &E, request: &HeartbeatRequest<'_>) -> Heartbea
         Response::Heartbeat(error) => Some(error),
         _ => None,
     };
-    let error = ask(env, &request.group_id, Request::Heartbeat(heartbeat), TIMEOUT, take).await;
+    let error = ask(env, &request.group_id, Request::Heartbeat(heartbeat), timeout(env), take).await;
     HeartbeatResponse { error_code: error.unwrap_or_else(|error| error).code(), ..HeartbeatResponse::default() }
 }

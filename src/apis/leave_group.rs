@@ -7,7 +7,7 @@ use madang_cluster::coordinator::response::LeaveGroupResponse as Left;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberResponse};
 
-use crate::apis::groups::{TIMEOUT, ask, shared};
+use crate::apis::groups::{ask, shared, timeout};
 use crate::env::Env;
 
 /// The first version that names several members.
@@ -29,7 +29,7 @@ pub async fn handle<E: Env>(env: &E, request: LeaveGroupRequest<'_>, version: i1
         Response::LeaveGroup(left) => Some(left),
         _ => None,
     };
-    let left = ask(env, &request.group_id, Request::LeaveGroup(leave), TIMEOUT, take).await;
+    let left = ask(env, &request.group_id, Request::LeaveGroup(leave), timeout(env), take).await;
     respond(left.unwrap_or_else(|error| Left { error, members: Vec::new() }), version)
 }
 

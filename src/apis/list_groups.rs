@@ -6,7 +6,7 @@ use madang_cluster::coordinator::request::ListGroups;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedGroup};
 
-use crate::apis::groups::TIMEOUT;
+use crate::apis::groups::timeout;
 use crate::env::Env;
 
 /// Answers one request.
@@ -15,7 +15,7 @@ pub async fn handle<E: Env>(env: &E, request: ListGroupsRequest<'_>) -> ListGrou
         states: request.states_filter.iter().map(|state| (&**state).into()).collect(),
         types: request.types_filter.iter().map(|kind| (&**kind).into()).collect(),
     });
-    let answers = match env.every_group_shard(list, env.now() + TIMEOUT).await {
+    let answers = match env.every_group_shard(list, env.now() + timeout(env)).await {
         Ok(answers) => answers,
         Err(error) => return ListGroupsResponse { error_code: error.code(), ..ListGroupsResponse::default() },
     };

@@ -14,7 +14,7 @@ use madang_protocol::messages::offset_commit::{
     OffsetCommitResponseTopic,
 };
 
-use crate::apis::groups::{TIMEOUT, ask, shared};
+use crate::apis::groups::{ask, shared, timeout};
 use crate::apis::locate;
 use crate::env::Env;
 use crate::fetch_sessions::TopicKey;
@@ -52,7 +52,7 @@ pub async fn handle<E: Env>(env: &E, request: OffsetCommitRequest<'_>, version: 
         Response::OffsetCommit(topics) => Some(topics),
         _ => None,
     };
-    let outcome = ask(env, &request.group_id, Request::OffsetCommit(commit), TIMEOUT, take).await;
+    let outcome = ask(env, &request.group_id, Request::OffsetCommit(commit), timeout(env), take).await;
     for (place, (topic, listed)) in answer.iter_mut().zip(listed).enumerate() {
         match &outcome {
             Ok(topics) => topic.partitions.extend(

@@ -9,7 +9,7 @@ use madang_protocol::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 
-use crate::apis::groups::{TIMEOUT, ask};
+use crate::apis::groups::{ask, timeout};
 use crate::apis::locate;
 use crate::env::Env;
 use crate::fetch_sessions::TopicKey;
@@ -35,7 +35,7 @@ pub async fn handle<E: Env>(env: &E, request: OffsetDeleteRequest<'_>) -> Offset
         Response::OffsetDelete(deleted) => Some(deleted),
         _ => None,
     };
-    let outcome = ask(env, &request.group_id, Request::OffsetDelete(delete), TIMEOUT, take).await;
+    let outcome = ask(env, &request.group_id, Request::OffsetDelete(delete), timeout(env), take).await;
     let deleted = outcome.unwrap_or_else(|error| Deleted { error, topics: Vec::new() });
     if deleted.error != ErrorCode::None {
         return OffsetDeleteResponse { error_code: deleted.error.code(), ..OffsetDeleteResponse::default() };

@@ -12,7 +12,7 @@ use madang_protocol::messages::offset_fetch::{
     OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 
-use crate::apis::groups::{TIMEOUT, ask};
+use crate::apis::groups::{ask, timeout};
 use crate::env::Env;
 
 /// The first version that asks for several groups at once.
@@ -52,7 +52,7 @@ async fn fetch<E: Env>(env: &E, group: &str, topics: Option<Vec<FetchTopic>>) ->
         Response::OffsetFetch(fetched) => Some(fetched),
         _ => None,
     };
-    ask(env, group, request, TIMEOUT, take).await.unwrap_or_else(|error| unreachable_shard(error, topics))
+    ask(env, group, request, timeout(env), take).await.unwrap_or_else(|error| unreachable_shard(error, topics))
 }
 
 /// The answer when the shard could not be asked: the error stands for the group and for each partition.
