@@ -17,11 +17,13 @@ use madang_cluster::metadata::{MetadataDelta, MetadataImage, TopicImage};
 use madang_cluster::replica::{ReplicaHandle, ReplicaMessage};
 use madang_protocol::types::{LeaderEpoch, TopicId, TopicPartition, Uuid};
 use madang_storage::{PartitionDir, RestartKind};
+use madang_transport::kafka::ConnectionLimits;
 use tokio::sync::watch;
 
 use crate::boot;
 use crate::changes::{Change, ReplicaPlan, all_replicas, changes};
 use crate::cleaner;
+use crate::connections::accept_limits;
 use crate::directory::Directory;
 use crate::node_env::Node;
 use crate::replicas::{Blueprint, Held};
@@ -57,6 +59,8 @@ pub struct Applier {
     pub coordinator_arbiter: Arbiter,
     /// Names this run of the process.
     pub incarnation_id: Uuid,
+    /// How many connections there may be.
+    pub connection_limits: ConnectionLimits,
     /// Tells how far the node is.
     pub phase: watch::Sender<Phase>,
 }
@@ -81,6 +85,9 @@ impl Applier {
         let registered = image.broker(self.node.config.node_id);
         let Some(registered) = registered.filter(|broker| broker.incarnation_id == self.incarnation_id) else { return };
         self.node.broker_epoch.store(registered.broker_epoch, Ordering::Release);
+        if !serving || delta.broker_configs_changed() {
+            self.connection_limits.change(accept_limits(&image, &self.node.config));
+        }
         if serving {
             self.apply_delta(&image, delta).await;
             self.node.image.store(image);

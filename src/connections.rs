@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use madang_actors::child_spec::Restart;
 use madang_actors::host::{Arbiter, Child, SupervisorHandle, TaskContext};
-use madang_transport::kafka::{Accepted, Listener, Worker};
+use madang_cluster::configs::{BrokerConfig, dynamic_broker_number};
+use madang_cluster::metadata::MetadataImage;
+use madang_transport::kafka::{AcceptLimits, Accepted, Listener, Worker};
 use tokio::sync::Mutex;
 
 use crate::broker::Broker;
@@ -15,6 +17,22 @@ use crate::supervision::{once, take};
 
 /// Names connections; never repeats within a process.
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
+
+/// How many connections there may be, by the metadata and the node's configuration: the lower of Kafka's key and ours.
+pub(crate) fn accept_limits(image: &MetadataImage, broker: &BrokerConfig) -> AcceptLimits {
+    let number = |key| {
+        let number = dynamic_broker_number(image, broker, broker.node_id, key);
+        usize::try_from(number).unwrap_or(0)
+    };
+    let rate = |rate: usize| u32::try_from(rate).unwrap_or(u32::MAX);
+    AcceptLimits {
+        total: number("madang.max.connections").min(number("max.connections")),
+        per_ip: number("madang.max.connections.per.ip").min(number("max.connections.per.ip")),
+        loopback_reserve: broker.reserved_connections,
+        accepts_per_second: rate(number("madang.connection.creation.rate").min(number("max.connection.creation.rate"))),
+        accepts_per_second_per_ip: rate(number("madang.connection.creation.rate.per.ip")),
+    }
+}
 
 /// Accepts for one listener once the node serves. The socket outlives the task, so a later life accepts where this one stopped.
 pub(crate) async fn accept(listener: Arc<Listener>, node: Arc<Node>, context: TaskContext) {

@@ -92,9 +92,14 @@ pub fn replica_config(
     partition: &PartitionImage,
 ) -> ReplicaConfig {
     let config = TopicConfig::resolve(image, broker, broker.node_id, &topic.name);
-    let dedupe_buffer = dynamic_broker_number(image, broker, broker.node_id, "log.cleaner.dedupe.buffer.size");
+    let number = |key| dynamic_broker_number(image, broker, broker.node_id, key);
+    let dedupe_buffer = number("log.cleaner.dedupe.buffer.size");
+    let producer_id_expiration = u64::try_from(number("producer.id.expiration.ms")).map(Duration::from_millis);
     ReplicaConfig {
-        log: log_config(&config, broker),
+        log: LogConfig {
+            producer_id_expiration: producer_id_expiration.unwrap_or_default(),
+            ..log_config(&config, broker)
+        },
         produce: produce_rules(&config),
         durability: broker.durability,
         min_in_sync_replicas: config.min_insync_replicas as usize,
@@ -138,7 +143,6 @@ fn log_config(config: &TopicConfig, broker: &BrokerConfig) -> LogConfig {
         retention_bytes: if keeps_all { None } else { config.retention_bytes },
         flush_messages: (config.flush_messages < i64::MAX as u64).then_some(config.flush_messages),
         flush_interval: (config.flush_interval.as_millis() < i64::MAX as u128).then_some(config.flush_interval),
-        producer_id_expiration: broker.producer_id_expiration,
         max_producers: broker.max_producer_ids_per_partition,
         ..LogConfig::default()
     }

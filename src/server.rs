@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use madang_actors::host::{Arbiter, Branch, Role, Tree, TreeOptions, Watchdog, WatchdogLimits};
 use madang_cluster::configs::{BrokerConfig, ListenerConfig};
 use madang_cluster::controller::ControllerConfig;
+use madang_cluster::metadata::MetadataImage;
 use madang_protocol::types::Uuid;
 use madang_storage::{Disk, DiskLock, OpenMode, RealDisk};
 use madang_transport::kafka::{
-    AcceptLimits, ColdReads, ConnectionContext, ConnectionLimits, ConnectionSettings, Listener, ListenerSettings,
-    Shutdown, Worker,
+    ColdReads, ConnectionContext, ConnectionLimits, ConnectionSettings, Listener, ListenerSettings, Shutdown, Worker,
 };
 use madang_transport::{MemoryBudget, Stats};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, AdminState};
 use crate::applier::{Applier, Phase};
+use crate::connections::accept_limits;
 use crate::directory::Directory;
 use crate::node_env::Node;
 use crate::supervision::{self, Parts};
@@ -142,7 +143,8 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     let cold_reads = ColdReads::start(COLD_READ_THREADS, COLD_READ_QUEUE).map_err(|error| error.to_string())?;
     let context = connection_context(&config, &shutdown, &stats, cold_reads.clone());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let bound = bind(&mut config, &context, workers)?;
+    let connection_limits = ConnectionLimits::new(accept_limits(&MetadataImage::default(), &config));
+    let bound = bind(&mut config, &context, &connection_limits, workers)?;
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let node = Arc::new(Node::new(config, phase_seen, cold_reads));
     let directories = directories(&node, open_files)?;
@@ -155,6 +157,7 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
         coordinators: coordinators.handle(),
         coordinator_arbiter: coordinator_arbiter.clone(),
         incarnation_id: Uuid::from_random(node.entropy.next(), node.entropy.next()),
+        connection_limits,
         phase,
     });
     let (sockets, network) = network(bound, workers)?;
@@ -268,14 +271,12 @@ fn request_memory() -> usize {
 type Bound = Vec<(String, Listener, Vec<Worker>)>;
 
 /// Binds every listener, and completes what is advertised.
-fn bind(config: &mut BrokerConfig, context: &ConnectionContext, workers: usize) -> Result<Bound, String> {
-    let limits = ConnectionLimits::new(AcceptLimits {
-        total: config.max_connections,
-        per_ip: config.max_connections_per_ip,
-        loopback_reserve: config.reserved_connections,
-        accepts_per_second: u32::try_from(config.connection_creation_rate).unwrap_or(u32::MAX),
-        accepts_per_second_per_ip: u32::try_from(config.connection_creation_rate_per_ip).unwrap_or(u32::MAX),
-    });
+fn bind(
+    config: &mut BrokerConfig,
+    context: &ConnectionContext,
+    limits: &ConnectionLimits,
+    workers: usize,
+) -> Result<Bound, String> {
     let mut bound = Vec::new();
     for listener in &mut config.listeners {
         let address = resolve(listener)?;

@@ -1,7 +1,11 @@
 //! What clients are told of a broker's listeners: the one they came in on, by an address they can reach.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, OwnedResourceSpecifier, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -49,4 +53,34 @@ fn a_broker_that_would_not_do_as_it_is_told_does_not_start() {
     for setting in ["listeners=SASL_SSL://127.0.0.1:0", "listeners=PLAINTEXT://0.0.0.0:0", "authorizer.class.name=A"] {
         assert!(Launch::new(folder.path()).set(setting).try_start("127.0.0.1:0").is_none(), "{setting}");
     }
+}
+
+/// A connection that was taken and answers; nothing if it was turned away.
+fn connect(address: &str) -> Option<TcpStream> {
+    const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 255, 255];
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(&API_VERSIONS).ok()?;
+    stream.read_exact(&mut [0; 8]).ok()?;
+    Some(stream)
+}
+
+async fn alter(client: &AdminClient<DefaultClientContext>, key: &str, value: &str) -> bool {
+    let change = AlterConfig { specifier: ResourceSpecifier::Broker(1), entries: [(key, value)].into() };
+    let altered = client.alter_configs([&change], &AdminOptions::new()).await.expect("an answer");
+    altered[0] == Ok(OwnedResourceSpecifier::Broker(1))
+}
+
+#[tokio::test]
+async fn how_many_connections_there_may_be_changes_while_the_broker_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::start(folder.path(), &["madang.reserved.connections=2", "node.id=1"]);
+    let client: AdminClient<_> =
+        ClientConfig::new().set("bootstrap.servers", &broker.address).create().expect("a client");
+    assert!(alter(&client, "max.connections", "8").await);
+    // Some of the ten are the client's.
+    let held: Vec<TcpStream> = (0..11).map_while(|_| connect(&broker.address)).collect();
+    assert!((6..10).contains(&held.len()), "{}", held.len());
+    assert!(alter(&client, "max.connections", "20").await);
+    assert!(connect(&broker.address).is_some());
 }

@@ -184,18 +184,8 @@ pub struct BrokerConfig {
     pub transaction_max_timeout: Duration,
     /// Idle time after which a transactional id is forgotten.
     pub transactional_id_expiration: Duration,
-    /// Idle time after which a partition forgets a producer.
-    pub producer_id_expiration: Duration,
-    /// Connections of all addresses; `max.connections` bounds it.
-    pub max_connections: usize,
-    /// Connections of one address, loopback exempt; `max.connections.per.ip` bounds it.
-    pub max_connections_per_ip: usize,
     /// Connections kept free for administration and other nodes.
     pub reserved_connections: usize,
-    /// New connections a second, loopback exempt; `max.connection.creation.rate` bounds it.
-    pub connection_creation_rate: usize,
-    /// New connections a second from one address, loopback exempt.
-    pub connection_creation_rate_per_ip: usize,
     /// Unanswered requests of one connection.
     pub max_in_flight_requests: usize,
     /// Bytes of unanswered requests of one connection.
@@ -299,16 +289,7 @@ impl BrokerConfig {
             transaction_topic_segment_bytes: values.int("transaction.state.log.segment.bytes"),
             transaction_max_timeout: values.millis("transaction.max.timeout.ms"),
             transactional_id_expiration: values.millis("transactional.id.expiration.ms"),
-            producer_id_expiration: values.millis("producer.id.expiration.ms"),
-            max_connections: values.size("madang.max.connections").min(values.size("max.connections")),
-            max_connections_per_ip: values
-                .size("madang.max.connections.per.ip")
-                .min(values.size("max.connections.per.ip")),
             reserved_connections: values.size("madang.reserved.connections"),
-            connection_creation_rate: values
-                .size("madang.connection.creation.rate")
-                .min(values.size("max.connection.creation.rate")),
-            connection_creation_rate_per_ip: values.size("madang.connection.creation.rate.per.ip"),
             max_in_flight_requests: values.size("madang.max.in.flight.requests.per.connection"),
             max_in_flight_bytes: values.size("madang.max.in.flight.bytes.per.connection"),
             handshake_timeout: values.millis("madang.handshake.timeout.ms"),
@@ -420,10 +401,7 @@ mod tests {
     fn nothing_set_is_a_broker_of_defaults() {
         let config = BrokerConfig::default();
         assert_eq!((config.node_id, config.num_partitions, config.default_replication_factor), (NodeId(1), 1, 1));
-        assert_eq!(
-            (config.max_connections, config.max_connections_per_ip, config.group_max_size),
-            (50_000, 5_000, 10_000)
-        );
+        assert_eq!(config.group_max_size, 10_000);
         assert_eq!(config.offsets_retention, Duration::from_hours(168));
         assert_eq!((config.listeners[0].name.as_str(), config.listeners[0].port), ("PLAINTEXT", 9092));
         assert_eq!(config.advertised_listeners, config.listeners);

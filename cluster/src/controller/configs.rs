@@ -18,6 +18,8 @@ use crate::configs::{
 };
 use crate::metadata::{ConfigMap, ConfigResource, ConfigResourceType};
 
+/// Keys that Kafka lets change while it runs, and that hold here from the start to the end: a change would be left out in silence.
+const NOT_LIVE: [&str; 3] = ["listener.security.protocol.map", "listeners", "max.connections.per.ip.overrides"];
 /// Longest value in bytes.
 const MAX_VALUE: usize = 32_767;
 
@@ -82,7 +84,8 @@ fn check_broker(config: &ConfigMap, changed: &BTreeSet<String>, one_broker: bool
         names.join(", ")
     };
     let fixed = listed(&|name, key| {
-        name.starts_with("listener.name.") || key.is_some_and(|key| key.update == UpdateMode::ReadOnly)
+        let read_only = key.is_some_and(|key| key.update == UpdateMode::ReadOnly);
+        read_only || name.starts_with("listener.name.") || NOT_LIVE.contains(&name)
     });
     if !fixed.is_empty() {
         let message = format!("Cannot update these configs dynamically: [{fixed}]");

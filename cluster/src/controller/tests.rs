@@ -356,6 +356,15 @@ fn configurations_are_set_appended_subtracted_and_taken_back() {
         (
             4,
             "1",
+            "listeners",
+            AlterOp::Set,
+            Some("PLAINTEXT://:9"),
+            ErrorCode::InvalidRequest,
+            "Cannot update these configs dynamically: [listeners]",
+        ),
+        (
+            4,
+            "1",
             "log.segment.bytes",
             AlterOp::Set,
             Some("5"),

@@ -52,12 +52,12 @@ pub struct ConnectionLimits(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    limits: AcceptLimits,
     counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
+    limits: AcceptLimits,
     open: usize,
     open_per_ip: HashMap<IpAddr, usize>,
     second: Option<Instant>,
@@ -69,7 +69,12 @@ impl ConnectionLimits {
     /// No connection is open.
     #[must_use]
     pub fn new(limits: AcceptLimits) -> Self {
-        Self(Arc::new(Shared { limits, counts: Mutex::default() }))
+        Self(Arc::new(Shared { counts: Mutex::new(Counts { limits, ..Counts::default() }) }))
+    }
+
+    /// Other numbers, for the connections that come from now on. Those that are open stay.
+    pub fn change(&self, limits: AcceptLimits) {
+        self.0.counts().limits = limits;
     }
 
     /// Counts a connection from `address`, until the permit is dropped.
@@ -78,14 +83,13 @@ impl ConnectionLimits {
     /// The limit that it met.
     pub fn admit(&self, address: IpAddr, now: Instant) -> Result<ConnectionPermit, Refusal> {
         let key = key_of(address);
-        let limits = &self.0.limits;
         let mut counts = self.0.counts();
         if key.is_loopback() {
-            if counts.open >= limits.total.saturating_add(limits.loopback_reserve) {
+            if counts.open >= counts.limits.total.saturating_add(counts.limits.loopback_reserve) {
                 return Err(Refusal::Total);
             }
         } else {
-            counts.check(key, now, limits)?;
+            counts.check(key, now)?;
             *counts.open_per_ip.entry(key).or_default() += 1;
         }
         counts.open += 1;
@@ -106,12 +110,13 @@ impl Shared {
 }
 
 impl Counts {
-    fn check(&mut self, key: IpAddr, now: Instant, limits: &AcceptLimits) -> Result<(), Refusal> {
+    fn check(&mut self, key: IpAddr, now: Instant) -> Result<(), Refusal> {
         if self.second.is_none_or(|second| now.saturating_duration_since(second).as_secs() >= 1) {
             self.second = Some(now);
             self.accepted = 0;
             self.accepted_per_ip = HashMap::new();
         }
+        let limits = &self.limits;
         if self.open >= limits.total {
             return Err(Refusal::Total);
         }
@@ -214,6 +219,17 @@ mod tests {
         assert_eq!(limits.admit(address("10.0.0.4"), now).err(), Some(Refusal::Rate));
         assert!(limits.admit(LOOPBACK, now).is_ok());
         assert!(limits.admit(address("10.0.0.1"), now + Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn other_numbers_hold_for_those_that_come_next() {
+        let (limits, now) = (limits(), Instant::now());
+        let _held: Vec<_> = ["10.0.0.1", "10.0.0.2"].map(|text| limits.admit(address(text), now).expect("room")).into();
+        limits.change(AcceptLimits { total: 2, ..AcceptLimits::default() });
+        assert_eq!(limits.admit(address("10.0.0.3"), now).err(), Some(Refusal::Total));
+        limits.change(AcceptLimits { total: 3, ..AcceptLimits::default() });
+        assert!(limits.admit(address("10.0.0.3"), now).is_ok());
+        assert_eq!(limits.open(), 2);
     }
 
     #[test]
