@@ -295,16 +295,24 @@ impl LogView {
         }
     }
 
-    /// As [`LogView::max_timestamp`], where compaction has left the highest time in a batch without records: looks at every header.
+    /// As [`LogView::max_timestamp`], where the highest time is that of a batch without records, which compaction leaves, or of records
+    /// before the log's start: looks at every header, and into the batch that the log starts in.
     fn max_timestamp_of_records(&self) -> Result<Option<TimestampAndOffset>, ReadError> {
-        let mut highest = -1;
-        for at in self.segment_of(self.log_start_offset)..=self.sealed.len() {
+        let (mut highest, from) = (-1, self.log_start_offset);
+        for at in self.segment_of(from)..=self.sealed.len() {
             let Some(segment) = self.segment(at) else { break };
             let mut walk = segment.walk_by_time(i64::MIN)?;
-            while let Some((_, header)) = walk.next()? {
-                let counts =
-                    header.record_count > 0 && !header.is_control() && header.next_offset() > self.log_start_offset;
-                highest = if counts { highest.max(header.max_timestamp) } else { highest };
+            while let Some((position, header)) = walk.next()? {
+                if header.record_count == 0 || header.is_control() || header.next_offset() <= from {
+                    continue;
+                }
+                let of_batch = if header.base_offset >= from {
+                    header.max_timestamp
+                } else {
+                    let bytes = records::read_batch(segment.file().as_ref(), position, &header)?;
+                    records::highest_from(&bytes, from)?
+                };
+                highest = highest.max(of_batch);
             }
         }
         if highest < 0 { Ok(None) } else { self.offset_for_timestamp(highest, self.log_end_offset()) }

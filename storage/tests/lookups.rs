@@ -40,6 +40,12 @@ fn compare(log: &Log, records: &[i64], prng: &mut Prng, what: &str) {
         let found = found.map(|found| (found.offset.0, found.timestamp));
         assert_eq!(found, naive(records, timestamp, start, end), "{what}: timestamp {timestamp}");
     }
+    compare_highest(log, records, what);
+}
+
+fn compare_highest(log: &Log, records: &[i64], what: &str) {
+    let view = log.view();
+    let (start, end) = (view.log_start_offset().0, view.log_end_offset().0);
     let highest = records[start as usize..].iter().max().copied().unwrap_or(-1);
     let expected = naive(records, highest, start, end);
     let found = view.max_timestamp().expect("reads").map(|found| (found.offset.0, found.timestamp));
@@ -75,5 +81,24 @@ fn lookups_by_time_find_the_first_record() {
         }
         let log = Log::open(disk, path, small(), &OpenLog::default()).expect("opens").0;
         compare(&log, &records, &mut prng, &format!("{codec}, rebuilt"));
+    }
+}
+
+#[test]
+fn the_highest_time_is_that_of_a_record_that_is_left_also_where_the_log_starts_inside_a_batch() {
+    for (seed, codec) in CODECS.into_iter().enumerate() {
+        let mut prng = Prng::new(seed as u64);
+        let path = Path::new("/d/t-0");
+        let mut log = Log::open(Arc::new(FaultDisk::new()), path, small(), &OpenLog::default()).expect("opens").0;
+        let mut records = Vec::new();
+        for at in 0..10 {
+            let times: Vec<i64> = (0..8).map(|_| prng.below(1000) as i64).collect();
+            records.extend_from_slice(&times);
+            log.append_as_leader(&[batch(codec, &times)], LeaderEpoch(1), Wall(at)).expect("appends");
+        }
+        for start in 1..=80 {
+            log.set_log_start_offset(Offset(start)).expect("moves");
+            compare_highest(&log, &records, &format!("{codec}, from {start}"));
+        }
     }
 }
