@@ -23,7 +23,7 @@ import normalise  # noqa: E402
 import transcript  # noqa: E402
 from wire.client import Wire  # noqa: E402
 
-MODULES = ["versions", "produce", "batches", "fetch", "offsets", "groups", "static_groups", "dances", "topics", "configs", "edges", "odd"]
+MODULES = ["versions", "produce", "batches", "fetch", "offsets", "groups", "static_groups", "empty_groups", "dances", "topics", "configs", "odd"]
 EXPECTED_LIMIT = 25
 Difference = collections.namedtuple("Difference", "where path a b")
 

@@ -164,4 +164,44 @@ def idempotent(t):
                {"TransactionalId": None, "TransactionTimeoutMs": 60000, **body})
 
 
-SCENARIOS = [("wrong_batches", wrong_batches), ("timestamps", timestamps), ("places", places), ("sizes", sizes), ("idempotent", idempotent)]
+def stored(t, label, topic, count):
+    """The header of each stored batch, without what a compressor chooses: `count` offsets are asked for, one after the other."""
+    for offset in range(count):
+        answer = t.send(label, "Fetch", 12, {"MaxWaitMs": 100, "SessionEpoch": -1, "Topics": [
+            {"Topic": topic, "Partitions": [{"Partition": 0, "CurrentLeaderEpoch": -1, "FetchOffset": offset, "PartitionMaxBytes": 1}]}]}, quiet=True)
+        part = answer["Responses"][0]["Partitions"][0]
+        head = part["Records"] or b""
+        found = {"base": int.from_bytes(head[:8], "big"), "attributes": int.from_bytes(head[21:23], "big"), "records": int.from_bytes(head[57:61], "big")} if head else None
+        t.entries.append((f"{label} {offset}", None, None, {"error": part["ErrorCode"], "end": part["HighWatermark"], "batch": found}))
+
+
+def segments(t):
+    """Batches that their topic takes and its segment does not hold."""
+    topic = t.topic("short", 1, [("segment.bytes", "1048576"), ("max.message.bytes", "3000000")])
+    for size in (900_000, 1_048_000, 1_048_600, 1_200_000, 2_990_000, 3_100_000):
+        t.produce(f"{size}", topic, batch.batch([(b"k", b"x" * size)], timestamp=t.base_time))
+    t.produce("compressed", topic, batch.batch([(b"k", b"x" * 2_000_000)], timestamp=t.base_time, codec="gzip"))
+    stored(t, "stored", topic, 4)
+
+
+def recompressed(t):
+    """Topics with a codec of their own: what is stored, and how large it may be as sent and as stored."""
+    for kind in ("uncompressed", "gzip", "snappy", "lz4", "zstd"):
+        topic = t.topic(kind, 1, [("compression.type", kind), ("max.message.bytes", "2000")])
+        for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
+            t.produce(f"{kind} {codec}", topic, batch.batch([(b"k%d" % i, b"v" * 30) for i in range(10)], timestamp=t.base_time, codec=codec))
+        t.produce(f"{kind} larger when stored", topic, batch.batch([(b"k", b"x" * 5000)], timestamp=t.base_time, codec="gzip"))
+        t.produce(f"{kind} larger as sent", topic, batch.batch([(b"k", b"x" * 5000)], timestamp=t.base_time))
+        stored(t, f"{kind} stored", topic, 52)
+
+
+def in_sync(t):
+    """More in-sync replicas asked for than there are replicas."""
+    topic = t.topic("two", 1, [("min.insync.replicas", "2")])
+    for acks in (-1, 1):
+        t.produce(f"acks {acks}", topic, batch.batch([(b"k", b"v")], timestamp=t.base_time), acks=acks)
+    read_back(t, topic)
+
+
+SCENARIOS = [("wrong_batches", wrong_batches), ("timestamps", timestamps), ("places", places), ("sizes", sizes), ("idempotent", idempotent), ("segments", segments),
+             ("recompressed", recompressed), ("in_sync", in_sync)]
