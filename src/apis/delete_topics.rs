@@ -20,6 +20,9 @@ const DISABLED: i16 = 3;
 
 /// Answers one request.
 pub async fn handle<E: Env>(env: &E, request: DeleteTopicsRequest<'_>, version: i16) -> DeleteTopicsResponse<'static> {
+    if !env.config().delete_topics {
+        return disabled(&request, version);
+    }
     let mut refused = Vec::new();
     let topics: Vec<TopicRef> = if version >= ENTRIES {
         let reference = |name: Option<&str>, id| name.map_or(TopicRef::Id(id), |name| TopicRef::Name(name.to_owned()));
@@ -39,18 +42,30 @@ pub async fn handle<E: Env>(env: &E, request: DeleteTopicsRequest<'_>, version: 
         Outcome::DeleteTopics(results) => Some(results),
         _ => None,
     };
-    let results = if env.config().delete_topics {
-        ask(env, Proposal::DeleteTopics(topics.clone()), timeout(request.timeout_ms), take).await
-    } else {
-        let error = if version >= DISABLED { ErrorCode::TopicDeletionDisabled } else { ErrorCode::InvalidRequest };
-        Err(error.into())
-    };
+    let results = ask(env, Proposal::DeleteTopics(topics.clone()), timeout(request.timeout_ms), take).await;
     let mut responses: Vec<_> = match results {
         Ok(results) => topics.into_iter().zip(results).map(|(topic, result)| answer(topic, result)).collect(),
         Err(error) => topics.into_iter().map(|topic| answer(topic, Err(error.clone()))).collect(),
     };
     responses.extend(refused);
     let responses = first_of_each(responses, |one: &DeletableTopicResult<'_>| (one.name.clone(), one.topic_id));
+    DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
+}
+
+/// With `delete.topic.enable=false` each is refused as it was asked for, whatever else is wrong with it.
+fn disabled(request: &DeleteTopicsRequest<'_>, version: i16) -> DeleteTopicsResponse<'static> {
+    let error = if version >= DISABLED { ErrorCode::TopicDeletionDisabled } else { ErrorCode::InvalidRequest };
+    let refuse = |name: Option<&str>, topic_id| DeletableTopicResult {
+        name: name.map(|name| name.to_owned().into()),
+        topic_id,
+        error_code: error.code(),
+        error_message: None,
+    };
+    let responses = if version >= ENTRIES {
+        request.topics.iter().map(|topic| refuse(topic.name.as_deref(), topic.topic_id)).collect()
+    } else {
+        request.topic_names.iter().map(|name| refuse(Some(name), TopicId::ZERO)).collect()
+    };
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
 
@@ -99,5 +114,27 @@ fn answer(topic: TopicRef, result: ApiResult<DeletedTopic>) -> DeletableTopicRes
             };
             DeletableTopicResult { name, topic_id, error_code, error_message }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_deletion_is_disabled_everything_is_refused_for_that() {
+        let named = DeleteTopicsRequest { topic_names: vec!["a".into(), "a".into()], ..Default::default() };
+        let codes = |response: DeleteTopicsResponse<'_>| {
+            response.responses.iter().map(|one| one.error_code).collect::<Vec<_>>()
+        };
+        assert_eq!(codes(disabled(&named, 2)), [ErrorCode::InvalidRequest.code(); 2]);
+        assert_eq!(codes(disabled(&named, 3)), [ErrorCode::TopicDeletionDisabled.code(); 2]);
+        let both = DeleteTopicState { name: Some("a".into()), topic_id: TopicId::from_random(1, 2) };
+        let response = disabled(&DeleteTopicsRequest { topics: vec![both], ..Default::default() }, 6);
+        assert_eq!(
+            (response.responses[0].name.as_deref(), response.responses[0].topic_id),
+            (Some("a"), TopicId::from_random(1, 2))
+        );
+        assert_eq!(codes(response), [ErrorCode::TopicDeletionDisabled.code()]);
     }
 }
