@@ -13,6 +13,8 @@ pub struct GroupConfig {
     pub initial_rebalance_delay: Duration,
     /// `group.max.size`: members a group may have. Kafka has no bound; ours is 10,000.
     pub max_group_size: usize,
+    /// Ids that a group may have given to members that have not joined yet. They are no members, so a lower `group.max.size` is no bound.
+    pub max_pending_members: usize,
     /// How long the first join of a member may stay parked.
     pub new_member_join_timeout: Duration,
     /// `offsets.retention.minutes`: how long a committed offset outlives its group's last member or, without members, its commit.
@@ -42,6 +44,7 @@ impl Default for GroupConfig {
             max_session_timeout: Duration::from_secs(1800),
             initial_rebalance_delay: Duration::from_secs(3),
             max_group_size: 10_000,
+            max_pending_members: 10_000,
             new_member_join_timeout: Duration::from_secs(300),
             offsets_retention: Duration::from_secs(7 * 24 * 3600),
             offsets_retention_check_interval: Duration::from_secs(600),

@@ -89,6 +89,19 @@ fn a_full_group_turns_newcomers_away() {
 }
 
 #[test]
+fn an_id_that_was_given_out_and_not_used_takes_no_members_place() {
+    let mut world = World::with(GroupConfig { max_group_size: 1, max_pending_members: 2, ..GroupConfig::default() });
+    let mut ask = || {
+        let request = world.join(JoinGroup { version: 4, ..v3("m") });
+        world.joined(request).error
+    };
+    assert_eq!(
+        (ask(), ask(), ask()),
+        (ErrorCode::MemberIdRequired, ErrorCode::MemberIdRequired, ErrorCode::GroupMaxSizeReached)
+    );
+}
+
+#[test]
 fn the_protocol_all_support_with_most_first_preferences_wins() {
     let mut world = World::with(GroupConfig::default());
     let speaks = |client, names: &[&str]| JoinGroup {

@@ -53,7 +53,7 @@ impl Group {
 
     /// Gives a new dynamic member its id; it has one session timeout to join with it.
     fn reserve(&mut self, ctx: &mut Context<'_>, request: RequestId, join: &JoinGroup, id: Arc<str>) {
-        if self.pending.len() >= ctx.config.max_group_size {
+        if self.pending.len() >= ctx.config.max_pending_members {
             return refuse(ctx, request, ErrorCode::GroupMaxSizeReached, Arc::default());
         }
         ctx.arm(Timer::Member { group: self.id.clone(), member: id.clone() }, join.session_timeout);
