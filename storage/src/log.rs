@@ -365,21 +365,25 @@ impl Log {
         Ok(())
     }
 
-    /// Deletes whole sealed segments that retention no longer keeps, or that lie below the log's start; none that ends above `high_watermark`.
-    /// The new start is durable before a file goes. Answers how many segments went.
+    /// Deletes whole segments that retention no longer keeps, or that lie below the log's start; none that ends above `high_watermark`.
+    /// The active one is sealed first if it goes too. The new start is durable before a file goes. Answers how many segments went.
     ///
     /// # Errors
     /// The disk failed; what was unlinked stays unlinked, and the rest is found again at the next call.
     pub fn delete_old_segments(&mut self, high_watermark: Offset, wall: Wall) -> Result<usize, LogError> {
-        let ages: Vec<retention::Candidate> = self.sealed.iter().map(|segment| segment.as_ref().into()).collect();
-        let rules = retention::Rules {
+        let ages = |log: &Self| log.sealed.iter().map(|segment| segment.as_ref().into()).collect::<Vec<_>>();
+        let mut rules = retention::Rules {
             retention: self.config.retention,
             retention_bytes: self.config.retention_bytes,
             log_start_offset: self.log_start_offset,
             high_watermark,
             active_bytes: self.active.summary.size,
         };
-        let count = retention::deletable(&ages, &rules, wall);
+        if retention::active_goes(&ages(self), self.active.summary.into(), &rules, wall) {
+            self.roll(wall)?;
+            rules.active_bytes = 0;
+        }
+        let count = retention::deletable(&ages(self), &rules, wall);
         let Some(last) = count.checked_sub(1).and_then(|last| self.sealed.get(last)) else { return Ok(0) };
         self.set_log_start_offset(last.summary.next_offset)?;
         let gone: Vec<Arc<SealedSegment>> = self.sealed.iter().take(count).cloned().collect();

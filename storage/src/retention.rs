@@ -1,5 +1,5 @@
-//! Which sealed segments retention lets go. Decides; deletes nothing.
-//! Invariant: only a prefix of the sealed segments, never the active one, never one that ends above the high watermark.
+//! Which segments retention lets go. Decides; deletes nothing.
+//! Invariant: only a prefix of the segments, the active one only after all the others, never one that ends above the high watermark.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use madang_actors::clock::Wall;
 use madang_protocol::types::Offset;
 
 use crate::config::millis;
-use crate::segment::SealedSegment;
+use crate::segment::{SealedSegment, Summary};
 
-/// A sealed segment as retention sees it.
+/// A segment as retention sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its length in bytes.
@@ -22,7 +22,12 @@ pub struct Candidate {
 
 impl From<&SealedSegment> for Candidate {
     fn from(segment: &SealedSegment) -> Self {
-        let summary = segment.summary;
+        segment.summary.into()
+    }
+}
+
+impl From<Summary> for Candidate {
+    fn from(summary: Summary) -> Self {
         Self { size: summary.size, next_offset: summary.next_offset, max_timestamp: summary.max_timestamp }
     }
 }
@@ -64,6 +69,14 @@ pub fn deletable(segments: &[Candidate], rules: &Rules, wall: Wall) -> usize {
         count += 1;
     }
     count
+}
+
+/// Whether the active segment is past its time too, and all before it goes: then it has to be sealed, and goes with them. So what a topic
+/// that nobody writes to any more holds is not kept for ever.
+#[must_use]
+pub fn active_goes(sealed: &[Candidate], active: Candidate, rules: &Rules, wall: Wall) -> bool {
+    let alone = Rules { active_bytes: 0, log_start_offset: Offset(i64::MIN), ..*rules };
+    active.size > 0 && deletable(sealed, rules, wall) == sealed.len() && deletable(&[active], &alone, wall) == 1
 }
 
 #[cfg(test)]
@@ -110,5 +123,27 @@ mod tests {
     fn what_lies_below_the_start_goes() {
         let rules = Rules { log_start_offset: Offset(20), ..rules() };
         assert_eq!(deletable(&segments(), &rules, Wall(0)), 2);
+    }
+
+    #[test]
+    fn the_active_segment_goes_by_its_age_and_only_after_all_others() {
+        let active = Candidate { size: 50, next_offset: Offset(50), max_timestamp: 5000 };
+        let old = Rules { retention: Some(Duration::from_millis(500)), ..rules() };
+        assert!(active_goes(&segments(), active, &old, Wall(5501)));
+        assert!(active_goes(&[], active, &old, Wall(5501)));
+        assert!(!active_goes(&segments(), active, &old, Wall(5500)));
+        let (empty, untimed) = (Candidate { size: 0, ..active }, Candidate { max_timestamp: -1, ..active });
+        assert!(
+            !active_goes(&segments(), empty, &old, Wall(9999)) && !active_goes(&segments(), untimed, &old, Wall(9999))
+        );
+        let confirmed = |high_watermark| Rules { high_watermark: Offset(high_watermark), ..old };
+        assert!(active_goes(&segments(), active, &confirmed(50), Wall(9999)));
+        assert!(!active_goes(&segments(), active, &confirmed(49), Wall(9999)));
+        let below_start = Rules { log_start_offset: Offset(50), ..rules() };
+        assert!(!active_goes(&segments(), active, &below_start, Wall(9999)));
+        let size = |limit| Rules { retention_bytes: Some(limit), ..rules() };
+        assert!(
+            active_goes(&segments(), active, &size(0), Wall(0)) && !active_goes(&segments(), active, &size(1), Wall(0))
+        );
     }
 }

@@ -167,6 +167,29 @@ fn a_region_outlives_its_segment() {
 }
 
 #[test]
+fn a_log_that_nobody_writes_to_any_more_ends_up_empty_and_goes_on_where_it_was() {
+    on_both_disks(|disk, path| {
+        let aging = LogConfig { retention: Some(Duration::from_millis(500)), ..small() };
+        let mut log = open(&disk, path, aging.clone(), Start::Unclean);
+        for at in 0..100 {
+            append(&mut log, 2, 50, at);
+        }
+        assert_eq!(log.delete_old_segments(Offset(200), Wall(400)).expect("looks"), 0);
+        assert!(log.delete_old_segments(Offset(199), Wall(700)).expect("deletes") > 0, "what is not confirmed stays");
+        assert_eq!((log.segment_count(), log.log_end_offset()), (1, Offset(200)));
+        assert!(log.log_start_offset() < Offset(200));
+        log.delete_old_segments(Offset(200), Wall(700)).expect("deletes");
+        assert_eq!((log.segment_count(), log.log_start_offset()), (1, Offset(200)));
+        drop(log);
+        let mut log = open(&disk, path, aging, Start::Unclean);
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(200), Offset(200)));
+        append(&mut log, 2, 50, 800);
+        let read = log.view().read(Offset(200), Offset(202), usize::MAX, true).expect("reads");
+        assert_eq!((payload_batches(&read.records).len(), log.log_end_offset()), (1, Offset(202)));
+    });
+}
+
+#[test]
 fn a_segment_ends_by_age_by_index_and_by_the_reach_of_its_offsets() {
     let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
     let by_age = LogConfig { segment_age: Duration::from_millis(100), ..LogConfig::default() };

@@ -13,3 +13,4 @@ mod listeners;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
 mod load;
 mod restart;
+mod retention;
