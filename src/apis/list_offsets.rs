@@ -113,12 +113,20 @@ async fn find<E: Env>(
             Ok((start, -1, snapshot.view.leader_epochs().epoch_at(start).unwrap_or(LeaderEpoch::NONE)))
         }
         LATEST_TIERED => Ok(NOT_FOUND),
-        MAX_TIMESTAMP => looked_up(env.read(move || snapshot.view.max_timestamp()).await),
-        timestamp => match looked_up(env.read(move || snapshot.view.offset_for_timestamp(timestamp, end)).await) {
-            Ok(NOT_FOUND) => current.map(|_| NOT_FOUND),
-            found => found,
-        },
+        MAX_TIMESTAMP => {
+            let found = looked_up(env.read(move || snapshot.view.max_timestamp()).await);
+            found.and_then(|found| fetchable(found, end, current))
+        }
+        timestamp => {
+            let found = looked_up(env.read(move || snapshot.view.offset_for_timestamp(timestamp, end)).await);
+            found.and_then(|found| fetchable(found, end, current))
+        }
     }
+}
+
+/// What was found, if a client can fetch it already; else that nothing was, unless `current` says that it is not known.
+fn fetchable(found: Found, end: Offset, current: Result<Offset, ErrorCode>) -> Result<Found, ErrorCode> {
+    if found != NOT_FOUND && found.0 < end { Ok(found) } else { current.map(|_| NOT_FOUND) }
 }
 
 fn looked_up(found: Option<Result<Option<TimestampAndOffset>, ReadError>>) -> Result<Found, ErrorCode> {
@@ -128,5 +136,21 @@ fn looked_up(found: Option<Result<Option<TimestampAndOffset>, ReadError>>) -> Re
         // Deleted since: the client asks again, and finds the newer start.
         Err(ReadError::Stale) => Err(ErrorCode::NotLeaderOrFollower),
         Err(_) => Err(ErrorCode::KafkaStorageError),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_fetched_yet_is_not_found() {
+        let found = (Offset(5), 1000, LeaderEpoch(2));
+        assert_eq!(fetchable(found, Offset(6), Ok(Offset(6))), Ok(found));
+        assert_eq!(fetchable(found, Offset(5), Ok(Offset(5))), Ok(NOT_FOUND));
+        let unknown = Err(ErrorCode::OffsetNotAvailable);
+        assert_eq!(fetchable(found, Offset(6), unknown), Ok(found));
+        assert_eq!(fetchable(found, Offset(5), unknown), unknown.map(|_: Offset| NOT_FOUND));
+        assert_eq!(fetchable(NOT_FOUND, Offset(5), Ok(Offset(5))), Ok(NOT_FOUND));
     }
 }
