@@ -86,6 +86,13 @@ def automatic(t):
         described(t, "there", [{"Name": name}], 8)
     described(t, "not allowed", [{"Name": t.name("never")}], 8)
     described(t, "bad name", [{"Name": "a b"}], 8, True)
+    t.created.append(t.name("col.lides"))
+    described(t, "asked", [{"Name": t.name("col.lides")}], 9, True)
+    t.wait_leader(t.name("col.lides"))
+    for _ in range(2):  # it is never there: its name collides with the other's
+        described(t, "collides", [{"Name": t.name("col_lides")}], 9, True)
+        time.sleep(0.3)
+    described(t, "known, unknown and wrong", [{"Name": t.name("auto12")}, {"Name": ".."}, {"Name": t.name("col_lides")}], 12)
 
 
 def partitions(t):
