@@ -36,6 +36,7 @@ mod scan;
 mod segment;
 #[cfg(feature = "real-disk")]
 mod sled_checkpoints;
+mod slot_notes;
 mod sync;
 #[cfg(feature = "real-disk")]
 mod sync_pool;
@@ -66,13 +67,14 @@ pub use log::Log;
 pub use log_dir::{
     Identity, LogDir, LogDirError, OpenLogDir, PartitionDir, PartitionFolders, RestartFacts, RestartKind,
 };
-pub use notes::{Disbelief, MemoryNotes, Note, Notes, NotesOwner};
+pub use notes::{Disbelief, Note, Notes, NotesOwner};
 pub use producer_state::{ProducedBatch, ProducerState, REMEMBERED_BATCHES, SequenceError};
 #[cfg(feature = "real-disk")]
 pub use real_disk::RealDisk;
 pub use recovery::{OpenLog, Recovery, Start};
 #[cfg(feature = "real-disk")]
 pub use sled_checkpoints::SledCheckpoints;
+pub use slot_notes::{MemoryFile, MemoryNotes, NotesFile, SlotNotes};
 pub use sync::{SyncError, SyncOutcome, SyncRequest};
 #[cfg(feature = "real-disk")]
 pub use sync_pool::SyncPool;
