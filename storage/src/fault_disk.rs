@@ -224,6 +224,22 @@ impl FaultDisk {
         }
     }
 
+    /// The names that would be found in the directory at `path` after the worst power cut, in order; none if it would be gone.
+    #[must_use]
+    pub fn surviving_names(&self, path: &Path) -> Vec<String> {
+        let state = self.locked();
+        let mut at = ROOT;
+        for name in names(path) {
+            let Some(Inode::Directory(directory)) = state.inodes.get(&at) else { return Vec::new() };
+            let Some(next) = directory.durable.get(&name) else { return Vec::new() };
+            at = *next;
+        }
+        match state.inodes.get(&at) {
+            Some(Inode::Directory(directory)) => directory.durable.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// While `ignored`, reads do not meet [`FaultDisk::fail_reads`]: for whoever checks, who sees what the node may not.
     pub fn ignore_unreadable(&self, ignored: bool) {
         self.locked().ignore_unreadable = ignored;

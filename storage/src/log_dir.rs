@@ -187,16 +187,11 @@ impl LogDir {
             boot_id: who.boot_id.clone(),
         };
         let directory = Self { disk, path: path.to_owned(), identity, facts, _lock: lock };
-        directory.write_identity()?;
+        write_identity(directory.disk.as_ref(), path, &directory.identity)?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             directory.disk.sync_dir(parent)?;
         }
         Ok(directory)
-    }
-
-    fn write_identity(&self) -> io::Result<()> {
-        let bytes = seal(Kind::Directory, &encode(&self.identity));
-        replace_file_durably(self.disk.as_ref(), &self.path.join(METADATA_FILE), &bytes)
     }
 
     /// Where it is.
@@ -236,9 +231,8 @@ impl LogDir {
     /// # Errors
     /// Whatever the disk reports.
     pub fn unfenced(&mut self, broker_epoch: i64, sync_point: bool) -> io::Result<()> {
-        self.identity.broker_epoch = broker_epoch;
-        self.identity.sync_point = sync_point;
-        self.write_identity()
+        let sync_point = sync_point || mutant(36);
+        self.say(Identity { broker_epoch, sync_point, ..self.identity.clone() })
     }
 
     /// Notes that all it holds is synced and that from now on nothing counts before it is (`true`), or that this is no longer so: before a
@@ -247,11 +241,17 @@ impl LogDir {
     /// # Errors
     /// Whatever the disk reports.
     pub fn set_sync_point(&mut self, holds: bool) -> io::Result<()> {
-        if self.identity.sync_point == holds {
+        if self.identity.sync_point == holds || mutant(44) {
             return Ok(());
         }
-        self.identity.sync_point = holds;
-        self.write_identity()
+        self.say(Identity { sync_point: holds, ..self.identity.clone() })
+    }
+
+    /// State follows the write: what could not be written is written again by whoever says it again.
+    fn say(&mut self, identity: Identity) -> io::Result<()> {
+        write_identity(self.disk.as_ref(), &self.path, &identity)?;
+        self.identity = identity;
+        Ok(())
     }
 
     /// All partitions, by name. Those about to be deleted are not among them.
@@ -437,6 +437,10 @@ fn parse_partition(name: &str) -> Option<(&str, i32)> {
 fn is_deleted(name: &str) -> bool {
     let parts = name.strip_suffix(DELETE_SUFFIX).and_then(|rest| rest.rsplit_once('.'));
     parts.is_some_and(|(partition, id)| parse_partition(partition).is_some() && id.parse::<Uuid>().is_ok())
+}
+
+fn write_identity(disk: &dyn Disk, path: &Path, identity: &Identity) -> io::Result<()> {
+    replace_file_durably(disk, &path.join(METADATA_FILE), &seal(Kind::Directory, &encode(identity)))
 }
 
 fn encode(identity: &Identity) -> Vec<u8> {

@@ -88,6 +88,12 @@ impl<F: NotesFile> SlotNotes<F> {
         self.disbelief
     }
 
+    /// Whether nothing is noted any more.
+    #[must_use]
+    pub fn is_discarded(&self) -> bool {
+        self.discarded.load(Ordering::Acquire)
+    }
+
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }

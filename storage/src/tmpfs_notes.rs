@@ -59,7 +59,9 @@ impl TmpfsNotes {
             }
         };
         let found = found.map(|(file, bytes)| (TmpfsFile { file, path: path.clone() }, bytes));
-        Self::take_over(found, owner, |owner| begin(&path, owner)).map(Some)
+        // What an older process noted may not outlive a process that notes nothing.
+        let begin = |owner: &NotesOwner| begin(&path, owner).inspect_err(|_| drop(fs::remove_file(&path)));
+        Self::take_over(found, owner, begin).map(Some)
     }
 }
 

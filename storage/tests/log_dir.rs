@@ -113,6 +113,21 @@ fn a_directory_is_of_the_same_boot_if_its_notes_are_and_every_log_reaches_them()
     assert_eq!(kind("b", true, &short), RestartKind::Lossy);
 }
 
+/// Seed 29: what a failed write was to say was taken as said, so that saying it again wrote nothing.
+#[test]
+fn a_sync_point_that_could_not_be_taken_back_is_taken_back_at_the_next_try() {
+    let disk = FaultDisk::new();
+    let mut directory = open(&disk).expect("opens");
+    directory.unfenced(1, true).expect("writes");
+    disk.plan(disk.operations(), Fault::Error(std::io::ErrorKind::Other));
+    assert!(directory.set_sync_point(false).is_err());
+    assert!(directory.identity().sync_point, "nothing was written");
+    directory.set_sync_point(false).expect("writes");
+    drop(directory);
+    disk.crash(Crash::Kill, &mut Prng::new(1));
+    assert_eq!(open(&disk).expect("opens").restart_facts().kind(), RestartKind::Lossy);
+}
+
 #[test]
 fn a_log_below_its_noted_end_is_lossy_whatever_its_directory_says() {
     let disk = FaultDisk::new();

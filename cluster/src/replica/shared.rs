@@ -15,6 +15,7 @@ use madang_actors::waiters::Waiters;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::record_batch::{ProduceRules, ValidatedBatch};
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition};
+use madang_storage::mutants::mutant;
 use madang_storage::{LogView, Note};
 
 use super::replication::Loss;
@@ -53,11 +54,11 @@ pub struct ReplicaSnapshot {
 impl ReplicaSnapshot {
     /// What is noted of it where a kill leaves it.
     #[must_use]
-    pub const fn note(&self) -> Note {
+    pub fn note(&self) -> Note {
         Note {
             incarnation: self.incarnation,
             log_end_offset: self.view.log_end_offset(),
-            confirmed_end: self.confirmed_end,
+            confirmed_end: if mutant(42) { self.view.log_end_offset() } else { self.confirmed_end },
             high_watermark: self.high_watermark,
         }
     }
