@@ -128,6 +128,7 @@ impl Applier {
         }
         join_all(adding).await;
         for directory in &self.directories {
+            directory.all_listed();
             // A partition without a checkpoint means one thing only from here on: it is new.
             cleaner::checkpoint(directory, &mut BTreeMap::new()).await;
         }

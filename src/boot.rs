@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use madang_actors::host::clock;
 use madang_actors::reply::Reply;
-use madang_cluster::configs::Durability;
 use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::controller::{LogDirStart, Proposal, RegisterBroker};
 use madang_cluster::metadata::{Endpoint, MetadataImage};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{TopicPartition, Uuid};
 use madang_storage::{
-    Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, RestartKind, SledCheckpoints, TmpfsNotes,
+    Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, SledCheckpoints, TmpfsNotes,
 };
 
 use crate::applier::{Applier, Phase};
 use crate::directory::{Directory, Opened};
+use crate::found::{start_of, sync_point};
 use crate::replicas::Blueprint;
 
 /// How long registration may take before the node gives up.
@@ -90,17 +90,6 @@ fn open_notes(applier: &Applier, directory: &Directory, identity: &Identity) {
     }
 }
 
-/// What a directory says of itself at registration. That every log reaches its noted end, and that the first sync succeeds, is not known
-/// yet, so what rests on them is not claimed.
-fn start_of(opened: &Opened) -> LogDirStart {
-    let identity = opened.log_dir.identity();
-    let kind = match opened.left {
-        RestartKind::SameBoot => RestartKind::Lossy,
-        left => left,
-    };
-    LogDirStart { directory: identity.directory_id, kind, broker_epoch: identity.broker_epoch }
-}
-
 /// Proposes this node's registration; the metadata that results is applied like any other.
 pub fn register(applier: &Arc<Applier>) {
     let config = &applier.node.config;
@@ -110,8 +99,11 @@ pub fn register(applier: &Arc<Applier>) {
         port: listener.port,
         security_protocol: listener.security_protocol,
     });
-    let starts: Vec<LogDirStart> =
-        applier.directories.iter().filter_map(|directory| directory.opened().as_ref().map(start_of)).collect();
+    let starts: Vec<LogDirStart> = applier
+        .directories
+        .iter()
+        .filter_map(|directory| directory.opened().as_ref().map(|opened| start_of(&opened.log_dir, opened.left)))
+        .collect();
     let proposal = Proposal::RegisterBroker(RegisterBroker {
         node_id: config.node_id,
         incarnation_id: applier.incarnation_id,
@@ -159,7 +151,10 @@ pub fn find_partitions(applier: &Applier) -> Result<BTreeMap<TopicPartition, (Ar
                     let partition = TopicPartition { topic_id, partition: folder.partition };
                     found.insert(partition, (Arc::clone(directory), folder));
                 }
-                None => tracing::warn!(path = %folder.path.display(), "folder names no topic; it is left alone"),
+                None => {
+                    directory.has_stray();
+                    tracing::warn!(path = %folder.path.display(), "folder names no topic; it is left alone");
+                }
             }
         }
     }
@@ -201,7 +196,7 @@ fn recover_one(blueprint: &Blueprint, wall: madang_actors::clock::Wall) -> Optio
         Err(error) => {
             tracing::error!(partition, %error, "not recovered");
             if matches!(error, LogError::Sync { .. }) {
-                blueprint.directory.fail(&format!("{partition}: {error}"));
+                blueprint.directory.sync_failed(&format!("{partition}: {error}"));
             }
             None
         }
@@ -210,11 +205,13 @@ fn recover_one(blueprint: &Blueprint, wall: madang_actors::clock::Wall) -> Optio
 
 /// Notes in each directory whether everything in it is known to be on the device from now on.
 pub fn sync_points(applier: &Applier) {
-    let holds = applier.node.config.durability == Durability::Fsync;
+    let durability = applier.node.config.durability;
     let epoch = applier.node.broker_epoch.load(Ordering::Acquire);
     for directory in &applier.directories {
+        let known = directory.is_known();
         let mut opened = directory.opened();
         let Some(opened) = opened.as_mut() else { continue };
+        let holds = sync_point(&opened.log_dir, durability, known) && !directory.has_failed();
         if let Err(error) = opened.log_dir.unfenced(epoch, holds) {
             directory.fail(&format!("directory's metadata: {error}"));
         }

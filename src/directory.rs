@@ -20,6 +20,7 @@ use madang_storage::{
 };
 use tokio::sync::Semaphore;
 
+use crate::found::all_known;
 use crate::node_env::Node;
 use crate::replicas::Held;
 
@@ -73,6 +74,10 @@ pub struct Directory {
     opened: Mutex<Option<Opened>>,
     /// How far its logs have come, where a kill leaves it; none where that cannot be kept.
     notes: OnceLock<Box<dyn Notes>>,
+    /// Whether all that it holds is listed as replicas, so far as it says whose it is.
+    listed: AtomicBool,
+    /// Whether it holds a partition's folder that nobody opens.
+    stray: AtomicBool,
     /// Whether every log is noted.
     noted: AtomicBool,
     /// Held by the one compaction that runs; the others wait in the order in which they came.
@@ -93,6 +98,8 @@ impl Directory {
             node: OnceLock::new(),
             opened: Mutex::new(None),
             notes: OnceLock::new(),
+            listed: AtomicBool::new(false),
+            stray: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             compacting: Arc::new(Semaphore::new(1)),
             failed: AtomicBool::new(false),
@@ -162,10 +169,28 @@ impl Directory {
         drop(self.notes.set(notes));
     }
 
-    /// Has its notes believed from now on, if each of its replicas has told its log's end.
+    /// Tells it that a folder in it is nobody's.
+    pub fn has_stray(&self) {
+        self.stray.store(true, Ordering::Release);
+    }
+
+    /// Tells it that every partition which it held at the start is among its replicas.
+    pub fn all_listed(&self) {
+        self.listed.store(true, Ordering::Release);
+    }
+
+    /// Whether each log in it was found, and has told its end.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        let complete = self.listed.load(Ordering::Acquire) && !self.stray.load(Ordering::Acquire);
+        let held = self.held();
+        all_known(complete, held.iter().map(|held| &**held.handle.shared()))
+    }
+
+    /// Has its notes believed from now on, if each of its logs has told its end.
     pub fn complete_notes(&self) {
         let Some(notes) = self.notes().filter(|_| !self.noted.load(Ordering::Acquire)) else { return };
-        if self.held().iter().any(|held| held.handle.shared().last_published().is_none()) {
+        if !self.is_known() {
             return;
         }
         self.noted.store(true, Ordering::Release);
@@ -214,6 +239,18 @@ impl Directory {
             tracing::error!(directory = %self.path.display(), why, "log directory failed; its partitions are offline");
         }
         first
+    }
+
+    /// Gives it up as a sync has failed, and has it say so to the next start: what it was written for may be on no device. Blocks for as
+    /// long as the disk does.
+    pub fn sync_failed(&self, why: &str) {
+        if !self.fail(why) {
+            return;
+        }
+        let said = self.opened().as_mut().map(|opened| opened.log_dir.set_sync_point(false));
+        if let Some(Err(error)) = said {
+            tracing::error!(directory = %self.path.display(), %error, "a failed sync is not noted on the disk");
+        }
     }
 
     /// Closes it so that the next start finds it clean; only if all of its replicas were closed in order.
@@ -267,7 +304,7 @@ impl ReplicaDirectory for DirectoryLink {
     }
 
     fn fail(&self, why: &str) {
-        self.0.fail(why);
+        self.0.sync_failed(why);
     }
 }
 
@@ -287,7 +324,14 @@ async fn run_compaction(directory: Arc<Directory>, job: CompactionJob) -> Compac
     let turn = Arc::clone(&directory.compacting).acquire_owned().await;
     let run = tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        job.run(|_| if stopped.load(Ordering::Acquire) || directory.has_failed() { Pace::Stop } else { Pace::Continue })
+        let pace =
+            |_| if stopped.load(Ordering::Acquire) || directory.has_failed() { Pace::Stop } else { Pace::Continue };
+        let result = job.run(pace);
+        if let Err(CompactionError::Sync(_)) = &result {
+            // The replica that asked may be over by now.
+            directory.sync_failed("a sync of a compaction failed");
+        }
+        result
     });
     let result = run.await;
     drop(stop);
@@ -320,7 +364,7 @@ impl Behavior for Flusher {
         self.pool.submit(request, move |outcome| {
             if !outcome.is_ok() {
                 // The life that asked may be over by now, and the next one's sync would succeed over lost pages.
-                directory.fail("a sync failed");
+                directory.sync_failed("a sync failed");
             }
             // A life that is over has no use for it.
             drop(replica.try_send(ReplicaMessage::Synced(outcome)));

@@ -15,6 +15,7 @@ pub mod env;
 mod failpoints;
 pub mod fetch_sessions;
 pub mod follower;
+pub mod found;
 pub mod node_env;
 pub mod producer_ids;
 pub mod replicas;

@@ -12,18 +12,17 @@ use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::Wall;
 use madang_actors::host::{Child, ShellContext, StartResult};
 use madang_actors::mailbox::Capacity;
-use madang_cluster::configs::{
-    BrokerConfig, CompressionType, Durability, TimestampType, TopicConfig, dynamic_broker_number,
-};
+use madang_cluster::configs::{BrokerConfig, CompressionType, TimestampType, TopicConfig, dynamic_broker_number};
 use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::actor::ReplicaActor;
 use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, ReplicaSnapshot, SharedReplica};
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
 use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
-use madang_storage::{CompactionSettings, Disk, Log, LogConfig, LogError, Note, OpenLog, Recovery, Start};
+use madang_storage::{CompactionSettings, Disk, Log, LogConfig, LogError, Recovery};
 
 use crate::directory::{Directory, DirectoryLink};
+use crate::found::Found;
 use crate::supervision::replica_child;
 
 /// A replica and where it lives.
@@ -193,28 +192,6 @@ pub struct Blueprint {
     pub is_new: bool,
 }
 
-/// How a replica's log is found by its first life.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    start: Start,
-    recovery_point: Option<Offset>,
-    noted: Option<Note>,
-    seed: u64,
-}
-
-impl Found {
-    fn open(self, incarnation: u64, wall: Wall) -> OpenLog {
-        let Self { start, recovery_point, noted, seed } = self;
-        OpenLog { start, recovery_point, noted, seed, incarnation, wall, ..OpenLog::default() }
-    }
-
-    /// How a later life finds what `before` has published.
-    fn after(self, before: &ReplicaSnapshot) -> Self {
-        let (recovery_point, noted) = (Some(before.confirmed_end), Some(before.note()));
-        Self { start: Start::SameProcess, recovery_point, noted, ..self }
-    }
-}
-
 /// A log that was recovered on a worker before its replica's first life.
 type Recovered = Arc<Mutex<Option<Log>>>;
 
@@ -243,18 +220,13 @@ impl Blueprint {
             (checkpoint, opened.checkpoints_are_complete)
         });
         let noted = self.directory.notes().and_then(|notes| notes.load(self.partition));
-        let start = match self.config.durability {
-            _ if self.clean => Start::Clean,
-            Durability::PageCache if noted.is_some() => Start::SameBoot,
-            _ => Start::Unclean,
-        };
         let recovery_point = match known {
             Some((Some(checkpoint), _)) => Some(checkpoint.recovery_point),
             // Began since the last checkpoint: nothing of it was ever noted as confirmed, so its end may be cut where it is torn.
             Some((None, true)) => Some(Offset::ZERO),
             _ => None,
         };
-        Found { start, recovery_point, noted, seed: self.seed }
+        Found::first(self.clean, self.config.durability, recovery_point, noted, self.seed)
     }
 
     /// The replica: its handle, and the child that builds it from disk at every start. `log` is what was recovered, for its first life.
@@ -322,7 +294,7 @@ impl Lives {
         let log = match opened {
             Ok(log) => log,
             Err(error @ LogError::Sync { .. }) => {
-                self.link.0.fail(&error.to_string());
+                self.link.0.sync_failed(&error.to_string());
                 return Ok(self.offline(&error.to_string()));
             }
             Err(error @ LogError::Quarantine { .. }) => return Ok(self.offline(&error.to_string())),

@@ -1,0 +1,140 @@
+//! How a directory and its logs are found at a start. Pure, for the node and for the simulator.
+//! Invariant: nothing is claimed that rests on what the caller does not know yet.
+
+use madang_actors::clock::Wall;
+use madang_cluster::configs::Durability;
+use madang_cluster::controller::LogDirStart;
+use madang_cluster::replica::{ReplicaSnapshot, SharedReplica};
+use madang_protocol::types::Offset;
+use madang_storage::{LogDir, Note, OpenLog, RestartKind, Start};
+
+/// What a directory says of itself at registration. That every log reaches its noted end, and that the first sync succeeds, is not known
+/// yet, so what rests on them is not claimed.
+#[must_use]
+pub fn start_of(log_dir: &LogDir, left: RestartKind) -> LogDirStart {
+    let identity = log_dir.identity();
+    let kind = match left {
+        RestartKind::SameBoot => RestartKind::Lossy,
+        left => left,
+    };
+    LogDirStart { directory: identity.directory_id, kind, broker_epoch: identity.broker_epoch }
+}
+
+/// Whether all that lies in a directory is served: every log was found whole, and has told its end. `complete` says that `held` are all of
+/// its logs.
+pub fn all_known<'a>(complete: bool, held: impl IntoIterator<Item = &'a SharedReplica>) -> bool {
+    complete && held.into_iter().all(|shared| shared.last_published().is_some())
+}
+
+/// Whether a directory's sync point holds from now on: it did, or all it holds is `known` and so was synced, and nothing counts before it is.
+#[must_use]
+pub fn sync_point(log_dir: &LogDir, durability: Durability, known: bool) -> bool {
+    durability == Durability::Fsync && (known || log_dir.identity().sync_point)
+}
+
+/// How a replica's log is found by its first life.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// How it was left.
+    pub start: Start,
+    /// The end that a checkpoint knows to be on the device.
+    pub recovery_point: Option<Offset>,
+    /// What was noted of it in this boot.
+    pub noted: Option<Note>,
+    /// For the jitter of its segments' age.
+    pub seed: u64,
+}
+
+impl Found {
+    /// How the first life of a process finds it. `clean` says that its directory was closed in order.
+    #[must_use]
+    pub const fn first(
+        clean: bool,
+        durability: Durability,
+        recovery_point: Option<Offset>,
+        noted: Option<Note>,
+        seed: u64,
+    ) -> Self {
+        let start = match durability {
+            _ if clean => Start::Clean,
+            Durability::PageCache if noted.is_some() => Start::SameBoot,
+            _ => Start::Unclean,
+        };
+        Self { start, recovery_point, noted, seed }
+    }
+
+    /// How a later life finds what `before` has published.
+    #[must_use]
+    pub fn after(self, before: &ReplicaSnapshot) -> Self {
+        let (recovery_point, noted) = (Some(before.confirmed_end), Some(before.note()));
+        Self { start: Start::SameProcess, recovery_point, noted, ..self }
+    }
+
+    /// What the log is opened with.
+    #[must_use]
+    pub fn open(self, incarnation: u64, wall: Wall) -> OpenLog {
+        let Self { start, recovery_point, noted, seed } = self;
+        OpenLog { start, recovery_point, noted, seed, incarnation, wall, ..OpenLog::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use madang_protocol::types::{NodeId, Uuid};
+    use madang_storage::{FaultDisk, OpenLogDir};
+
+    use super::*;
+
+    fn opened() -> LogDir {
+        let who = OpenLogDir {
+            cluster_id: "c".to_owned(),
+            node_id: NodeId(1),
+            new_directory_id: Uuid([1; 16]),
+            boot_id: "b".to_owned(),
+        };
+        LogDir::open(Arc::new(FaultDisk::new()), Path::new("/data"), &who).expect("opens")
+    }
+
+    #[test]
+    fn a_directory_that_nobody_has_looked_through_is_not_known() {
+        assert!(!all_known(false, []), "a start that lists its logs later knows none of them yet");
+        assert!(all_known(true, []));
+    }
+
+    #[test]
+    fn a_sync_point_begins_when_all_is_known_and_stays_until_it_is_taken_back() {
+        let mut log_dir = opened();
+        assert!(!sync_point(&log_dir, Durability::Fsync, false));
+        assert!(sync_point(&log_dir, Durability::Fsync, true));
+        assert!(!sync_point(&log_dir, Durability::PageCache, true));
+        log_dir.unfenced(1, true).expect("writes");
+        assert!(sync_point(&log_dir, Durability::Fsync, false));
+        log_dir.set_sync_point(false).expect("writes");
+        assert!(!sync_point(&log_dir, Durability::Fsync, false));
+    }
+
+    #[test]
+    fn what_rests_on_a_sync_to_come_is_not_claimed() {
+        let log_dir = opened();
+        for (left, said) in [
+            (RestartKind::SameBoot, RestartKind::Lossy),
+            (RestartKind::Durable, RestartKind::Durable),
+            (RestartKind::Clean, RestartKind::Clean),
+        ] {
+            assert_eq!(start_of(&log_dir, left).kind, said);
+        }
+    }
+
+    #[test]
+    fn only_what_is_promised_to_the_page_cache_is_taken_from_it() {
+        let noted = Some(Note::default());
+        let start = |clean, durability, noted| Found::first(clean, durability, None, noted, 0).start;
+        assert_eq!(start(false, Durability::PageCache, noted), Start::SameBoot);
+        assert_eq!(start(false, Durability::PageCache, None), Start::Unclean);
+        assert_eq!(start(false, Durability::Fsync, noted), Start::Unclean);
+        assert_eq!(start(true, Durability::PageCache, noted), Start::Clean);
+    }
+}
