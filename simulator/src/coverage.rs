@@ -50,6 +50,17 @@ pub const MANDATORY: &[&str] = &[
     "compaction stopped",
     "death in a compaction",
     "superseded records are gone",
+    "same-boot start that trusts its notes",
+    "durable start",
+    "lossy start of a page-cache directory",
+    "lossy start after a failed sync",
+    "noted end trusted where the device was promised",
+    "notes as they were a while ago",
+    "notes refused: damaged",
+    "notes refused: of another boot or directory",
+    "notes refused: incomplete",
+    "no notes found",
+    "notes could not be written",
 ];
 
 /// Notes that the mark was reached.

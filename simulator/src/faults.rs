@@ -11,7 +11,7 @@ use madang_storage::{Crash, Disk, Fault};
 use crate::clients::wire::Link;
 use crate::clients::{Clients, topics};
 use crate::node::replica::Death;
-use crate::node::{Node, SCALE, Slot, controller, process};
+use crate::node::{Node, SCALE, Slot, controller, notes, process};
 use crate::sim::Sim;
 use crate::swarm::FaultClass;
 
@@ -114,6 +114,7 @@ async fn strike(clients: &Rc<Clients>, class: FaultClass) {
             }
         }
         FaultClass::CleanRestart => clean_restart(sim, node).await,
+        FaultClass::Notes => spoil_notes(sim, node).await,
     }
 }
 
@@ -159,6 +160,18 @@ async fn reconfigure(clients: &Rc<Clients>) {
     ];
     if topics::configure(clients, &mut Link::default(), &target.topic, &configs).await {
         sim.fault(FaultClass::Reconfigure);
+    }
+}
+
+async fn spoil_notes(sim: &Rc<Sim>, node: &Rc<Node>) {
+    if sim.chance(1, 3) {
+        sim.fault(FaultClass::Notes);
+        node.memory.file.set_full(true);
+        sim.pause(5000, 200_000).await;
+        node.memory.file.set_full(false);
+    } else if node.is_up() {
+        crash(sim, node, FaultClass::Notes);
+        notes::mishap(node);
     }
 }
 

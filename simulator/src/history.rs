@@ -73,8 +73,12 @@ pub struct PartitionHistory {
     pub of_key: BTreeMap<u64, BTreeSet<i64>>,
     /// Whether its topic may be deleted.
     pub doomed: bool,
+    /// Whether it has been.
+    pub deleted: bool,
     /// The highest start that any client has heard of.
     pub heard_log_start: i64,
+    /// Whether a power cut or a failed sync may have taken what no replica has recovered since.
+    pub suspect: bool,
     /// How often records below the high watermark were lost as the durability allows.
     pub losses: u64,
 }

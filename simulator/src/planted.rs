@@ -30,7 +30,7 @@ const fn log(number: u32, what: &'static str, by: &'static [&'static str]) -> Pl
 }
 
 /// All that concern one node.
-pub const BUGS: [Planted; 14] = [
+pub const BUGS: [Planted; 19] = [
     node(8, "clean marker written before the flush", &["S5"]),
     node(9, "a failed sync is tried again", &["R10", "S1"]),
     node(10, "acknowledged before the sync", &["R9", "R10"]),
@@ -43,8 +43,13 @@ pub const BUGS: [Planted; 14] = [
     node(27, "segment rolled without a sync of its name", &["R10", "S1"]),
     node(28, "reply slot lost in a panic", &["U1"]),
     node(29, "mailbox without bounds", &["U3"]),
+    node(36, "durable claimed without a sync point", &["S7"]),
     node(37, "recovered end confirmed without reading it back", &["R10", "S1"]),
     log(38, "sync from before a truncation accepted", &["R10", "S1"]),
+    node(41, "notes believed after a power cut", &["S7"]),
+    node(42, "a note says confirmed of what is only written", &["R10", "S1"]),
+    node(43, "notes stay believed after a failed sync", &["S7"]),
+    node(44, "durable claimed over a failed sync", &["S7"]),
 ];
 
 /// Seeds that a bug may take.

@@ -42,10 +42,12 @@ pub enum FaultClass {
     ControllerDeath,
     /// A connection's handler dies.
     HandlerPanic,
+    /// The notes cannot be written, or something happens to them while no process runs.
+    Notes,
 }
 
 /// All of them.
-pub const CLASSES: [FaultClass; 17] = [
+pub const CLASSES: [FaultClass; 18] = [
     FaultClass::Kill,
     FaultClass::PowerCut,
     FaultClass::ActorPanic,
@@ -63,6 +65,7 @@ pub const CLASSES: [FaultClass; 17] = [
     FaultClass::MissingMetadata,
     FaultClass::ControllerDeath,
     FaultClass::HandlerPanic,
+    FaultClass::Notes,
 ];
 
 /// A run's parameters.

@@ -7,6 +7,7 @@ pub mod groups;
 pub mod metadata;
 pub mod producers;
 pub mod replication;
+pub mod restarts;
 pub mod storage;
 pub mod supervision;
 

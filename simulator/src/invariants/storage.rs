@@ -11,11 +11,9 @@ use crate::history::PartitionHistory;
 use crate::invariants::{batches, compaction, read_batches, read_view, read_view_with, replication};
 use crate::sim::Sim;
 
-/// How a process ended.
+/// How a log was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// There was none before.
-    First,
     /// Everything written is in the page cache.
     Kill,
     /// What was not synced may be gone.
@@ -45,9 +43,10 @@ pub fn surviving(sim: &Sim, directory: &Path, from: i64) -> BTreeMap<i64, u64> {
 }
 
 /// The same of a compacted partition, with its records. A file that is about to take others' names counts as well: recovery ends that.
+/// So does one that has taken another's where only the page cache knows of it.
 #[must_use]
 pub fn surviving_records(sim: &Sim, directory: &Path) -> BTreeMap<i64, compaction::Record> {
-    let names = sim.disk.list(directory).unwrap_or_default();
+    let names = sim.disk.surviving_names(directory);
     let mut found = BTreeMap::new();
     for name in names.iter().filter(|name| name.ends_with(".log") || name.ends_with(".swap")) {
         let Some(bytes) = sim.disk.surviving_bytes(&directory.join(name)) else { continue };
@@ -56,13 +55,27 @@ pub fn surviving_records(sim: &Sim, directory: &Path) -> BTreeMap<i64, compactio
     found
 }
 
-/// S1: durable ⊑ recovered ⊑ written. Called before anything of the recovered log is published.
-pub fn recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending: Ending, confirmed: i64) {
+/// How a partition's log was left by a process that did not close it: what a power cut or a failed sync took is not known before it is
+/// recovered.
+#[must_use]
+pub fn ending(sim: &Sim, partition: TopicPartition) -> Ending {
+    if sim.history.borrow_mut().of(partition).suspect { Ending::Lossy } else { Ending::Kill }
+}
+
+/// S1: durable ⊑ recovered ⊑ written. Called before anything of the recovered log is published. Answers whether promised records are lost.
+pub fn recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending: Ending, confirmed: i64) -> bool {
+    let promised = sim.history.borrow_mut().of(partition).high_watermark;
+    check_recovered(sim, partition, view, ending, confirmed);
+    view.log_end_offset().0 < promised
+}
+
+fn check_recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending: Ending, confirmed: i64) {
     let (start, end) = (view.log_start_offset().0, view.log_end_offset().0);
     sim.note("recovered", &[start, end, confirmed, i64::from(partition.partition)]);
     let mut history = sim.history.borrow_mut();
     let page_cache = history.page_cache;
     let known = history.of(partition);
+    known.suspect = false;
     let floor = floor(known, ending, page_cache);
     if end < floor {
         let code = if ending == Ending::Clean { "S5" } else { "S1" };
@@ -134,7 +147,6 @@ fn recovered_compacted(
 /// What must be there again.
 fn floor(known: &PartitionHistory, ending: Ending, page_cache: bool) -> i64 {
     match ending {
-        Ending::First => 0,
         Ending::Kill | Ending::Clean => known.end,
         Ending::Lossy if page_cache => known.confirmed,
         Ending::Lossy => known.high_watermark.max(known.confirmed),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use madang::changes::{Change, ReplicaPlan, all_replicas, changes};
 use madang::env::ask_controller;
+use madang::found::{Found, start_of, sync_point};
 use madang_actors::actor_ref::ActorRef;
 use madang_actors::reply::Reply;
 use madang_cluster::controller::{ApiResult, LogDirStart, Outcome, Proposal, RegisterBroker};
@@ -19,15 +20,14 @@ use madang_cluster::coordinator::OFFSETS_TOPIC;
 use madang_cluster::coordinator::actor::ShardMessage;
 use madang_cluster::metadata::{Endpoint, MetadataDelta, MetadataImage, SecurityProtocol, TopicImage};
 use madang_cluster::replica::{ReplicaHandle, ReplicaMessage, SharedReplica};
-use madang_protocol::types::{NodeId, TopicId, TopicPartition, Uuid};
-use madang_storage::{LogDir, LogDirError, OpenLogDir, PartitionDir, RestartKind, Start};
+use madang_protocol::types::{NodeId, Offset, TopicId, TopicPartition, Uuid};
+use madang_storage::{LogDir, LogDirError, Notes, OpenLogDir, PartitionDir, RestartKind};
 
 use crate::cover;
-use crate::invariants::metadata;
-use crate::invariants::storage::Ending;
+use crate::invariants::{metadata, restarts};
 use crate::node::env::SimEnv;
 use crate::node::process::{Process, close_replica};
-use crate::node::{DATA, Node, Slot, life, shard};
+use crate::node::{DATA, Node, Slot, life, notes, shard};
 
 /// How long the node waits for one replica before it goes on with the others.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,8 +75,8 @@ impl Feed {
 }
 
 /// Applies what comes, for as long as the process lives. Returns if it has to end.
-pub async fn follow(node: &Rc<Node>, process: &Rc<Process>, ending: Ending) {
-    let applier = Applier { node: Rc::clone(node), process: Rc::clone(process), ending };
+pub async fn follow(node: &Rc<Node>, process: &Rc<Process>) {
+    let applier = Applier { node: Rc::clone(node), process: Rc::clone(process) };
     loop {
         match process.feed.next().await {
             Step::Answer(reply, result) => reply.send(*result),
@@ -92,20 +92,9 @@ pub async fn follow(node: &Rc<Node>, process: &Rc<Process>, ending: Ending) {
     }
 }
 
-/// What a directory says of itself at registration, as the node's does.
-fn start_of(log_dir: &LogDir) -> LogDirStart {
-    let identity = log_dir.identity();
-    let kind = match log_dir.restart_facts().kind() {
-        RestartKind::SameBoot => RestartKind::Lossy,
-        left => left,
-    };
-    LogDirStart { directory: identity.directory_id, kind, broker_epoch: identity.broker_epoch }
-}
-
 struct Applier {
     node: Rc<Node>,
     process: Rc<Process>,
-    ending: Ending,
 }
 
 impl Applier {
@@ -136,6 +125,7 @@ impl Applier {
         }
         *process.image.borrow_mut() = Arc::clone(image);
         metadata::shown(&self.node, image);
+        restarts::deleted(&self.node.sim, image);
         process.serving.set(true);
         Ok(())
     }
@@ -146,10 +136,16 @@ impl Applier {
             cluster_id: image.cluster_id().to_string(),
             node_id: NodeId(1),
             new_directory_id: Uuid::from_random(sim.random(), sim.random()),
-            boot_id: "boot".to_owned(),
+            boot_id: self.node.memory.boot_id(),
         };
-        let directory = LogDir::open(Arc::new(sim.disk.clone()), Path::new(DATA), &who)?;
-        self.process.clean.set(directory.restart_facts().clean_marker);
+        let opened = LogDir::open(Arc::new(sim.disk.clone()), Path::new(DATA), &who);
+        let mut directory = opened.inspect_err(|_| self.node.truth.not_opened())?;
+        let believed = notes::open(&self.node, &self.process, directory.identity());
+        directory.noted(believed);
+        let left = directory.restart_facts().kind();
+        self.process.left.set(left);
+        restarts::deleted(sim, image);
+        self.node.truth.said(sim, left);
         *self.process.log_dir.borrow_mut() = Some(directory);
         Ok(())
     }
@@ -168,7 +164,8 @@ impl Applier {
 
     fn register(&self) {
         let process = Rc::clone(&self.process);
-        let starts: Vec<LogDirStart> = process.log_dir.borrow().iter().map(start_of).collect();
+        let starts: Vec<LogDirStart> =
+            process.log_dir.borrow().iter().map(|log_dir| start_of(log_dir, process.left.get())).collect();
         let endpoint = Endpoint {
             listener: "PLAINTEXT".into(),
             host: "127.0.0.1".into(),
@@ -197,6 +194,7 @@ impl Applier {
     async fn start_everything(&self, image: &MetadataImage) -> Result<(), LogDirError> {
         let found = self.found()?;
         self.start_replicas(all_replicas(image, &self.process.config)).await;
+        self.sync_point();
         for folder in found {
             if let Some(topic_id) = folder.topic_id.filter(|topic_id| image.is_deleted(*topic_id)) {
                 cover!("deleted topic's data removed at a start");
@@ -208,6 +206,20 @@ impl Applier {
             self.start_shards(topic, &all);
         }
         Ok(())
+    }
+
+    /// Notes in the directory whether everything in it is known to be on the device from now on, as the node does.
+    fn sync_point(&self) {
+        let process = &self.process;
+        let mut log_dir = process.log_dir.borrow_mut();
+        let Some(log_dir) = log_dir.as_mut() else { return };
+        let holds = sync_point(log_dir, process.config.durability, notes::is_known(process));
+        let holds = holds && !process.sync_failed.get();
+        let written = log_dir.unfenced(process.broker_epoch.get(), holds);
+        self.node.truth.sync_point_written(holds, written.is_ok());
+        if written.is_err() {
+            self.node.fail_directory(process, "directory's metadata");
+        }
     }
 
     fn found(&self) -> Result<Vec<PartitionDir>, LogDirError> {
@@ -281,11 +293,13 @@ impl Applier {
             gone: Cell::new(false),
         });
         self.process.slots.borrow_mut().insert(partition, Rc::clone(&slot));
-        let how = match (self.ending, self.process.clean.get()) {
-            (_, true) => (Start::Clean, Ending::Clean),
-            (other, false) => (Start::Unclean, other),
-        };
-        life::supervise(&self.node, &self.process, &slot, how);
+        // The node notes a recovery point when it creates a partition.
+        let recovery_point = Some(Offset(*self.node.checkpoints.borrow_mut().entry(partition).or_insert(0)));
+        let noted = notes::load(&self.process, partition);
+        let clean = self.process.left.get() == RestartKind::Clean;
+        let durability = self.process.config.durability;
+        let found = Found::first(clean, durability, recovery_point, noted, self.node.sim.random());
+        life::supervise(&self.node, &self.process, &slot, found);
         Some(slot)
     }
 
@@ -323,6 +337,7 @@ impl Applier {
         }
         let partition = TopicPartition { topic_id, partition: folder.partition };
         self.node.checkpoints.borrow_mut().remove(&partition);
+        notes::keep(&self.node, &self.process, |notes| notes.remove(partition));
     }
 
     fn start_shards(&self, topic: &TopicImage, partitions: &[i32]) {

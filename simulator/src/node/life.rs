@@ -4,40 +4,36 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use madang::found::Found;
 use madang_actors::child_spec::Incarnation;
 use madang_actors::mailbox::ActorState;
-use madang_cluster::replica::{Replica, ReplicaMessage};
-use madang_protocol::types::Offset;
-use madang_storage::{Log, LogError, OpenLog, Start};
+use madang_cluster::replica::Replica;
+use madang_storage::{Log, LogError, Start};
 
 use crate::cover;
 use crate::executor::Exit;
 use crate::invariants::storage::{self, Ending};
-use crate::invariants::supervision;
+use crate::invariants::{restarts, supervision};
 use crate::node::process::Process;
 use crate::node::replica::ReplicaShell;
 use crate::node::{Node, Slot};
 
 /// Supervises a replica.
-pub fn supervise(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, how: (Start, Ending)) {
-    let lives = lives(Rc::clone(node), Rc::clone(process), Rc::clone(slot), how);
+pub fn supervise(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, found: Found) {
+    let lives = lives(Rc::clone(node), Rc::clone(process), Rc::clone(slot), found);
     node.sim.executor.detach(process.scope, lives);
 }
 
 /// Runs one life after the other.
-async fn lives(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, mut how: (Start, Ending)) {
+async fn lives(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, found: Found) {
     let sim = Rc::clone(&node.sim);
     while !slot.gone.get() {
         let incarnation = slot.incarnation.get() + 1;
         slot.incarnation.set(incarnation);
-        match build(&node, &process, &slot, how) {
+        match build(&node, &process, &slot, found) {
             Ok(shell) => {
-                how = (Start::SameProcess, Ending::Kill);
                 let mailbox = Arc::clone(slot.handle.actor().mailbox());
                 mailbox.open(Incarnation(incarnation));
-                if let Some(leader_epoch) = slot.handle.shared().leader_epoch() {
-                    drop(slot.handle.actor().try_send(ReplicaMessage::Lead { leader_epoch }));
-                }
                 let ended = sim.executor.spawn(process.scope, shell.live());
                 let exit = ended.await;
                 mailbox.close(Incarnation(incarnation), ActorState::Restarting);
@@ -47,14 +43,14 @@ async fn lives(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, mut how: (S
                     Ok(Exit::Panicked(Some(text))) => {
                         sim.violate("U2", format!("{}: {text}", slot.handle.actor().id()));
                     }
-                    Ok(Exit::Returned) if process.log_dir.borrow().is_none() || slot.gone.get() => return,
+                    Ok(Exit::Returned) if process.closing.get() || slot.gone.get() => return,
                     _ => cover!("replica restarted in its process"),
                 }
             }
             Err(Unbuilt::Disk) => {}
             Err(Unbuilt::PagesLost) => {
-                node.pages_lost.set(true);
-                how.1 = Ending::Lossy;
+                node.sync_failed(&process);
+                return node.fail_directory(&process, "a sync of a recovery failed");
             }
             Err(Unbuilt::Broken(code, what)) => sim.violate(code, what),
         }
@@ -72,26 +68,17 @@ enum Unbuilt {
     Broken(&'static str, String),
 }
 
-fn build(
-    node: &Rc<Node>,
-    process: &Rc<Process>,
-    slot: &Rc<Slot>,
-    (start, ending): (Start, Ending),
-) -> Result<ReplicaShell, Unbuilt> {
+fn build(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, found: Found) -> Result<ReplicaShell, Unbuilt> {
     let sim = &node.sim;
     let partition = slot.partition;
     let before = slot.handle.shared().last_published();
-    // The node notes a recovery point when it creates a partition.
-    let checkpoint = Some(Offset(*node.checkpoints.borrow_mut().entry(partition).or_insert(0)));
-    let recovery_point = before.as_ref().map(|before| before.confirmed_end).or(checkpoint);
-    let open = OpenLog {
-        start,
-        recovery_point,
-        incarnation: slot.incarnation.get(),
-        wall: sim.wall(),
-        seed: sim.random(),
-        ..OpenLog::default()
-    };
+    let found = before.as_deref().map_or(found, |before| found.after(before));
+    let start = found.start;
+    let ending = if start == Start::Clean { Ending::Clean } else { storage::ending(sim, partition) };
+    if before.is_none() {
+        restarts::opening(sim, partition, start, found.noted.is_some(), ending);
+    }
+    let open = found.open(slot.incarnation.get(), sim.wall());
     let config = (*slot.handle.shared().config()).clone();
     let opened = Log::open(Arc::new(sim.disk.clone()), &slot.directory, config.log.clone(), &open);
     let (log, report) = match opened {
@@ -115,7 +102,13 @@ fn build(
         cover!("torn tail cut");
     }
     let view = log.view();
-    storage::recovered(sim, partition, &view, ending, log.confirmed_offset().0);
+    let lost = storage::recovered(sim, partition, &view, ending, log.confirmed_offset().0);
+    if before.is_none()
+        && let Some(log_dir) = process.log_dir.borrow_mut().as_mut()
+    {
+        log_dir.recovered(&report);
+        restarts::recovered(sim, partition, log_dir.restart_facts().kind(), lost);
+    }
     if start != Start::SameProcess {
         storage::confirmed_at_start(sim, partition, &slot.directory, &view, log.confirmed_offset().0);
     }

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod controller;
 pub mod env;
 pub mod life;
+pub mod notes;
 pub mod process;
 pub mod replica;
 pub mod shard;
@@ -22,10 +23,11 @@ use madang_actors::mailbox::{Bounds, Capacity};
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::{ReplicaConfig, ReplicaHandle};
 use madang_protocol::types::TopicPartition;
-use madang_storage::Crash;
+use madang_storage::{Crash, Notes};
 
 use crate::executor::Exit;
-use crate::invariants::storage::Ending;
+use crate::invariants::restarts::Truth;
+use crate::node::notes::Memory;
 use crate::node::process::Process;
 use crate::node::replica::Death;
 use crate::sim::{OUTSIDE, Sim};
@@ -63,12 +65,12 @@ pub struct Node {
     pub process: RefCell<Option<Rc<Process>>>,
     /// Confirmed ends as the last checkpoint had them.
     pub checkpoints: RefCell<BTreeMap<TopicPartition, i64>>,
-    /// How the last life ended.
-    pub ending: Cell<Ending>,
+    /// What has happened to the directory.
+    pub truth: Truth,
+    /// The machine's memory, as far as it outlives a process.
+    pub memory: Memory,
     /// The next start does not know its topics at first.
     pub forgetful: Cell<bool>,
-    /// A sync failed and pages are gone.
-    pub pages_lost: Cell<bool>,
     /// The next sync of any replica takes this long, or never ends.
     pub slow_sync: Cell<Option<Option<Duration>>>,
     /// The newest metadata that any life has shown, and what it was.
@@ -85,9 +87,9 @@ impl Node {
             sim: Rc::clone(sim),
             process: RefCell::new(None),
             checkpoints: RefCell::default(),
-            ending: Cell::new(Ending::First),
+            truth: Truth::default(),
+            memory: Memory::default(),
             forgetful: Cell::new(false),
-            pages_lost: Cell::new(false),
             slow_sync: Cell::new(None),
             shown: RefCell::default(),
             lives: Cell::new(0),
@@ -137,12 +139,11 @@ impl Node {
     pub fn start(self: &Rc<Self>) {
         let life = self.lives.get() + 1;
         self.lives.set(life);
-        let ending = self.ending.get();
         let process = Rc::new(Process::new(self, life));
         *self.process.borrow_mut() = Some(Rc::clone(&process));
         self.up.set(true);
-        self.sim.note("start", &[i64::try_from(life).unwrap_or(0), ending as i64]);
-        let ended = self.sim.executor.spawn(process.scope, process::run(Rc::clone(self), Rc::clone(&process), ending));
+        self.sim.note("start", &[i64::try_from(life).unwrap_or(0)]);
+        let ended = self.sim.executor.spawn(process.scope, process::run(Rc::clone(self), Rc::clone(&process)));
         let node = Rc::clone(self);
         self.sim.executor.detach(OUTSIDE, async move {
             match ended.await {
@@ -173,12 +174,12 @@ impl Node {
         if let Some(process) = process {
             self.sim.executor.kill(process.scope);
         }
-        let lossy = crash == Crash::Power || self.pages_lost.get() || self.ending.get() == Ending::Lossy;
         self.sim.note("die", &[i64::from(crash == Crash::Power)]);
         self.sim.disk.crash(crash, &mut self.sim.fork());
-        self.pages_lost.set(false);
         self.slow_sync.set(None);
-        self.ending.set(if lossy { Ending::Lossy } else { Ending::Kill });
+        if crash == Crash::Power {
+            notes::reboot(self);
+        }
     }
 
     /// Starts a process after a while.
@@ -193,11 +194,19 @@ impl Node {
     }
 
     /// The directory can no longer be trusted: this node's only one, so the process ends and comes back on it.
-    pub fn fail_directory(self: &Rc<Self>, why: &str) {
+    pub fn fail_directory(self: &Rc<Self>, process: &Process, why: &str) {
         crate::cover!("directory left for a restart");
         self.sim.note("directory failed", &[i64::try_from(why.len()).unwrap_or(0)]);
-        self.pages_lost.set(true);
+        notes::keep(self, process, Notes::discard);
         self.give_up();
+    }
+
+    /// A sync has failed: the directory says so to the next start, as the node's does.
+    pub fn sync_failed(&self, process: &Process) {
+        process.sync_failed.set(true);
+        notes::keep(self, process, Notes::discard);
+        let said = process.log_dir.borrow_mut().as_mut().map(|log_dir| log_dir.set_sync_point(false).is_ok());
+        self.truth.sync_failed(&self.sim, said);
     }
 
     /// The process cannot go on: it ends as soon as the task that says so has returned.

@@ -16,14 +16,14 @@ use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::ReplicaMessage;
 use madang_protocol::types::{TopicPartition, Uuid};
-use madang_storage::{Crash, LogDir};
+use madang_storage::{Crash, LogDir, MemoryNotes, Notes, RestartKind};
 
 use crate::cover;
 use crate::executor::Scope;
-use crate::invariants::storage::{self, Ending};
+use crate::invariants::storage;
 use crate::node::applier::{self, Feed};
 use crate::node::shard::ShardSlot;
-use crate::node::{Node, SCALE, Slot, controller};
+use crate::node::{Node, SCALE, Slot, controller, notes};
 use crate::sim::Sim;
 
 /// One life of the node.
@@ -48,8 +48,10 @@ pub struct Process {
     pub shards: RefCell<BTreeMap<i32, Rc<ShardSlot>>>,
     /// The directory, while it holds it.
     pub log_dir: RefCell<Option<LogDir>>,
-    /// Whether the directory was closed in order the last time.
-    pub clean: Cell<bool>,
+    /// How the directory was left, as it says itself.
+    pub left: Cell<RestartKind>,
+    /// Where it notes how far its logs have come.
+    pub notes: RefCell<Option<MemoryNotes>>,
     /// Its controller.
     pub controller: ActorRef<ControllerMessage>,
     /// Committed metadata on its way to be applied.
@@ -62,6 +64,8 @@ pub struct Process {
     pub controller_dies: Cell<bool>,
     /// A handler dies after so many polls.
     pub handler_dies: Cell<Option<u64>>,
+    /// Whether a sync of it has failed, so that it is not closed as clean.
+    pub sync_failed: Cell<bool>,
     /// Whether it ends in order, so that nothing is applied any more.
     pub closing: Cell<bool>,
     /// Partitions that could not be started: they are offline until the process starts again.
@@ -84,13 +88,15 @@ impl Process {
             slots: RefCell::default(),
             shards: RefCell::default(),
             log_dir: RefCell::default(),
-            clean: Cell::new(false),
+            left: Cell::new(RestartKind::Lossy),
+            notes: RefCell::default(),
             controller: ActorRef::new("controller", node.capacity()),
             feed: Feed::default(),
             fetch_sessions: FetchSessions::new(config.max_fetch_sessions),
             producer_ids: ProducerIds::default(),
             controller_dies: Cell::new(false),
             handler_dies: Cell::new(None),
+            sync_failed: Cell::new(false),
             closing: Cell::new(false),
             offline: Cell::new(0),
             config,
@@ -134,16 +140,17 @@ fn broker_config(sim: &Sim) -> BrokerConfig {
 }
 
 /// Runs the life until it is killed. Returns if it has to end by itself.
-pub async fn run(node: Rc<Node>, process: Rc<Process>, ending: Ending) {
+pub async fn run(node: Rc<Node>, process: Rc<Process>) {
     controller::start(&node, &process);
     node.sim.executor.detach(process.scope, periodic_work(Rc::clone(&node), Rc::clone(&process)));
-    applier::follow(&node, &process, ending).await;
+    applier::follow(&node, &process).await;
 }
 
 /// The cleaner of the directory.
 async fn periodic_work(node: Rc<Node>, process: Rc<Process>) {
     loop {
         node.sim.executor.sleep(Duration::from_millis(250)).await;
+        notes::complete(&node, &process);
         let slots: Vec<Rc<Slot>> = process.slots.borrow().values().cloned().collect();
         for slot in slots {
             let actor = slot.handle.actor();
@@ -161,25 +168,27 @@ pub async fn close(node: &Rc<Node>, process: &Rc<Process>) -> bool {
     node.process.borrow_mut().take();
     process.closing.set(true);
     let slots: Vec<Rc<Slot>> = process.slots.borrow().values().cloned().collect();
-    let log_dir = process.log_dir.borrow_mut().take();
     let mut closed = true;
     for slot in &slots {
         closed &= close_replica(slot).await;
     }
-    let marked = closed && log_dir.is_some_and(|log_dir| matches!(log_dir.close_clean(slots.len()), Ok(true)));
-    if marked && !node.pages_lost.get() {
+    let log_dir = process.log_dir.borrow_mut().take();
+    let marked = match log_dir.filter(|_| closed && !process.sync_failed.get()) {
+        Some(log_dir) => log_dir.close_clean(slots.len()).ok(),
+        None => Some(false),
+    };
+    node.truth.closed(marked);
+    let marked = marked == Some(true);
+    if marked {
+        notes::keep(node, process, Notes::discard);
         cover!("clean shutdown");
         for slot in &slots {
             storage::closed_clean(&node.sim, slot.partition, &slot.directory);
         }
     }
     node.sim.executor.kill(process.scope);
-    let clean = marked && !node.pages_lost.get();
-    // Without the marker it is as if it had been killed: what no replica has recovered since a power cut is still not known.
+    // Without the marker it is as if it had been killed.
     node.die(Crash::Kill);
-    if clean {
-        node.ending.set(Ending::Clean);
-    }
     marked
 }
 

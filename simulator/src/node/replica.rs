@@ -19,14 +19,14 @@ use madang_cluster::replica::{
 use madang_cluster::request::RequestId;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::Offset;
-use madang_storage::{CompactionError, CompactionJob, Fault, Pace, SyncRequest};
+use madang_storage::{CompactionError, CompactionJob, Fault, Notes, Pace, SyncRequest};
 
 use crate::cover;
 use crate::executor::Planted;
 use crate::history::content;
 use crate::invariants::{replication, supervision};
 use crate::node::process::Process;
-use crate::node::{Node, Slot};
+use crate::node::{Node, Slot, notes};
 use crate::sim::Sim;
 use crate::swarm::FaultClass;
 
@@ -84,6 +84,10 @@ impl ReplicaShell {
     pub async fn live(mut self) {
         let (close, mut closing) = oneshot::channel::<oneshot::Sender<bool>>();
         *self.slot.close.borrow_mut() = Some(close);
+        match self.slot.handle.shared().leader_epoch() {
+            Some(leader_epoch) => self.input(ReplicaInput::Lead(leader_epoch)),
+            None => self.input(ReplicaInput::Tick),
+        }
         while !self.ended {
             self.drain();
             if self.ended {
@@ -218,6 +222,11 @@ impl ReplicaShell {
         let partition = self.slot.partition;
         match effect {
             ReplicaEffect::Publish(snapshot) => {
+                notes::keep(&self.node, &self.process, |notes| {
+                    if notes.store(partition, snapshot.note()).is_err() {
+                        cover!("notes could not be written");
+                    }
+                });
                 replication::published(&self.sim, partition, &self.slot.directory, &snapshot);
                 if self.sim.chance(1, 8) {
                     self.node.checkpoints.borrow_mut().insert(partition, snapshot.confirmed_end.0);
@@ -240,7 +249,8 @@ impl ReplicaShell {
             }
             ReplicaEffect::FailDirectory(why) => {
                 self.slot.handle.shared().suspend();
-                self.node.fail_directory(&why);
+                self.node.sync_failed(&self.process);
+                self.node.fail_directory(&self.process, &why);
                 self.ended = true;
             }
             ReplicaEffect::Restart(why) => {
@@ -285,7 +295,8 @@ impl ReplicaShell {
 
     /// A compaction beside the writer. It may be stopped on its way, and the machine may die at any of its operations.
     fn compact(&self, job: CompactionJob) {
-        let (sim, node, scope) = (Rc::clone(&self.sim), Rc::clone(&self.node), self.process.scope);
+        let (sim, node, process) = (Rc::clone(&self.sim), Rc::clone(&self.node), Rc::clone(&self.process));
+        let scope = process.scope;
         let life = self.slot.handle.actor().pinned(Incarnation(self.slot.incarnation.get()));
         sim.clone().executor.detach(scope, async move {
             sim.pause(100, 30_000).await;
@@ -301,7 +312,7 @@ impl ReplicaShell {
             match &result {
                 Ok(_) => cover!("compaction ran"),
                 Err(CompactionError::Stopped) => cover!("compaction stopped"),
-                Err(CompactionError::Sync(_)) => node.pages_lost.set(true),
+                Err(CompactionError::Sync(_)) => node.sync_failed(&process),
                 Err(CompactionError::Damaged { .. }) => sim.violate("S2", "compaction met a damaged batch"),
                 Err(CompactionError::Io(_)) => {}
             }
@@ -315,7 +326,8 @@ impl ReplicaShell {
         let (sim, node, slot) = (Rc::clone(&self.sim), Rc::clone(&self.node), Rc::clone(&self.slot));
         let life = self.slot.handle.actor().pinned(Incarnation(slot.incarnation.get()));
         let slow = node.slow_sync.take();
-        let scope = self.process.scope;
+        let process = Rc::clone(&self.process);
+        let scope = process.scope;
         if slow.is_some() {
             sim.fault(FaultClass::SlowSync);
         }
@@ -325,7 +337,7 @@ impl ReplicaShell {
                 // It never ends; the watchdog gives the directory up.
                 Some(None) => {
                     sim.executor.sleep(Duration::from_secs(3)).await;
-                    return node.fail_directory("a sync does not end");
+                    return node.fail_directory(&process, "a sync does not end");
                 }
                 Some(Some(wait)) => sim.executor.sleep(wait).await,
                 None => {}
@@ -334,7 +346,7 @@ impl ReplicaShell {
             if !outcome.is_ok() {
                 sim.fault(FaultClass::SyncError);
                 cover!("sync failed");
-                node.pages_lost.set(true);
+                node.sync_failed(&process);
             }
             sim.pause(10, sim.swarm.sync_us).await;
             drop(life.try_send(ReplicaMessage::Synced(outcome)));
