@@ -371,3 +371,74 @@ impl Behavior for Flusher {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use madang_actors::host::Role;
+    use madang_protocol::types::{NodeId, Uuid};
+    use madang_storage::{FaultDisk, MemoryCheckpoints, MemoryFile, MemoryNotes, NotesOwner, OpenLogDir};
+
+    use super::*;
+
+    fn open(disk: &FaultDisk) -> LogDir {
+        let who = OpenLogDir {
+            cluster_id: "c".to_owned(),
+            node_id: NodeId(1),
+            new_directory_id: Uuid([1; 16]),
+            boot_id: "b".to_owned(),
+        };
+        LogDir::open(Arc::new(disk.clone()), Path::new("/data"), &who).expect("opens")
+    }
+
+    /// Runs `test` with a directory that is open and was told nothing of its logs.
+    fn with_directory(disk: &FaultDisk, notes: &MemoryFile, test: impl FnOnce(&Directory)) {
+        let owner = NotesOwner { directory_id: Uuid([1; 16]), boot_id: "b".to_owned(), mount: "m".to_owned() };
+        let log_dir = open(disk);
+        actix_rt::System::new().block_on(async {
+            let directory = Directory::new(
+                Path::new("/data"),
+                Arbiter::start("disk", Role::Disk("/data".into())).expect("a thread"),
+            );
+            directory.noted_in(Box::new(MemoryNotes::open(notes, owner).expect("opens")));
+            *directory.opened() = Some(Opened {
+                log_dir,
+                checkpoints: Arc::new(MemoryCheckpoints::default()),
+                checkpoints_are_complete: true,
+                left: RestartKind::Lossy,
+            });
+            test(&directory);
+        });
+    }
+
+    #[test]
+    fn after_a_failed_sync_the_next_start_does_not_call_it_durable() {
+        let (disk, notes) = (FaultDisk::new(), MemoryFile::default());
+        with_directory(&disk, &notes, |directory| {
+            directory.opened().as_mut().expect("open").log_dir.unfenced(1, true).expect("writes");
+            directory.sync_failed("a test");
+            assert!(directory.has_failed());
+        });
+        assert_eq!(open(&disk).restart_facts().kind(), RestartKind::Lossy);
+        assert_eq!(notes.bytes(), None);
+    }
+
+    #[test]
+    fn notes_of_a_directory_whose_logs_are_not_listed_yet_are_not_complete() {
+        let (disk, notes) = (FaultDisk::new(), MemoryFile::default());
+        with_directory(&disk, &notes, |directory| {
+            let begun = notes.bytes();
+            directory.complete_notes();
+            assert_eq!(notes.bytes(), begun);
+            directory.all_listed();
+            directory.has_stray();
+            directory.complete_notes();
+            assert_eq!(notes.bytes(), begun);
+        });
+        with_directory(&disk, &notes, |directory| {
+            directory.all_listed();
+            let begun = notes.bytes();
+            directory.complete_notes();
+            assert_ne!(notes.bytes(), begun);
+        });
+    }
+}
