@@ -163,7 +163,8 @@ pub(crate) fn parse(bytes: &[u8], owner: &NotesOwner) -> Result<BTreeMap<TopicPa
     let mut found = BTreeMap::new();
     for (number, bytes) in slots.chunks(SLOT).enumerate() {
         // Whose a damaged one was is not known, so that no log can be told to have none.
-        let Some((partition, note)) = parse_slot(bytes).ok_or(Disbelief::Damaged)? else { continue };
+        let whole = parse_slot(bytes).filter(|_| bytes.len() == SLOT);
+        let Some((partition, note)) = whole.ok_or(Disbelief::Damaged)? else { continue };
         if found.insert(partition, (number, note)).is_some() {
             return Err(Disbelief::Damaged);
         }
@@ -206,6 +207,8 @@ mod tests {
         assert_eq!(found.len(), 3);
         let (number, note) = found[&partition(2)];
         assert_eq!((number, note.log_end_offset, note.confirmed_end), (2, Offset(11), Offset(2)));
+        bytes.pop();
+        assert_eq!(parse(&bytes, &owner(1, "boot", "mount")).expect_err("torn"), Disbelief::Damaged);
     }
 
     #[test]
