@@ -49,8 +49,7 @@ async fn lives(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, found: Foun
             }
             Err(Unbuilt::Disk) => {}
             Err(Unbuilt::PagesLost) => {
-                node.sync_failed(&process);
-                return node.fail_directory(&process, "a sync of a recovery failed");
+                return node.sync_failed(&process, "a sync of a recovery failed");
             }
             Err(Unbuilt::Broken(code, what)) => sim.violate(code, what),
         }

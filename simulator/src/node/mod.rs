@@ -201,12 +201,13 @@ impl Node {
         self.give_up();
     }
 
-    /// A sync has failed: the directory says so to the next start, as the node's does.
-    pub fn sync_failed(&self, process: &Process) {
+    /// A sync has failed: the directory says so to the next start, and is given up at once, as the node's is. The life that asked may be over
+    /// by now, and the next one's sync would succeed over lost pages.
+    pub fn sync_failed(self: &Rc<Self>, process: &Process, why: &str) {
         process.sync_failed.set(true);
-        notes::keep(self, process, Notes::discard);
         let said = process.log_dir.borrow_mut().as_mut().map(|log_dir| log_dir.set_sync_point(false).is_ok());
         self.truth.sync_failed(&self.sim, said);
+        self.fail_directory(process, why);
     }
 
     /// The process cannot go on: it ends as soon as the task that says so has returned.

@@ -249,8 +249,7 @@ impl ReplicaShell {
             }
             ReplicaEffect::FailDirectory(why) => {
                 self.slot.handle.shared().suspend();
-                self.node.sync_failed(&self.process);
-                self.node.fail_directory(&self.process, &why);
+                self.node.sync_failed(&self.process, &why);
                 self.ended = true;
             }
             ReplicaEffect::Restart(why) => {
@@ -312,7 +311,7 @@ impl ReplicaShell {
             match &result {
                 Ok(_) => cover!("compaction ran"),
                 Err(CompactionError::Stopped) => cover!("compaction stopped"),
-                Err(CompactionError::Sync(_)) => node.sync_failed(&process),
+                Err(CompactionError::Sync(_)) => node.sync_failed(&process, "a sync of a compaction failed"),
                 Err(CompactionError::Damaged { .. }) => sim.violate("S2", "compaction met a damaged batch"),
                 Err(CompactionError::Io(_)) => {}
             }
@@ -346,7 +345,7 @@ impl ReplicaShell {
             if !outcome.is_ok() {
                 sim.fault(FaultClass::SyncError);
                 cover!("sync failed");
-                node.sync_failed(&process);
+                node.sync_failed(&process, "a sync failed");
             }
             sim.pause(10, sim.swarm.sync_us).await;
             drop(life.try_send(ReplicaMessage::Synced(outcome)));
