@@ -13,9 +13,7 @@ use madang_cluster::controller::{LogDirStart, Proposal, RegisterBroker};
 use madang_cluster::metadata::{Endpoint, MetadataImage};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{TopicPartition, Uuid};
-use madang_storage::{
-    Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, SledCheckpoints, TmpfsNotes,
-};
+use madang_storage::{Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, SledCheckpoints, TmpfsNotes};
 
 use crate::applier::{Applier, Phase};
 use crate::directory::{Directory, Opened};

@@ -31,7 +31,7 @@ pub(crate) async fn run(directory: Arc<Directory>, mut context: TaskContext) {
             () = &mut context.stop => break,
         }
         if !directory.has_failed() && directory.disk.has_lost_a_sync() {
-            directory.fail("the sync of a file that was closed failed");
+            directory.sync_failed("the sync of a file that was closed failed");
         }
         if directory.has_failed() {
             continue;

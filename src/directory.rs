@@ -398,6 +398,7 @@ mod tests {
             let directory = Directory::new(
                 Path::new("/data"),
                 Arbiter::start("disk", Role::Disk("/data".into())).expect("a thread"),
+                Arc::new(disk.clone()),
             );
             directory.noted_in(Box::new(MemoryNotes::open(notes, owner).expect("opens")));
             *directory.opened() = Some(Opened {
