@@ -1,12 +1,20 @@
 #!/usr/bin/env bash
 # The simulator's short form: seeds, determinism, the crash-point sweep, the explorers of one replica and of three, the planted bugs.
+# Each run has one thread, so two go on at once: the seeds, and all the rest.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 simulator="${CARGO_TARGET_DIR:-target}/release/madang-simulator"
-"$simulator" --nodes 1 --seeds "${1:-0..300}" --coverage
+log=$(mktemp)
+"$simulator" --nodes 1 --seeds "${1:-0..300}" --coverage >"$log" 2>&1 &
+seeds=$!
+trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 "$simulator" --nodes 1 --seeds 0..20 --twice
 "$simulator" --sweep
 "$simulator" --explore
 "$simulator" --mutants
 "$simulator" --nodes 3 --explore
 "$simulator" --nodes 3 --mutants
+outcome=0
+wait "$seeds" || outcome=$?
+cat "$log"
+exit "$outcome"

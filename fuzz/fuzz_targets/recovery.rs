@@ -36,7 +36,7 @@ fn lay(folder: &Folder, first: i64, script: &[u8]) -> bool {
             }
             4 => {
                 // One bit of what is there.
-                let at = body.iter().fold(0, |at, byte| at * 7 + usize::from(*byte));
+                let at = body.iter().fold(0, |at: usize, byte| at.wrapping_mul(7).wrapping_add((*byte).into()));
                 let length = segment.len().max(1);
                 if let Some(byte) = segment.get_mut(at % length) {
                     *byte ^= 1 << (op >> 5);
