@@ -420,7 +420,9 @@ impl Opening<'_> {
         let confirmed = self.open.confirmed_end().is_some_and(|point| end < point);
         // Without a recovery point, damage in a segment that another follows cannot be told from a torn write.
         let unknown = self.open.confirmed_end().is_none() && next.is_some();
-        if confirmed || unknown {
+        // All offsets up to the next segment are there, or more than that: no write is torn so, and nothing may go.
+        let reaches = next.is_some_and(|next| end >= next);
+        if confirmed || unknown || reaches {
             return Err(LogError::Quarantine {
                 reason: format!("segment {base} is damaged at offset {end}: {problem}"),
             });

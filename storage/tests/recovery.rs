@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -170,6 +171,30 @@ fn damage_in_a_sealed_segment_is_reported_and_nothing_is_cut() {
             assert!(matches!(error, LogError::Quarantine { .. }));
         }
         assert_eq!(disk.open(&first, OpenMode::Existing).expect("there").len().expect("a length"), length);
+    }
+}
+
+/// The base offset is in no checksum: a batch that claims to lie beyond its segment is no torn write, and neither are bytes after the last one.
+#[test]
+fn what_is_set_aside_is_left_as_it_was() {
+    let config = small();
+    let whole = written(&config);
+    let first = files(&whole, ".log").remove(0);
+    let length = whole.open(&first, OpenMode::Existing).expect("there").len().expect("a length");
+    let far = |disk: &FaultDisk| disk.flip_bit(&first, 0, 0).expect("there");
+    let longer = |disk: &FaultDisk| {
+        let file = disk.open(&first, OpenMode::Existing).expect("there");
+        file.write_at(length, &[IoSlice::new(b"garbage")]).expect("written");
+    };
+    let harms: [&dyn Fn(&FaultDisk); 2] = [&far, &longer];
+    for harm in harms {
+        let disk = written(&config);
+        harm(&disk);
+        disk.settle();
+        let before = read_small(&disk, &first, 1 << 20).expect("reads");
+        let error = open_with(&disk, &config, &unclean(Some(0))).expect_err("damaged");
+        assert!(matches!(error, LogError::Quarantine { .. }), "{error}");
+        assert_eq!(read_small(&disk, &first, 1 << 20).expect("reads"), before);
     }
 }
 
