@@ -243,7 +243,10 @@ impl Log {
             }
         }
         let file = Arc::clone(&self.active.segment.file);
-        if let Err(source) = file.write_at(self.active.summary.size, &slices) {
+        let size = self.active.summary.size;
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        self.active.reserved.make_room(file.as_ref(), size, bytes as u64, self.config.max_segment_bytes());
+        if let Err(source) = file.write_at(size, &slices) {
             drop(slices);
             return Err((self.take_back(group), source));
         }

@@ -65,6 +65,13 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Whatever the disk reports.
     fn drop_cache(&self, position: u64) -> io::Result<()>;
 
+    /// Asks for the blocks of `length` bytes from byte `position` on, which is at or behind the end; neither the length nor any byte of the
+    /// file changes. A hint: a file system that can not, or has no room, does nothing.
+    fn reserve(&self, _position: u64, _length: u64) {}
+
+    /// Gives back what [`DiskFile::reserve`] had and nobody wrote to. A hint as well.
+    fn give_back(&self) {}
+
     /// Nothing of it has to reach the device, as it can be rebuilt: it is closed without a sync. [`DiskFile::sync`] syncs it all the same.
     fn needs_no_sync(&self) {}
 

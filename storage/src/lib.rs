@@ -31,6 +31,7 @@ mod real_disk;
 mod records;
 mod recovery;
 mod region;
+mod reserve;
 pub mod retention;
 mod scan;
 mod segment;

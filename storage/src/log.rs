@@ -23,6 +23,7 @@ use crate::index_file::{self, SealedIndex};
 use crate::leader_epochs::LeaderEpochs;
 use crate::mutants::mutant;
 use crate::producer_state::ProducerState;
+use crate::reserve::Reserved;
 use crate::retention;
 use crate::segment::{ActiveSegment, HeaderWalk, LONG_WALK_BUFFER, Recent, Sampler, SealedSegment, Summary};
 use crate::sync::{SyncError, SyncOutcome, SyncRequest, SyncState};
@@ -39,6 +40,7 @@ pub(crate) struct Active {
     pub(crate) entries: usize,
     pub(crate) sampler: Sampler,
     pub(crate) recent: Recent,
+    pub(crate) reserved: Reserved,
     /// Timestamp of the first batch, or the wall clock at creation: what `segment.ms` counts from.
     pub(crate) first_timestamp: Option<i64>,
     pub(crate) created: i64,
@@ -77,6 +79,7 @@ impl Active {
             entries: 0,
             sampler: Sampler::new(base_offset, interval),
             recent: Recent::default(),
+            reserved: Reserved::default(),
             first_timestamp: None,
             created,
         }
@@ -310,6 +313,7 @@ impl Log {
         }
         let next = Active::new(base_offset, file, self.config.index_interval_bytes, wall.as_millis());
         let full = std::mem::replace(&mut self.active, next);
+        full.segment.file.give_back();
         self.sealed = self.sealed.iter().cloned().chain([Arc::new(self.seal_segment(&full))]).collect();
         self.noted_size = 0;
         self.remove_loose_snapshots();
@@ -429,6 +433,7 @@ impl Log {
         self.write_index(&self.active).map_err(doing("write an index"))?;
         self.write_snapshot(end);
         self.write_epochs()?;
+        self.active.segment.file.give_back();
         self.sync.dirty_file(&self.active.segment.file);
         if mutant(8) {
             return Ok(end);

@@ -125,6 +125,19 @@ impl DiskFile for RealFile {
         Ok(rustix::fs::fadvise(self.descriptor()?, from, None, rustix::fs::Advice::DontNeed)?)
     }
 
+    fn reserve(&self, position: u64, length: u64) {
+        if let Ok(descriptor) = self.descriptor() {
+            let _ = rustix::fs::fallocate(&descriptor, rustix::fs::FallocateFlags::KEEP_SIZE, position, length);
+        }
+    }
+
+    fn give_back(&self) {
+        // Cutting a file where it ends frees the blocks behind its end.
+        if let Ok(length) = self.len() {
+            let _ = self.truncate(length);
+        }
+    }
+
     fn needs_no_sync(&self) {
         self.state.disposable.store(true, Ordering::Release);
     }
