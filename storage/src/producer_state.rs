@@ -94,9 +94,12 @@ impl ProducerState {
         self.producers.is_empty()
     }
 
-    /// Each producer's id and the last offset of its last batch.
-    pub(crate) fn last_offsets(&self) -> impl Iterator<Item = (i64, Offset)> + '_ {
-        self.producers.iter().filter_map(|(id, entry)| Some((*id, entry.batches.last()?.last_offset)))
+    /// Each producer's id and the last offset of the oldest of its remembered batches below `end`: what is remembered once a crash has taken
+    /// all from `end` on. Zero if all of them are newer: which older one would then be its last is not known.
+    pub(crate) fn remembered_below(&self, end: Offset) -> impl Iterator<Item = (i64, Offset)> + '_ {
+        let oldest =
+            move |entry: &ProducerEntry| entry.batches.iter().map(|batch| batch.last_offset).find(|at| *at < end);
+        self.producers.iter().map(move |(id, entry)| (*id, oldest(entry).unwrap_or(Offset::ZERO)))
     }
 
     pub(crate) const fn configure(&mut self, expiration: i64) {

@@ -35,7 +35,8 @@ pub(super) struct Filter<'a> {
     pub(super) now: i64,
     /// The delete horizon, in milliseconds, of a tombstone that is met for the first time.
     pub(super) horizon: i64,
-    /// The last offset of each idempotent producer.
+    /// Of each idempotent producer the last offset of the batch from which on its batches stay, if only without their records: so its
+    /// sequences are known whatever a crash takes above the high watermark.
     pub(super) producers: &'a BTreeMap<i64, Offset>,
 }
 
@@ -45,14 +46,14 @@ pub(super) fn limits() -> Limits {
 }
 
 impl Filter<'_> {
-    /// Judges a batch whose CRC is right. A batch of which no record stays is kept without records if it is the last of its producer, or
-    /// the `last` of a segment: so the next sequence stays known, and a segment ends where the next one begins.
+    /// Judges a batch whose CRC is right. A batch of which no record stays is kept without records if it is remembered of its producer, or
+    /// is the `last` of a segment: so the next sequence stays known, and a segment ends where the next one begins.
     pub(super) fn judge(&self, batch: &BatchView<'_>, last: bool) -> Result<Verdict, BatchError> {
         let header = &batch.header;
         if header.is_control() || header.base_offset >= self.reach {
             return Ok(Verdict::Keep);
         }
-        let keep_empty = last || self.is_last_of_producer(header);
+        let keep_empty = last || self.is_remembered(header);
         if header.record_count == 0 {
             return Ok(if keep_empty { Verdict::Keep } else { Verdict::Drop });
         }
@@ -74,8 +75,9 @@ impl Filter<'_> {
         }
     }
 
-    fn is_last_of_producer(&self, header: &BatchHeader) -> bool {
-        header.has_producer_id() && self.producers.get(&header.producer_id) == Some(&header.last_offset())
+    fn is_remembered(&self, header: &BatchHeader) -> bool {
+        let from = self.producers.get(&header.producer_id).filter(|_| header.has_producer_id());
+        from.is_some_and(|from| header.last_offset() >= *from)
     }
 
     fn delete_horizon(&self, header: &BatchHeader) -> Option<i64> {

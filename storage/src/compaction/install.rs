@@ -85,7 +85,7 @@ impl Log {
         if !is_due(&decision, oldest, settings, wall) {
             return None;
         }
-        let producers: BTreeMap<i64, Offset> = self.producers.last_offsets().collect();
+        let producers: BTreeMap<i64, Offset> = self.producers.remembered_below(high_watermark).collect();
         Some(CompactionJob {
             disk: Arc::clone(&self.disk),
             directory: self.directory.clone(),

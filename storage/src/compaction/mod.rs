@@ -101,6 +101,7 @@ pub struct CompactionJob {
     seed: u64,
     now: i64,
     horizon: i64,
+    /// See `Filter::producers`.
     producers: BTreeMap<i64, Offset>,
 }
 

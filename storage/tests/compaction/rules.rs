@@ -228,6 +228,34 @@ fn a_damaged_batch_is_reported_and_nothing_changes() {
     assert!(matches!(found, Err(CompactionError::Damaged { segment: Offset(0), .. })), "{found:?}");
 }
 
+/// Seed 2032 of the simulator: the batches of a producer went because of newer ones, which a power cut took, and its next one was refused.
+#[test]
+fn a_producer_stays_known_whatever_is_lost_above_the_high_watermark() {
+    let (disk, mut log) = memory_log(LogConfig::default());
+    let write = |log: &mut Log, sequence| {
+        append_outcome(log, batch(&[rec("key", Some("value"), 0)], Codec::None, Some((7, sequence))))
+    };
+    for sequence in 0..3 {
+        assert!(matches!(write(&mut log, sequence), AppendOutcome::Appended(_)));
+    }
+    append(&mut log, &[rec("key", Some("newer"), 0)]);
+    log.roll(Wall(0)).expect("rolls");
+    let high_watermark = log.log_end_offset();
+    for sequence in 3..5 {
+        assert!(matches!(write(&mut log, sequence), AppendOutcome::Appended(_)));
+    }
+    let job = log.compaction_plan(high_watermark, Wall(0), &eager()).expect("something is dirty");
+    let _ = log.install(job.run(|_| Pace::Continue).expect("runs")).expect("installs");
+    // A snapshot only saves work: a power cut may take it.
+    for name in names(disk.as_ref()).iter().filter(|name| name.ends_with(".snapshot")) {
+        disk.remove_file(&Path::new(DIRECTORY).join(name)).expect("removes");
+    }
+    log.truncate_to(high_watermark).expect("cuts");
+    assert!(matches!(write(&mut log, 4), AppendOutcome::Refused(_)));
+    assert!(matches!(write(&mut log, 1), AppendOutcome::Duplicate(found) if found.base_offset == Offset(1)));
+    assert!(matches!(write(&mut log, 3), AppendOutcome::Appended(_)));
+}
+
 #[test]
 fn a_workload_of_commits_stays_small() {
     let (_, mut log) = memory_log(LogConfig { segment_bytes: 20_000, ..LogConfig::default() });
