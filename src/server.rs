@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use madang_actors::host::{Arbiter, Branch, Role, Tree, TreeOptions, Watchdog, WatchdogLimits};
 use madang_cluster::configs::{BrokerConfig, ListenerConfig};
 use madang_cluster::controller::ControllerConfig;
+use madang_cluster::controller::actor::MetadataSyncs;
 use madang_cluster::metadata::MetadataImage;
 use madang_protocol::types::Uuid;
 use madang_storage::{Disk, DiskLock, OpenMode, RealDisk};
@@ -23,6 +24,7 @@ use crate::admin::{self, AdminState};
 use crate::applier::{Applier, Phase};
 use crate::connections::accept_limits;
 use crate::directory::Directory;
+use crate::follower::Feed;
 use crate::node_env::Node;
 use crate::supervision::{self, Parts};
 
@@ -174,10 +176,13 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
         broker: node.config.clone(),
         directory: metadata,
     };
-    let feed = Arc::default();
+    let feed = Arc::<Feed>::default();
+    let sink = Arc::clone(&feed);
+    let metadata_syncs = MetadataSyncs::start(sink).map_err(|error| format!("thread metadata-sync: {error}"))?;
     let parts = Parts {
         node,
         controller,
+        metadata_syncs,
         disk,
         feed,
         applier,

@@ -27,7 +27,7 @@ use std::time::Duration;
 use madang_actors::child_spec::{Restart, Strategy};
 use madang_actors::host::{Arbiter, Branch, Child, SupervisorHandle};
 use madang_cluster::controller::ControllerConfig;
-use madang_cluster::controller::actor::ControllerActor;
+use madang_cluster::controller::actor::{ControllerActor, MetadataSyncs};
 use madang_storage::Disk;
 use madang_transport::kafka::{Listener, Worker};
 
@@ -61,6 +61,8 @@ pub struct Parts {
     pub node: Arc<Node>,
     /// What the controller starts from.
     pub controller: ControllerConfig,
+    /// The thread that syncs the metadata log.
+    pub metadata_syncs: MetadataSyncs,
     /// The disk under everything.
     pub disk: Arc<dyn Disk>,
     /// Committed metadata on its way to the follower.
@@ -84,28 +86,25 @@ pub struct Parts {
 /// The tree, ready to be started.
 #[must_use]
 pub fn tree(parts: Parts) -> Branch {
+    let metadata = metadata(&parts);
     let listeners = listeners(&parts.node, parts.network, parts.listeners, parts.admin);
     Branch::new("node", Strategy::RestForOne)
-        .child(metadata(parts.node, parts.controller, parts.disk, parts.feed, parts.applier, &parts.metadata_arbiter))
+        .child(metadata)
         .child(log_dirs(&parts.directories))
         .child(parts.coordinators)
         .child(listeners)
 }
 
-fn metadata(
-    node: Arc<Node>,
-    config: ControllerConfig,
-    disk: Arc<dyn Disk>,
-    feed: Arc<Feed>,
-    applier: Arc<Applier>,
-    arbiter: &Arbiter,
-) -> Branch {
+fn metadata(parts: &Parts) -> Branch {
+    let (node, feed, applier) = (Arc::clone(&parts.node), Arc::clone(&parts.feed), Arc::clone(&parts.applier));
+    let (config, disk, syncs) = (parts.controller.clone(), Arc::clone(&parts.disk), parts.metadata_syncs.clone());
+    let arbiter = &parts.metadata_arbiter;
     let (actor, follower) = (node.controller.clone(), feed.follower().clone());
     let sink = Arc::clone(&feed);
     Branch::new("metadata", Strategy::OneForAll)
-        .child(Child::actor(&actor, arbiter, move |context| {
+        .child(Child::actor(&actor, arbiter, move |_| {
             let sink = Arc::clone(&sink);
-            ControllerActor::open(config.clone(), Arc::clone(&disk), sink, node.entropy.next(), context)
+            ControllerActor::open(config.clone(), Arc::clone(&disk), sink, syncs.clone(), node.entropy.next())
         }))
         .child(Child::actor(&follower, arbiter, move |context| {
             Ok(Follower::new(Arc::clone(&feed), Arc::clone(&applier), context))

@@ -1,6 +1,7 @@
 //! The shell of the controller: its mailbox, its sync thread, and the hand-over of what is committed. It decides nothing.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Builder;
@@ -58,13 +59,37 @@ pub trait MetadataSink: Send + Sync + 'static {
     fn failed(&self, why: &str);
 }
 
-type SyncJob = (SyncTicket, Arc<dyn DiskFile>);
+/// One sync, and the life of the controller that waits for it.
+struct SyncJob {
+    life: IncarnationRef<ControllerMessage>,
+    ticket: SyncTicket,
+    file: Arc<dyn DiskFile>,
+}
+
+/// The thread that syncs the metadata log. It outlives the controller's lives: they write the same file, so a failed sync of one of them has
+/// lost what the next has written since, and no sync of the next may succeed after it.
+#[derive(Clone)]
+pub struct MetadataSyncs {
+    jobs: SyncSender<SyncJob>,
+}
+
+impl MetadataSyncs {
+    /// Starts the thread, which ends when nobody can ask it any more, or at the first sync that fails: it tells `sink` so.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(sink: Arc<dyn MetadataSink>) -> io::Result<Self> {
+        let (jobs, asked) = sync_channel(SYNC_QUEUE);
+        Builder::new().name("metadata-sync".to_owned()).spawn(move || sync_all(&asked, sink.as_ref()))?;
+        Ok(Self { jobs })
+    }
+}
 
 /// The controller as an actor on the metadata arbiter.
 pub struct ControllerActor {
     controller: Controller,
     sink: Arc<dyn MetadataSink>,
-    syncs: SyncSender<SyncJob>,
+    syncs: MetadataSyncs,
     rng: Prng,
     next_request: u64,
     replies: HashMap<RequestId, Reply<ApiResult<Outcome>>>,
@@ -72,21 +97,18 @@ pub struct ControllerActor {
 }
 
 impl ControllerActor {
-    /// Opens the metadata log and starts the thread that syncs it. `seed` feeds ids and election timeouts.
+    /// Opens the metadata log, which `syncs` syncs. `seed` feeds ids and election timeouts.
     ///
     /// # Errors
-    /// The log cannot be opened, or the thread not be started.
+    /// The log cannot be opened.
     pub fn open(
         config: ControllerConfig,
         disk: Arc<dyn Disk>,
         sink: Arc<dyn MetadataSink>,
+        syncs: MetadataSyncs,
         seed: u64,
-        context: &mut ShellContext<ControllerMessage>,
     ) -> StartResult<Self> {
         let controller = Controller::open(config, disk)?;
-        let (syncs, jobs) = sync_channel(SYNC_QUEUE);
-        let life = context.this_life();
-        Builder::new().name("metadata-sync".to_owned()).spawn(move || sync_all(&jobs, &life))?;
         Ok(Self {
             controller,
             sink,
@@ -109,7 +131,8 @@ impl ControllerActor {
     fn perform(&mut self, effect: ControllerEffect, context: &mut ShellContext<ControllerMessage>) {
         match effect {
             ControllerEffect::Sync { ticket, file } => {
-                if self.syncs.try_send((ticket, file)).is_err() {
+                let life = context.this_life();
+                if self.syncs.jobs.try_send(SyncJob { life, ticket, file }).is_err() {
                     tracing::error!("the metadata log's sync thread does not keep up or has ended");
                     context.stop();
                 }
@@ -131,23 +154,32 @@ impl ControllerActor {
     }
 }
 
-/// The thread's loop: one sync for all that wait for the same file. Ends with the actor's life.
-fn sync_all(jobs: &Receiver<SyncJob>, life: &IncarnationRef<ControllerMessage>) {
-    while let Ok((mut ticket, mut file)) = jobs.recv() {
-        while let Ok((next, other)) = jobs.try_recv() {
-            if !Arc::ptr_eq(&file, &other) {
-                report(life, ticket, file.sync());
+/// The thread's loop: one sync for all that wait for the same file.
+fn sync_all(jobs: &Receiver<SyncJob>, sink: &dyn MetadataSink) {
+    while let Ok(mut job) = jobs.recv() {
+        while let Ok(next) = jobs.try_recv() {
+            if !Arc::ptr_eq(&job.file, &next.file) && !perform(&job, sink) {
+                return;
             }
-            (ticket, file) = (next, other);
+            job = next;
         }
-        report(life, ticket, file.sync());
+        if !perform(&job, sink) {
+            return;
+        }
     }
 }
 
-fn report(life: &IncarnationRef<ControllerMessage>, ticket: SyncTicket, result: std::io::Result<()>) {
-    let result = result.map_err(|error| error.to_string());
+/// Syncs and tells whoever asked; false if the sync failed, and then none may follow.
+fn perform(job: &SyncJob, sink: &dyn MetadataSink) -> bool {
+    let result = job.file.sync().map_err(|error| error.to_string());
+    let failed = result.as_ref().err().cloned();
+    if let Some(why) = &failed {
+        // Before anybody hears of it: the life that asked may be over, and the one after it has written to the same pages.
+        sink.failed(&format!("sync of the metadata log: {why}"));
+    }
     // A refusal means that this life is over: the next one opens the log and finds out what is in it.
-    drop(life.try_send(ControllerMessage::Synced { ticket, result }));
+    drop(job.life.try_send(ControllerMessage::Synced { ticket: job.ticket, result }));
+    failed.is_none()
 }
 
 impl Behavior for ControllerActor {
@@ -179,5 +211,51 @@ impl Behavior for ControllerActor {
         let input = if self.started { ControllerInput::Tick } else { ControllerInput::Start };
         self.started = true;
         self.step(input, context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use madang_actors::actor_ref::ActorRef;
+    use madang_actors::child_spec::Incarnation;
+    use madang_actors::mailbox::{ActorState, Capacity};
+    use madang_storage::{FaultDisk, OpenMode};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Ended(Mutex<Vec<String>>);
+
+    impl MetadataSink for Ended {
+        fn publish(&self, _: Arc<MetadataImage>, _: Arc<MetadataDelta>) {}
+        fn answer(&self, _: Reply<ApiResult<Outcome>>, _: ApiResult<Outcome>) {}
+        fn failed(&self, why: &str) {
+            self.0.lock().unwrap().push(why.to_owned());
+        }
+    }
+
+    #[test]
+    fn a_sync_that_fails_ends_the_process_whichever_life_asked_and_no_later_one_succeeds() {
+        let (disk, path) = (FaultDisk::new(), Path::new("/metadata/00000000000000000000.log"));
+        disk.create_dir(Path::new("/metadata")).unwrap();
+        let open = || disk.open(path, OpenMode::Create).unwrap();
+        let actor: ActorRef<ControllerMessage> = ActorRef::new("controller", Capacity::default());
+        let (older, newer) = (actor.pinned(Incarnation(1)), actor.pinned(Incarnation(2)));
+        actor.mailbox().open(Incarnation(1));
+        let (jobs, asked) = sync_channel(2);
+        jobs.send(SyncJob { life: older, ticket: SyncTicket(7), file: open() }).unwrap();
+        actor.mailbox().close(Incarnation(1), ActorState::Restarting);
+        actor.mailbox().open(Incarnation(2));
+        jobs.send(SyncJob { life: newer, ticket: SyncTicket(1), file: open() }).unwrap();
+        drop(jobs);
+        disk.fail_next_sync(path).unwrap();
+        let sink = Ended::default();
+        sync_all(&asked, &sink);
+        assert_eq!(sink.0.lock().unwrap().len(), 1);
+        let heard = actor.mailbox().pop();
+        assert!(heard.is_none(), "its pages went with the older life's sync: {heard:?}");
     }
 }
