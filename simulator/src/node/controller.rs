@@ -1,5 +1,5 @@
 //! The simulator's shell of the controller: its mailbox, its syncs, and the hand-over of what is committed.
-//! Invariant: it decides nothing; a dead controller is opened anew from its log, a log that failed ends the process.
+//! Invariant: it decides nothing; a dead controller is opened anew from its log, a log that failed ends the process, whichever life asked.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -39,9 +39,18 @@ pub fn directory() -> std::path::PathBuf {
     Path::new(DATA).join("metadata")
 }
 
+/// A sync of the metadata log, and the life of the controller that waits for it.
+struct SyncJob {
+    life: IncarnationRef<ControllerMessage>,
+    ticket: SyncTicket,
+    file: Arc<dyn DiskFile>,
+}
+
 /// Supervises the controller.
 pub fn start(node: &Rc<Node>, process: &Rc<Process>) {
     let (node, process) = (Rc::clone(node), Rc::clone(process));
+    let (syncs, jobs) = unbounded();
+    node.sim.executor.detach(process.scope, sync_all(Rc::clone(&node), jobs));
     node.sim.clone().executor.detach(process.scope, async move {
         let sim = Rc::clone(&node.sim);
         let mailbox = Arc::clone(process.controller.mailbox());
@@ -49,7 +58,8 @@ pub fn start(node: &Rc<Node>, process: &Rc<Process>) {
             match open(&node, &process) {
                 Ok(controller) => {
                     mailbox.open(Incarnation(life));
-                    let shell = Shell::new(&node, &process, controller, process.controller.pinned(Incarnation(life)));
+                    let life_of = process.controller.pinned(Incarnation(life));
+                    let shell = Shell::new(&node, &process, controller, life_of, syncs.clone());
                     let exit = sim.executor.spawn(process.scope, shell.live()).await;
                     mailbox.close(Incarnation(life), ActorState::Restarting);
                     supervision::closed(&sim, "the controller", process.controller.depth());
@@ -84,7 +94,8 @@ struct Shell {
     rng: Prng,
     next_request: u64,
     replies: BTreeMap<RequestId, Reply<ApiResult<Outcome>>>,
-    syncs: UnboundedSender<(SyncTicket, Arc<dyn DiskFile>)>,
+    life: IncarnationRef<ControllerMessage>,
+    syncs: UnboundedSender<SyncJob>,
     ended: Rc<Cell<bool>>,
 }
 
@@ -94,9 +105,8 @@ impl Shell {
         process: &Rc<Process>,
         controller: Controller,
         life: IncarnationRef<ControllerMessage>,
+        syncs: UnboundedSender<SyncJob>,
     ) -> Self {
-        let (syncs, jobs) = unbounded();
-        node.sim.executor.detach(process.scope, sync_all(Rc::clone(node), jobs, life));
         Self {
             node: Rc::clone(node),
             process: Rc::clone(process),
@@ -104,6 +114,7 @@ impl Shell {
             rng: node.sim.fork(),
             next_request: 0,
             replies: BTreeMap::new(),
+            life,
             syncs,
             ended: Rc::default(),
         }
@@ -163,7 +174,9 @@ impl Shell {
 
     fn perform(&mut self, effect: ControllerEffect) {
         match effect {
-            ControllerEffect::Sync { ticket, file } => drop(self.syncs.unbounded_send((ticket, file))),
+            ControllerEffect::Sync { ticket, file } => {
+                drop(self.syncs.unbounded_send(SyncJob { life: self.life.clone(), ticket, file }));
+            }
             ControllerEffect::Publish { image, delta } => {
                 metadata::committed(&self.node.sim, &image);
                 self.process.feed.publish(image, delta);
@@ -176,29 +189,23 @@ impl Shell {
             ControllerEffect::Fatal(why) => {
                 self.node.sim.note("controller failed", &[i64::try_from(why.len()).unwrap_or(0)]);
                 self.ended.set(true);
-                if why.starts_with("sync") {
-                    cover!("sync of the metadata log failed");
-                }
                 self.node.give_up();
             }
         }
     }
 }
 
-/// The metadata log's own sync thread.
-async fn sync_all(
-    node: Rc<Node>,
-    mut jobs: UnboundedReceiver<(SyncTicket, Arc<dyn DiskFile>)>,
-    life: IncarnationRef<ControllerMessage>,
-) {
+/// The metadata log's own sync thread: one for all lives of the controller. A sync that fails is its last one, and ends the process at once.
+async fn sync_all(node: Rc<Node>, mut jobs: UnboundedReceiver<SyncJob>) {
     let sim = Rc::clone(&node.sim);
-    while let Some((ticket, file)) = jobs.next().await {
+    while let Some(SyncJob { life, ticket, file }) = jobs.next().await {
         sim.pause(10, sim.swarm.sync_us).await;
-        let result = file.sync().map_err(|error| error.to_string());
-        if result.is_err() {
+        if file.sync().is_err() {
             sim.fault(FaultClass::SyncError);
+            cover!("sync of the metadata log failed");
+            return node.give_up();
         }
         sim.pause(10, sim.swarm.sync_us / 4).await;
-        drop(life.try_send(ControllerMessage::Synced { ticket, result }));
+        drop(life.try_send(ControllerMessage::Synced { ticket, result: Ok(()) }));
     }
 }
