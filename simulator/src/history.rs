@@ -111,9 +111,10 @@ impl History {
         }
     }
 
-    /// The partition's history.
+    /// The partition's history. A topic may be doomed before anything is known of its partitions, if none could be started.
     pub fn of(&mut self, partition: TopicPartition) -> &mut PartitionHistory {
-        self.partitions.entry(partition).or_default()
+        let doomed = self.metadata.is_doomed(partition.topic_id);
+        self.partitions.entry(partition).or_insert_with(|| PartitionHistory { doomed, ..PartitionHistory::default() })
     }
 
     /// A client is about to send the batch.

@@ -25,9 +25,19 @@ pub struct MetadataHistory {
     /// The state's digest at each index.
     digests: BTreeMap<u64, u64>,
     promised: BTreeMap<String, Promise>,
+    /// Topics whose deletion was asked for.
+    doomed: BTreeSet<TopicId>,
     /// Topics whose deletion was acknowledged, and when.
     deleted: BTreeMap<TopicId, Mono>,
     producer_ids: BTreeSet<i64>,
+}
+
+impl MetadataHistory {
+    /// Whether the topic's deletion was asked for, so that it may go at any time.
+    #[must_use]
+    pub fn is_doomed(&self, topic_id: TopicId) -> bool {
+        self.doomed.contains(&topic_id)
+    }
 }
 
 /// A topic as a client was told of it.
@@ -79,6 +89,7 @@ pub fn promised(sim: &Sim, name: &str, topic_id: TopicId, partitions: i32) {
 pub fn doomed(sim: &Sim, name: &str, topic_id: TopicId) {
     let mut history = sim.history.borrow_mut();
     history.metadata.promised.remove(name);
+    history.metadata.doomed.insert(topic_id);
     for (partition, known) in &mut history.partitions {
         known.doomed |= partition.topic_id == topic_id;
     }
