@@ -58,3 +58,14 @@ fn bugs_planted_in_replication_are_found() {
         assert!(found.is_some(), "bug {} is not found in {paths} paths", bug.number);
     }
 }
+
+/// Each failed once. 582: a topic was deleted whose partition could not be created. 634, 1379, 2957: a sync of the metadata log failed that an
+/// earlier life of the controller had asked for. 2032: compaction removed the last batch of a producer below the high watermark. 2291, 2359,
+/// 2705: a deletion whose answer was lost was committed when the last writes had begun.
+#[test]
+fn seeds_that_failed_once_pass() {
+    for seed in [582, 634, 1379, 2032, 2291, 2359, 2705, 2957] {
+        let verdict = world::run(seed, None);
+        assert_eq!(verdict.violation, None, "seed {seed}");
+    }
+}

@@ -1,5 +1,5 @@
 //! The last look: after healing every partition takes writes, and everything that was acknowledged is read.
-//! Invariant: L3 and L5: each step ends in a bounded time.
+//! Invariant: L3 and L5: each step ends in a bounded time. A topic is left out only once it is no longer listed, and its deletion was asked for.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use madang_protocol::types::TopicPartition;
 
 use crate::clients::wire::{Link, decode};
 use crate::clients::{Clients, Target, producer, topics};
+use crate::cover;
 use crate::invariants::{Read, read_batches, replication};
 
 /// Writes and reads of each partition at the end.
@@ -33,15 +34,28 @@ pub async fn run(clients: Rc<Clients>) {
         for index in 0..topic.partitions {
             let partition = TopicPartition { topic_id: topic.topic_id, partition: index };
             let target = Target { topic: topic.name.as_str().into(), partition };
-            if !internal {
-                write(&clients, &mut link, &target).await;
+            if internal || write(&clients, &mut link, &target).await {
+                read_all(&clients, &mut link, &target).await;
             }
-            read_all(&clients, &mut link, &target).await;
         }
     }
 }
 
-async fn write(clients: &Rc<Clients>, link: &mut Link, target: &Target) {
+/// Whether the topic has been deleted meanwhile: a deletion whose answer was lost may be committed after all, as late as this.
+async fn is_gone(clients: &Rc<Clients>, link: &mut Link, target: &Target) -> bool {
+    if !clients.sim.history.borrow_mut().of(target.partition).doomed {
+        return false;
+    }
+    let listed = topics::refresh(clients, link).await;
+    let gone = listed.is_some_and(|listed| listed.iter().all(|topic| topic.topic_id != target.partition.topic_id));
+    if gone {
+        cover!("topic deleted while it was probed");
+    }
+    gone
+}
+
+/// Writes until each probe is acknowledged; false if the topic is gone.
+async fn write(clients: &Rc<Clients>, link: &mut Link, target: &Target) -> bool {
     let sim = &clients.sim;
     for _ in 0..PROBES {
         let mut answer = None;
@@ -53,10 +67,14 @@ async fn write(clients: &Rc<Clients>, link: &mut Link, target: &Target) {
             if matches!(answer, Some(Ok(_))) {
                 break;
             }
+            if is_gone(clients, link, target).await {
+                return false;
+            }
             sim.pause(10_000, 100_000).await;
         }
         sim.require(matches!(answer, Some(Ok(_))), "L3", || format!("{target:?}: no write succeeds: {answer:?}"));
     }
+    true
 }
 
 async fn fetch(clients: &Clients, link: &mut Link, target: &Target, at: i64, bytes: i32) -> Option<(Vec<Read>, i64)> {
@@ -106,6 +124,7 @@ async fn read_all(clients: &Rc<Clients>, link: &mut Link, target: &Target) {
                 at = reads.last().map_or(at, |last| last.header.next_offset().0);
                 all.extend(reads);
             }
+            None if is_gone(clients, link, target).await => return,
             None => {
                 // Retention goes on meanwhile.
                 let start = sim.history.borrow_mut().of(partition).log_start;
