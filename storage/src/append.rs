@@ -128,7 +128,7 @@ impl Log {
         wall: Wall,
     ) -> Result<Vec<AppendOutcome>, AppendError> {
         let mut outcomes = Vec::with_capacity(batches.len());
-        if self.broken {
+        if !self.is_settled() {
             return Err(AppendError { outcomes, definite: true, source: io::Error::other(LogError::Broken) });
         }
         let mut group: Vec<Placed> = Vec::new();

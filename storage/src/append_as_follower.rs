@@ -53,7 +53,7 @@ impl Log {
         gaps: bool,
         wall: Wall,
     ) -> Result<usize, FollowerAppendError> {
-        if self.broken {
+        if !self.is_settled() {
             let (outcomes, source) = (Vec::new(), std::io::Error::other(LogError::Broken));
             return Err(FollowerAppendError::Write(AppendError { outcomes, definite: true, source }));
         }

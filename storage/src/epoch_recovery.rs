@@ -41,8 +41,8 @@ impl Log {
         let begun = epochs.latest().filter(|last| last.start_offset == end);
         let mut from = from.min(end);
         let latest = epochs.latest();
-        if open.noted.is_some() && latest.map(|last| last.epoch) < self.last_batch_epoch()? {
-            // It could not be written when that epoch began, and the log went on.
+        if open.start != Start::Clean && latest.map(|last| last.epoch) < self.last_batch_epoch()? {
+            // It could not be written when that epoch began, and the log went on; or the epochs of a cut are on the device, and the cut is not.
             from = from.min(latest.map_or(self.log_start_offset, |last| last.start_offset));
         }
         epochs.truncate_from_end(from);

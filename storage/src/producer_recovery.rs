@@ -13,14 +13,16 @@ use crate::log::{Log, LogError, doing, reading};
 use crate::producer_state::ProducerState;
 use crate::segment::{HeaderWalk, LONG_WALK_BUFFER};
 
-/// Snapshots from a future that was cut.
-pub(crate) fn remove_snapshots_above(disk: &dyn Disk, directory: &Path, end: Offset) -> io::Result<()> {
+/// Removes snapshots from a future that was cut; answers whether there were any.
+pub(crate) fn remove_snapshots_above(disk: &dyn Disk, directory: &Path, end: Offset) -> io::Result<bool> {
+    let mut removed = false;
     for name in disk.list(directory)? {
         if offset_of(&name, SNAPSHOT_SUFFIX).is_some_and(|offset| offset > end) {
             disk.remove_file(&directory.join(name))?;
+            removed = true;
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// The producers at the log's end: the newest sound snapshot, and the batches after it.

@@ -194,12 +194,12 @@ impl Log {
             }
             self.sync.dirty_directory(&self.directory);
         }
-        if open.start != Start::Clean {
-            remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
+        let removed = open.start != Start::Clean
+            && remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
                 .map_err(doing("remove producer snapshots"))?;
-        }
-        if open.start == Start::Unclean {
-            // A segment that was created and not yet named on the device counts from here on, so its name has to be there too.
+        if open.start == Start::Unclean || removed {
+            // A segment that was created and not yet named on the device counts from here on, so its name has to be there too; and a snapshot
+            // from before a cut could come back once the log has grown past it.
             self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
         }
         self.cleaner_offset = CleanerOffset::load(self.disk.as_ref(), &self.directory, end)?;

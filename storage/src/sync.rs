@@ -109,6 +109,9 @@ pub(crate) struct SyncState {
     next_ticket: u64,
     confirmed: Offset,
     truncations: u64,
+    /// Whether a truncation is not on the device yet, and the request that brings it there once it is taken.
+    unsettled: bool,
+    settling: Option<u64>,
     incarnation: u64,
     failed: bool,
 }
@@ -122,6 +125,8 @@ impl SyncState {
             next_ticket: 0,
             confirmed,
             truncations: 0,
+            unsettled: false,
+            settling: None,
             incarnation,
             failed: false,
         }
@@ -129,6 +134,11 @@ impl SyncState {
 
     pub(crate) const fn confirmed(&self) -> Offset {
         self.confirmed
+    }
+
+    /// Whether the last truncation is on the device.
+    pub(crate) const fn is_settled(&self) -> bool {
+        !self.unsettled
     }
 
     pub(crate) const fn incarnation(&self) -> u64 {
@@ -159,10 +169,16 @@ impl SyncState {
         }
     }
 
+    /// The file is unlinked: there is nothing to sync of it any more.
+    pub(crate) fn forget_file(&mut self, file: &Arc<dyn DiskFile>) {
+        self.files.retain(|dirty| !Arc::ptr_eq(dirty, file));
+    }
+
     /// The log was cut to `end`: a completion from before says nothing about what is written from now on.
     pub(crate) fn truncated(&mut self, end: Offset) {
         self.confirmed = self.confirmed.min(end);
         self.truncations += 1;
+        (self.unsettled, self.settling) = (true, None);
     }
 
     pub(crate) fn take(&mut self, disk: &Arc<dyn Disk>, end: Offset) -> Option<SyncRequest> {
@@ -171,6 +187,9 @@ impl SyncState {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
+        if self.unsettled {
+            self.settling.get_or_insert(ticket);
+        }
         self.outstanding.push_back(Outstanding { ticket, end, truncations: self.truncations, done: false });
         Some(SyncRequest {
             disk: Arc::clone(disk),
@@ -198,6 +217,9 @@ impl SyncState {
         debug_assert!(outcome.truncations <= self.truncations && outcome.end >= Offset::ZERO);
         if let Some(request) = self.outstanding.iter_mut().find(|request| request.ticket == outcome.ticket) {
             request.done = true;
+        }
+        if self.settling == Some(outcome.ticket) {
+            (self.unsettled, self.settling) = (false, None);
         }
         // A later request may be done first: its files are synced, those of an earlier one not yet.
         while let Some(first) = self.outstanding.front().filter(|first| first.done) {

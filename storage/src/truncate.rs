@@ -1,23 +1,40 @@
 //! Cutting a log at an offset: the segments, and everything beside the batches.
-//! Invariant: a log whose cut failed half way takes no more appends; it is opened anew.
+//! Invariant: a log whose cut failed half way takes no more appends; it is opened anew. Nor does one whose cut is not on the device yet: bytes of
+//! both sides of a cut in one file could pass for one log after a power cut.
 
+use std::io;
 use std::sync::Arc;
 
 use madang_protocol::types::Offset;
 
 use crate::disk::{OpenMode, replace_file_durably};
 use crate::format::{INDEX_SUFFIX, Kind, LOG_START_FILE, LOG_SUFFIX, TIME_INDEX_SUFFIX, offset_path, seal};
-use crate::log::{Active, Log, LogError, doing, replay_headers, syncing};
+use crate::log::{Active, Log, LogError, doing, replay_headers};
 use crate::mutants::mutant;
 use crate::segment::SealedSegment;
 
 impl Log {
-    /// Cuts the log so that it ends at `offset`, a bound of batches (else at the start of the batch that contains it). Durable when it returns.
-    /// Below the log's start nothing is left, and the log starts anew at `offset`.
+    /// As [`Log::cut_to`], and on the device when it returns. Blocks for as long as the disk does.
     ///
     /// # Errors
     /// The disk failed: reopen the log.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<(), LogError> {
+        self.cut_to(offset)?;
+        let Some(request) = self.take_dirty() else { return Ok(()) };
+        let outcome = request.perform();
+        let synced = self.synced(outcome);
+        synced.map(drop).map_err(|error| LogError::Sync { doing: "sync a cut", source: io::Error::other(error) })
+    }
+
+    /// Cuts the log so that it ends at `offset`, a bound of batches (else at the start of the batch that contains it). Below the log's start
+    /// nothing is left, and the log starts anew at `offset`. Whoever keeps a recovery point of the log has lowered it, durably, before: what is
+    /// written above the cut would pass for what was there.
+    ///
+    /// The cut is dirty, and nothing is appended before it is synced: see [`Log::is_settled`].
+    ///
+    /// # Errors
+    /// The disk failed: reopen the log.
+    pub fn cut_to(&mut self, offset: Offset) -> Result<(), LogError> {
         if offset >= self.log_end_offset() {
             // An epoch that began here and wrote nothing may still contradict the next leader's.
             return self.forget_epochs_from(offset);
@@ -35,11 +52,14 @@ impl Log {
         Ok(())
     }
 
+    /// Whether nothing stands against an append: the last cut, if there was one, is on the device.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        !self.broken && self.sync.is_settled()
+    }
+
     fn forget_epochs_from(&mut self, offset: Offset) -> Result<(), LogError> {
-        if !Arc::make_mut(&mut self.epochs).truncate_from_end(offset) {
-            return Ok(());
-        }
-        self.write_epochs_durably()
+        if Arc::make_mut(&mut self.epochs).truncate_from_end(offset) { self.write_epochs() } else { Ok(()) }
     }
 
     /// Removes the active and all sealed segments from number `keep` on, newest first; the last one kept, or a new one, becomes the active.
@@ -49,8 +69,10 @@ impl Log {
             return Ok(());
         }
         self.unlink(base)?;
+        self.sync.forget_file(&self.active.segment.file);
         for segment in self.sealed.iter().skip(keep).rev() {
             self.unlink(segment.base_offset)?;
+            self.sync.forget_file(&segment.file);
         }
         let last = keep.checked_sub(1).and_then(|at| self.sealed.get(at)).cloned();
         self.active = match last {
@@ -88,7 +110,9 @@ impl Log {
         Ok(())
     }
 
-    /// Brings everything beside the batches to the new end, and all of it to the device: a snapshot from a cut future must not come back.
+    /// Brings everything beside the batches to the new end, and makes all of it dirty: one sync of what is listed here is what a cut costs.
+    /// A power cut before that may leave any part of it, which recovery tells apart: each batch carries its epoch, the epochs are compared with
+    /// the last of them, and snapshots above the end go.
     fn truncate_state(&mut self) -> Result<(), LogError> {
         let end = self.log_end_offset();
         self.sync.truncated(end);
@@ -104,24 +128,19 @@ impl Log {
         for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
             self.remove_if_there(&offset_path(&self.directory, self.active.segment.base_offset, suffix))?;
         }
-        // Before the epochs: were they cut and the records not, a power cut would leave records of an epoch that nothing tells of.
-        self.active.segment.file.sync().map_err(syncing("sync a segment"))?;
-        self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
-        Arc::make_mut(&mut self.epochs).truncate_from_end(end);
-        self.write_epochs_durably()?;
         crate::producer_recovery::remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
             .map_err(doing("remove producer snapshots"))?;
         self.producers = crate::producer_recovery::rebuild_producers(self)?;
-        self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
+        if Arc::make_mut(&mut self.epochs).truncate_from_end(end) {
+            self.write_epochs()?;
+        }
+        self.sync.dirty_file(&Arc::clone(&self.active.segment.file));
         // A sync that is under way no longer counts, and nobody would ask for another.
         let confirmed = self.sync.confirmed();
-        if confirmed < end {
-            self.sync.dirty_file(&Arc::clone(&self.active.segment.file));
-            for segment in self.sealed.iter().filter(|segment| segment.summary.next_offset > confirmed) {
-                self.sync.dirty_file(&segment.file);
-            }
-            self.sync.dirty_directory(&self.directory);
+        for segment in self.sealed.iter().filter(|segment| segment.summary.next_offset > confirmed) {
+            self.sync.dirty_file(&segment.file);
         }
+        self.sync.dirty_directory(&self.directory);
         Ok(())
     }
 }

@@ -287,6 +287,46 @@ fn only_a_sync_confirms_and_a_cut_takes_it_back() {
     });
 }
 
+#[test]
+fn nothing_is_appended_to_a_cut_log_before_the_cut_is_on_the_device() {
+    on_both_disks(|disk, path| {
+        let mut log = open(&disk, path, small(), Start::Unclean);
+        for at in 0..100 {
+            append(&mut log, 2, 50, at);
+        }
+        let before = log.take_dirty().expect("dirty");
+        log.cut_to(Offset(60)).expect("cuts");
+        assert!(!log.is_settled());
+        log.append_as_leader(&[batch(1, 10, 0)], EPOCH, Wall(0)).expect_err("refused");
+        let _ = log.synced(before.perform());
+        assert!(!log.is_settled(), "a sync from before the cut says nothing of it");
+        let cut = log.take_dirty().expect("dirty");
+        let _ = log.synced(cut.perform());
+        assert!(log.is_settled());
+        assert_eq!((append(&mut log, 1, 10, 1), log.confirmed_offset()), (Offset(60), Offset(60)));
+    });
+}
+
+#[test]
+fn a_start_compares_the_epochs_with_the_last_batch_even_below_its_recovery_point() {
+    let (disk, path) = (FaultDisk::new(), Path::new("/data/topic-0"));
+    let file = path.join("leader-epoch-checkpoint");
+    let mut log = open(&(Arc::new(disk.clone()) as _), path, LogConfig::default(), Start::Unclean);
+    append(&mut log, 2, 50, 0);
+    let outcome = log.take_dirty().expect("dirty").perform();
+    assert_eq!(log.synced(outcome).expect("synced"), Offset(2));
+    let older = disk.durable_bytes(&file).expect("synced");
+    log.append_as_leader(&[batch(2, 50, 0)], LeaderEpoch(4), Wall(0)).expect("appends");
+    let outcome = log.take_dirty().expect("dirty").perform();
+    assert_eq!(log.synced(outcome).expect("synced"), Offset(4));
+    drop(log);
+    let replaced = disk.open(&file, madang_storage::OpenMode::Truncate).expect("opens");
+    replaced.write_at(0, &[std::io::IoSlice::new(&older)]).expect("writes");
+    let known = OpenLog { recovery_point: Some(Offset(4)), ..OpenLog::default() };
+    let log = Log::open(Arc::new(disk), path, LogConfig::default(), &known).expect("opens").0;
+    assert_eq!(log.leader_epochs().epoch_at(Offset(3)), Some(LeaderEpoch(4)));
+}
+
 /// A power cut at any operation of a cut: every record that is still there belongs to the epoch that the epochs say.
 #[test]
 fn no_power_cut_in_a_cut_leaves_records_of_an_epoch_that_is_forgotten() {
@@ -308,7 +348,7 @@ fn no_power_cut_in_a_cut_leaves_records_of_an_epoch_that_is_forgotten() {
         drop(log);
         disk.lose_unsynced();
         let opened =
-            Log::open(Arc::new(disk.clone()), path, LogConfig::default(), &open(Start::Unclean, Some(Offset(4))));
+            Log::open(Arc::new(disk.clone()), path, LogConfig::default(), &open(Start::Unclean, Some(Offset(2))));
         let log = opened.expect("opens").0;
         let end = log.log_end_offset();
         assert!(end == Offset(4) || end == Offset(2), "{end}");
