@@ -62,20 +62,20 @@ fn is_due(last: &mut Instant, interval: Duration) -> bool {
 /// Notes what has changed since the last time. Blocking work runs beside the directory's thread.
 pub(crate) async fn checkpoint(directory: &Arc<Directory>, noted: &mut BTreeMap<TopicPartition, Checkpoint>) {
     directory.complete_notes();
-    let mut changed = Vec::new();
-    for held in directory.held() {
-        let shared = held.handle.shared();
-        let Some(snapshot) = shared.last_published() else { continue };
-        let now = Checkpoint { recovery_point: snapshot.confirmed_end, high_watermark: snapshot.high_watermark };
-        if noted.insert(shared.partition(), now) != Some(now) {
-            changed.push((shared.partition(), now));
+    let changed = || {
+        let mut changed = Vec::new();
+        for held in directory.held() {
+            let shared = held.handle.shared();
+            let Some(snapshot) = shared.last_published() else { continue };
+            let now = Checkpoint { recovery_point: snapshot.recovery_point(), high_watermark: snapshot.high_watermark };
+            if noted.insert(shared.partition(), now) != Some(now) {
+                changed.push((shared.partition(), now));
+            }
         }
-    }
-    let checkpoints = directory.opened().as_ref().map(|opened| Arc::clone(&opened.checkpoints));
-    let (false, Some(checkpoints)) = (changed.is_empty(), checkpoints) else { return };
-    let stored = tokio::task::spawn_blocking(move || checkpoints.store(&changed)).await;
-    if !matches!(stored, Ok(Ok(()))) {
-        tracing::warn!(directory = %directory.path.display(), "checkpoints not stored; a recovery would scan more");
+        changed
+    };
+    if let Err(error) = directory.store_checkpoints(changed).await {
+        tracing::warn!(directory = %directory.path.display(), %error, "checkpoints not stored; a recovery would scan more");
         noted.clear();
     }
 }

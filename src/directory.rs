@@ -15,8 +15,8 @@ use madang_cluster::replica::actor::Directory as ReplicaDirectory;
 use madang_cluster::replica::{Compacted, ReplicaMessage, ReplicaSnapshot};
 use madang_protocol::types::{Offset, TopicPartition};
 use madang_storage::{
-    Checkpoints, CompactionError, CompactionJob, Disk, LogDir, Notes, Pace, Recovery, RestartKind, SyncPool,
-    SyncRequest,
+    Checkpoint, Checkpoints, CompactionError, CompactionJob, Disk, LogDir, Notes, Pace, Recovery, RestartKind,
+    SyncPool, SyncRequest,
 };
 use tokio::sync::Semaphore;
 
@@ -80,6 +80,8 @@ pub struct Directory {
     stray: AtomicBool,
     /// Whether every log is noted.
     noted: AtomicBool,
+    /// Held while checkpoints are read off the replicas and stored, so that an older one never replaces a newer one.
+    checkpointing: tokio::sync::Mutex<()>,
     /// Held by the one compaction that runs; the others wait in the order in which they came.
     compacting: Arc<Semaphore>,
     failed: AtomicBool,
@@ -101,6 +103,7 @@ impl Directory {
             listed: AtomicBool::new(false),
             stray: AtomicBool::new(false),
             noted: AtomicBool::new(false),
+            checkpointing: tokio::sync::Mutex::default(),
             compacting: Arc::new(Semaphore::new(1)),
             failed: AtomicBool::new(false),
         }
@@ -219,6 +222,22 @@ impl Directory {
         }
     }
 
+    /// Stores what `read` answers as the checkpoints of its partitions, beside the calling thread; one caller at a time.
+    ///
+    /// # Errors
+    /// Whatever the disk reports; the old ones may then still be there.
+    pub async fn store_checkpoints(
+        &self,
+        read: impl FnOnce() -> Vec<(TopicPartition, Checkpoint)>,
+    ) -> std::io::Result<()> {
+        let _turn = self.checkpointing.lock().await;
+        let read = read();
+        let checkpoints = self.opened().as_ref().map(|opened| Arc::clone(&opened.checkpoints));
+        let (false, Some(checkpoints)) = (read.is_empty(), checkpoints) else { return Ok(()) };
+        let stored = tokio::task::spawn_blocking(move || checkpoints.store(&read)).await;
+        stored.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+
     /// Whether it can no longer be trusted.
     #[must_use]
     pub fn has_failed(&self) -> bool {
@@ -301,6 +320,23 @@ impl ReplicaDirectory for DirectoryLink {
             // Notes that cannot be kept are not believed, which is all that is lost.
             drop(notes.store(partition, snapshot.note()));
         }
+    }
+
+    fn lower(
+        &self,
+        partition: TopicPartition,
+        checkpoint: Checkpoint,
+        number: u64,
+        context: &mut ShellContext<ReplicaMessage>,
+    ) {
+        let (directory, replica) = (Arc::clone(&self.0), context.this_life());
+        context.spawn(async move {
+            match directory.store_checkpoints(|| vec![(partition, checkpoint)]).await {
+                Ok(()) => drop(replica.try_send(ReplicaMessage::Lowered(number))),
+                // The log cannot be cut, and so never follow again; and the disk does not take a sync.
+                Err(error) => directory.sync_failed(&format!("lower a recovery point: {error}")),
+            }
+        });
     }
 
     fn fail(&self, why: &str) {

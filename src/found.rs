@@ -66,7 +66,7 @@ impl Found {
     /// How a later life finds what `before` has published.
     #[must_use]
     pub fn after(self, before: &ReplicaSnapshot) -> Self {
-        let (recovery_point, noted) = (Some(before.confirmed_end), Some(before.note()));
+        let (recovery_point, noted) = (Some(before.recovery_point()), Some(before.note()));
         Self { start: Start::SameProcess, recovery_point, noted, ..self }
     }
 

@@ -19,7 +19,7 @@ use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMess
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
 use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
-use madang_storage::{CompactionSettings, Disk, Log, LogConfig, LogError, Recovery};
+use madang_storage::{Checkpoint, CompactionSettings, Disk, Log, LogConfig, LogError, Recovery};
 
 use crate::directory::{Directory, DirectoryLink};
 use crate::found::Found;
@@ -200,13 +200,22 @@ impl Blueprint {
     ///
     /// # Errors
     /// The log cannot be served.
-    pub fn recover(&self, wall: Wall) -> Result<(Log, Recovery), madang_storage::LogError> {
+    pub fn recover(&self, wall: Wall) -> Result<(Log, Recovery), LogError> {
         let found = self.found();
         metrics::counter!("madang_logs_opened_total").increment(1);
         let disk = Arc::clone(&self.directory.disk);
         let (mut log, recovery) = Log::open(disk, &self.path, self.config.log.clone(), &found.open(0, wall))?;
         let partition = format!("{}-{}", self.topic.name, self.partition.partition);
         self.directory.recovered(&partition, found.noted.is_some(), &recovery);
+        if recovery.below_recovery_point {
+            // What is appended from here on would pass for what was there.
+            let checkpoint =
+                Checkpoint { recovery_point: recovery.log_end_offset, high_watermark: recovery.log_end_offset };
+            let checkpoints = self.directory.opened().as_ref().map(|opened| Arc::clone(&opened.checkpoints));
+            if let Some(Err(source)) = checkpoints.map(|all| all.store(&[(self.partition, checkpoint)])) {
+                return Err(LogError::Sync { doing: "lower a recovery point", source });
+            }
+        }
         // Here rather than at its first life, as each is a sync and the disk's thread has them one after the other.
         if let Some(Err(error)) = self.leads_in.map(|epoch| log.begin_epoch(epoch)) {
             tracing::warn!(partition, %error, "leader epoch not checkpointed");

@@ -4,7 +4,7 @@
 //! ```text
 //! header  0 envelope: directory id (16), complete u8, mount and boot id, each {u16, bytes}; zeros to 4096
 //! slot    0 topic id (16) | 16 partition i32 | 20 incarnation u64 | 28 log end i64 | 36 confirmed end i64 | 44 high watermark i64
-//!         52 zeros | 60 CRC-32C of bytes 0..60 u32; all zeros if it is free; slot n is at 4096 + 64 n
+//!         52 unsettled u8 | 53 zeros | 60 CRC-32C of bytes 0..60 u32; all zeros if it is free; slot n is at 4096 + 64 n
 //! ```
 
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub struct Note {
     pub confirmed_end: Offset,
     /// The high watermark.
     pub high_watermark: Offset,
+    /// Whether a cut of the log may be on no device yet, so that nothing may be appended before a sync.
+    pub unsettled: bool,
 }
 
 /// Where a directory's notes are kept. Calls are short; each partition has one writer.
@@ -128,6 +130,7 @@ pub(crate) fn slot(partition: TopicPartition, note: Note) -> [u8; SLOT] {
     for (place, offset) in [note.log_end_offset, note.confirmed_end, note.high_watermark].into_iter().enumerate() {
         bytes[28 + place * 8..36 + place * 8].copy_from_slice(&offset.0.to_be_bytes());
     }
+    bytes[52] = u8::from(note.unsettled);
     let crc = crc32c::crc32c(&bytes[..CHECKED]);
     bytes[CHECKED..].copy_from_slice(&crc.to_be_bytes());
     bytes
@@ -149,6 +152,7 @@ fn parse_slot(bytes: &[u8]) -> Option<Option<(TopicPartition, Note)>> {
         log_end_offset: Offset(fields.i64()?),
         confirmed_end: Offset(fields.i64()?),
         high_watermark: Offset(fields.i64()?),
+        unsettled: fields.bytes(1)? != [0],
     };
     Some(Some((partition, note)))
 }
@@ -193,6 +197,7 @@ mod tests {
                 log_end_offset: Offset(at + 9),
                 confirmed_end: Offset(at),
                 high_watermark: Offset(at),
+                unsettled: number == 2,
             };
             bytes.extend_from_slice(&slot(partition(number), note));
         }
@@ -207,6 +212,7 @@ mod tests {
         assert_eq!(found.len(), 3);
         let (number, note) = found[&partition(2)];
         assert_eq!((number, note.log_end_offset, note.confirmed_end), (2, Offset(11), Offset(2)));
+        assert!(note.unsettled && !found[&partition(1)].1.unsettled);
         bytes.pop();
         assert_eq!(parse(&bytes, &owner(1, "boot", "mount")).expect_err("torn"), Disbelief::Damaged);
     }

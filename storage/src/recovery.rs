@@ -187,6 +187,9 @@ impl Log {
             self.sync.dirty_file(file);
         }
         if open.start.keeps_pages() {
+            if open.noted.is_some_and(|noted| noted.unsettled) {
+                self.sync.begins_unsettled();
+            }
             self.sync.dirty_file(&Arc::clone(&self.active.segment.file));
             let confirmed = self.sync.confirmed();
             for segment in self.sealed.iter().filter(|segment| segment.summary.next_offset > confirmed) {

@@ -169,6 +169,11 @@ impl SyncState {
         }
     }
 
+    /// A cut of an earlier life may be on no device yet.
+    pub(crate) const fn begins_unsettled(&mut self) {
+        self.unsettled = true;
+    }
+
     /// The file is unlinked: there is nothing to sync of it any more.
     pub(crate) fn forget_file(&mut self, file: &Arc<dyn DiskFile>) {
         self.files.retain(|dirty| !Arc::ptr_eq(dirty, file));

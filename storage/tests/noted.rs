@@ -32,8 +32,13 @@ fn killed(config: &LogConfig) -> (FaultDisk, Note) {
     let outcome = log.take_dirty().expect("dirty").perform();
     let confirmed_end = log.synced(outcome).expect("synced");
     append(&mut log, 40..60);
-    let note =
-        Note { incarnation: 1, log_end_offset: log.log_end_offset(), confirmed_end, high_watermark: confirmed_end };
+    let note = Note {
+        incarnation: 1,
+        log_end_offset: log.log_end_offset(),
+        confirmed_end,
+        high_watermark: confirmed_end,
+        ..Note::default()
+    };
     assert_eq!((note.log_end_offset, note.confirmed_end), (Offset(120), Offset(80)));
     (disk, note)
 }
@@ -117,7 +122,7 @@ fn the_index_of_the_active_segment_spares_a_walk() {
         log.append_as_leader(&[batch], LeaderEpoch(0), Wall(i64::from(at))).expect("appends");
     }
     let end = log.log_end_offset();
-    let note = Note { incarnation: 1, log_end_offset: end, confirmed_end: Offset(0), high_watermark: Offset(0) };
+    let note = Note { incarnation: 1, log_end_offset: end, ..Note::default() };
     let path = &segments(&disk)[0];
     let size = disk.open(path, OpenMode::Existing).expect("there").len().expect("a length");
     disk.fail_reads(path, size / 4..size / 2).expect("there");

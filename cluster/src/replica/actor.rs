@@ -10,9 +10,9 @@ use madang_actors::prng::Prng;
 use madang_actors::reply::Reply;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{Offset, TopicPartition};
-use madang_storage::{CompactionJob, SyncRequest};
+use madang_storage::{Checkpoint, CompactionJob, SyncRequest};
 
-use super::replication::ReplicationEffect;
+use super::replication::{ReplicationEffect, ReplicationInput};
 use super::{
     Append, AppendResult, Replica, ReplicaEffect, ReplicaInput, ReplicaMessage, ReplicaSnapshot, SharedReplica,
 };
@@ -27,6 +27,15 @@ pub trait Directory: 'static {
     fn compact(&self, job: CompactionJob, context: &mut ShellContext<ReplicaMessage>);
     /// Notes what `snapshot` is about to tell of a log, before anybody hears of it.
     fn note(&self, partition: TopicPartition, snapshot: &ReplicaSnapshot);
+    /// Has the log's checkpoint lowered to `checkpoint`, durably and beside the disk thread, and returns `Lowered(number)` to this life of the
+    /// replica. A checkpoint that was taken of an older snapshot is not stored after it.
+    fn lower(
+        &self,
+        partition: TopicPartition,
+        checkpoint: Checkpoint,
+        number: u64,
+        context: &mut ShellContext<ReplicaMessage>,
+    );
     /// The directory can no longer be trusted.
     fn fail(&self, why: &str);
 }
@@ -125,6 +134,14 @@ impl<D: Directory> ReplicaActor<D> {
                 tracing::error!(partition = %self.shared.partition(), topic = %self.shared.topic(), why, "partition is set aside");
                 self.go_offline();
             }
+            ReplicaEffect::Replication(ReplicationEffect::LowerRecoveryPoint {
+                number,
+                recovery_point,
+                high_watermark,
+            }) => {
+                let checkpoint = Checkpoint { recovery_point, high_watermark };
+                self.directory.lower(self.shared.partition(), checkpoint, number, context);
+            }
             // A node that leads alone is assigned nothing that would make its replicas ask for another node.
             ReplicaEffect::Replication(_) => {}
         }
@@ -165,6 +182,7 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
             ReplicaMessage::Lead { leader_epoch } => ReplicaInput::Lead(leader_epoch),
             ReplicaMessage::Configure(config) => ReplicaInput::Configure(*config),
             ReplicaMessage::Synced(outcome) => ReplicaInput::Synced(outcome),
+            ReplicaMessage::Lowered(number) => ReplicaInput::Replication(ReplicationInput::Lowered(number)),
             ReplicaMessage::Retain => ReplicaInput::Retain,
             ReplicaMessage::Compact => ReplicaInput::Compact,
             ReplicaMessage::Compacted(result) => ReplicaInput::Compacted(result),

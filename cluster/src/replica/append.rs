@@ -26,6 +26,9 @@ impl Replica {
             || append.expected_epoch.is_some_and(|expected| Some(expected) != self.leader_epoch())
         {
             Some(ErrorCode::NotLeaderOrFollower)
+        } else if self.unsettled_cut.is_some() {
+            // It leads since a moment ago, and its cut as a follower is not on the device yet.
+            Some(ErrorCode::NotLeaderOrFollower)
         } else if append.required_acks == RequiredAcks::All && !self.has_quorum() {
             Some(ErrorCode::NotEnoughReplicas)
         } else if self.pending.len() + self.gathered.len() >= MAX_PENDING {

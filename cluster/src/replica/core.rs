@@ -58,6 +58,10 @@ pub struct Replica {
     pub(super) gathered: Vec<Append>,
     pub(super) pending: Pending,
     syncs_in_flight: usize,
+    /// Cuts that this life has begun.
+    pub(super) cuts: u64,
+    /// Where the log was cut last, until that is on the device.
+    pub(super) unsettled_cut: Option<Offset>,
     pub(super) compaction: Compaction,
     /// Page-cache mode: when `flush.ms` asks for a sync of what was appended first since the last one.
     flush_at: Option<Mono>,
@@ -75,6 +79,7 @@ pub(super) struct Published {
     leader_epoch: Option<LeaderEpoch>,
     high_watermark: Offset,
     confirmed_end: Offset,
+    cut_to: Option<Offset>,
     log_start_offset: Offset,
     log_end_offset: Offset,
     segments: usize,
@@ -93,7 +98,7 @@ impl Replica {
         before: Option<&ReplicaSnapshot>,
     ) -> Result<Self, LostRecords> {
         let found = log.log_end_offset();
-        let published = before.map_or(found, |before| before.view.log_end_offset());
+        let published = before.map_or(found, ReplicaSnapshot::known_end);
         if published > found && !mutant(35) {
             let high_watermark = before.map_or(Offset::ZERO, |before| before.high_watermark).min(found);
             return Err(LostRecords { published, found, high_watermark });
@@ -132,7 +137,6 @@ impl Replica {
         Self {
             incarnation,
             high_watermark: log.log_start_offset(),
-            log: Some(log),
             config,
             role,
             known: (LeaderEpoch::NONE, -1),
@@ -140,6 +144,10 @@ impl Replica {
             gathered: Vec::new(),
             pending: Pending::default(),
             syncs_in_flight: 0,
+            cuts: 0,
+            // A cut that an earlier life began, and that may be on no device.
+            unsettled_cut: (!log.is_settled()).then(|| log.log_end_offset()),
+            log: Some(log),
             compaction: Compaction::Idle,
             flush_at: None,
             published: None,
@@ -200,7 +208,7 @@ impl Replica {
         let Some(log) = &mut self.log else { return };
         let due = match self.config.durability {
             Durability::Fsync => log.is_dirty(),
-            Durability::PageCache => log.sync_is_due(wall),
+            Durability::PageCache => log.sync_is_due(wall) || !log.is_settled(),
         };
         if due {
             self.flush_at = None;
@@ -226,12 +234,16 @@ impl Replica {
         self.syncs_in_flight = self.syncs_in_flight.saturating_sub(1);
         match log.synced(outcome) {
             Ok(_) => {
+                let settled = log.is_settled() && self.unsettled_cut.take().is_some();
                 self.advance_high_watermark(now);
                 self.publish_if_changed(effects);
                 self.answer_pending(effects);
                 self.tell_confirmed(effects);
                 self.tend_isr(now, effects);
                 self.ask_for_sync(now, wall, effects);
+                if settled {
+                    self.fetch_next(false, effects);
+                }
             }
             // Nothing is retried: the pages may be gone, and a second sync would lie.
             Err(error) => effects.push(ReplicaEffect::FailDirectory(error.to_string())),
@@ -285,8 +297,13 @@ impl Replica {
             Role::Lost(loss) => Some(*loss),
             Role::Idle | Role::Leader(_) | Role::Follower(_) => None,
         };
+        let cutting = match &self.role {
+            Role::Follower(follower) => follower.cutting(),
+            Role::Idle | Role::Leader(_) | Role::Lost(_) => None,
+        };
         let now = Published {
             loss,
+            cut_to: cutting.or(self.unsettled_cut),
             known_epoch: self.known.0,
             partition_epoch,
             maximal: maximal.into_iter().collect(),
@@ -311,6 +328,7 @@ impl Replica {
             high_watermark: self.high_watermark,
             last_stable_offset: self.high_watermark,
             confirmed_end: now.confirmed_end,
+            cut_to: now.cut_to,
             view: log.view(),
         })));
         self.published = Some(now);
@@ -461,7 +479,7 @@ impl Machine for Replica {
             Role::Follower(follower) => follower.hash(&mut hasher),
             Role::Lost(loss) => loss.hash(&mut hasher),
         }
-        self.high_watermark.hash(&mut hasher);
+        (self.high_watermark, self.unsettled_cut).hash(&mut hasher);
         (self.pending.len(), self.gathered.len(), self.syncs_in_flight, self.compaction).hash(&mut hasher);
         if let Some(log) = &self.log {
             (log.log_start_offset(), log.log_end_offset(), log.confirmed_offset(), log.size_in_bytes())

@@ -18,11 +18,13 @@ pub(super) struct Follower {
     leader_high_watermark: Offset,
     /// The durable end that the leader was last told.
     told: Offset,
+    /// A cut that waits for the recovery point to be lowered: its number, and where.
+    cutting: Option<(u64, Offset)>,
 }
 
 impl Follower {
     pub(super) const fn new(leader: Option<NodeId>, epoch: LeaderEpoch) -> Self {
-        Self { leader, epoch, agrees: false, leader_high_watermark: Offset::ZERO, told: Offset::NONE }
+        Self { leader, epoch, agrees: false, leader_high_watermark: Offset::ZERO, told: Offset::NONE, cutting: None }
     }
 
     pub(super) const fn epoch(&self) -> LeaderEpoch {
@@ -39,14 +41,26 @@ impl Follower {
         self.leader_high_watermark = self.leader_high_watermark.max(high_watermark);
     }
 
-    /// The log was cut: whether it is the leader's now, the next fetch says.
-    pub(super) const fn cut(&mut self) {
+    /// The log is to be cut: whether it is the leader's then, the next fetch says.
+    pub(super) const fn begin_cut(&mut self, number: u64, to: Offset) {
         self.agrees = false;
+        self.cutting = Some((number, to));
+    }
+
+    /// Where the log is to be cut.
+    pub(super) fn cutting(&self) -> Option<Offset> {
+        self.cutting.map(|(_, to)| to)
+    }
+
+    /// The cut of that number may be made, unless it was given up.
+    pub(super) fn end_cut(&mut self, number: u64) -> Option<Offset> {
+        let (_, to) = self.cutting.take_if(|(known, _)| *known == number)?;
+        Some(to)
     }
 
     /// What to fetch next; a fetch tells the durable end too.
     pub(super) fn next_fetch(&mut self, log: &Log, incarnation: u64, after_error: bool) -> Option<FetchPosition> {
-        let leader = self.leader?;
+        let leader = self.leader.filter(|_| self.cutting.is_none() && log.is_settled())?;
         self.told = log.confirmed_offset();
         Some(FetchPosition {
             leader,

@@ -226,6 +226,8 @@ messages! {
             Configure(Box<ReplicaConfig>),
             /// A sync has ended.
             Synced(SyncOutcome),
+            /// The recovery point is lowered for the cut of that number.
+            Lowered(u64),
             /// Time to delete what retention no longer wants.
             Retain,
             /// Time to compact, if enough has been superseded.

@@ -37,6 +37,7 @@ impl Replica {
                     leader.proposal_ended(now, number, outcome);
                 }
             }
+            ReplicationInput::Lowered(number) => self.cut(now, wall, number, effects),
             ReplicationInput::Silent(node_id) => {
                 if let Role::Leader(leader) = &mut self.role {
                     leader.silent(node_id);
@@ -64,7 +65,11 @@ impl Replica {
             Role::Leader(leader) if leads && leader.epoch() == state.0 => leader.assigned(assignment),
             _ if leads => self.begin_leading(now, wall, assignment, effects),
             Role::Follower(follower) if follower.epoch() == state.0 => {}
-            _ => self.begin_following(&assignment, before.0, effects),
+            _ => {
+                self.begin_following(&assignment, before.0, effects);
+                // A cut that an earlier life, or an earlier leadership, left dirty.
+                self.ask_for_sync(now, wall, effects);
+            }
         }
     }
 
@@ -125,7 +130,7 @@ impl Replica {
         self.fetch_next(false, effects);
     }
 
-    fn fetch_next(&mut self, after_error: bool, effects: &mut Vec<ReplicaEffect>) {
+    pub(super) fn fetch_next(&mut self, after_error: bool, effects: &mut Vec<ReplicaEffect>) {
         if let (Role::Follower(follower), Some(log)) = (&mut self.role, &self.log)
             && let Some(position) = follower.next_fetch(log, self.incarnation, after_error)
         {
@@ -153,6 +158,7 @@ impl Replica {
     fn answered(&mut self, now: Mono, wall: Wall, answer: &FetchAnswer, effects: &mut Vec<ReplicaEffect>) {
         let (Role::Follower(follower), Some(log)) = (&self.role, &self.log) else { return };
         let current = answer.incarnation == self.incarnation
+            && follower.cutting().is_none()
             && answer.leader_epoch == follower.epoch()
             && answer.fetch_offset == log.log_end_offset();
         if !current {
@@ -160,10 +166,7 @@ impl Replica {
         }
         match &answer.body {
             FetchBody::Error(_) => self.fetch_next(true, effects),
-            FetchBody::Diverging { epoch, end_offset } => {
-                self.diverged(*epoch, *end_offset, effects);
-                self.ask_for_sync(now, wall, effects);
-            }
+            FetchBody::Diverging { epoch, end_offset } => self.diverged(now, wall, (*epoch, *end_offset), effects),
             FetchBody::Records { records, high_watermark, log_start_offset } => {
                 let gaps = self.config.compaction.is_some();
                 let Some(log) = &mut self.log else { return };
@@ -204,21 +207,51 @@ impl Replica {
         self.fetch_next(false, effects);
     }
 
-    /// The log parts from the leader's: what follows goes, unless it is known to be acknowledged.
-    fn diverged(&mut self, epoch: LeaderEpoch, end_offset: Offset, effects: &mut Vec<ReplicaEffect>) {
+    /// The log parts from the leader's: what follows goes, unless it is known to be acknowledged. Before that nothing stored may say that there is
+    /// more: the note goes down with the snapshot, the recovery point by its own way.
+    fn diverged(
+        &mut self,
+        now: Mono,
+        wall: Wall,
+        (epoch, end_offset): (LeaderEpoch, Offset),
+        effects: &mut Vec<ReplicaEffect>,
+    ) {
+        let (Role::Follower(follower), Some(log)) = (&mut self.role, &self.log) else { return };
+        let recovery_point = cut_at(log, epoch, end_offset, self.high_watermark);
+        if recovery_point < self.high_watermark {
+            return self.halt(recovery_point, effects);
+        }
+        self.cuts += 1;
+        let (number, high_watermark) = (self.cuts, self.high_watermark);
+        follower.begin_cut(number, recovery_point);
+        if mutant(45) {
+            return self.cut(now, wall, number, effects);
+        }
+        self.publish_if_changed(effects);
+        let lower = ReplicationEffect::LowerRecoveryPoint { number, recovery_point, high_watermark };
+        effects.push(ReplicaEffect::Replication(lower));
+    }
+
+    /// The recovery point is lowered. What is fetched next waits for the cut to be on the device.
+    fn cut(&mut self, now: Mono, wall: Wall, number: u64, effects: &mut Vec<ReplicaEffect>) {
         let (Role::Follower(follower), Some(log)) = (&mut self.role, &mut self.log) else { return };
-        let cut = cut_at(log, epoch, end_offset, self.high_watermark);
-        if cut < self.high_watermark {
-            let known = self.high_watermark;
-            let why = format!("the leader's log parts at {cut}, records up to {known} are acknowledged");
-            return effects.push(ReplicaEffect::Replication(ReplicationEffect::Halt(why)));
+        let Some(to) = follower.end_cut(number) else { return };
+        if to < self.high_watermark {
+            return self.halt(to, effects);
         }
-        follower.cut();
-        // Everything that a cut writes is synced in it; after a failed sync nothing in the directory is trusted.
-        match log.truncate_to(cut) {
-            Ok(()) => self.fetch_next(false, effects),
-            Err(error) => effects.push(ReplicaEffect::FailDirectory(format!("cut the log: {error}"))),
+        if let Err(error) = log.cut_to(to) {
+            return effects.push(ReplicaEffect::FailDirectory(format!("cut the log: {error}")));
         }
+        self.unsettled_cut = (!log.is_settled()).then(|| log.log_end_offset());
+        self.publish_if_changed(effects);
+        self.ask_for_sync(now, wall, effects);
+        self.fetch_next(false, effects);
+    }
+
+    fn halt(&self, cut: Offset, effects: &mut Vec<ReplicaEffect>) {
+        let known = self.high_watermark;
+        let why = format!("the leader's log parts at {cut}, records up to {known} are acknowledged");
+        effects.push(ReplicaEffect::Replication(ReplicationEffect::Halt(why)));
     }
 
     /// Tells the leader at once of a durable end that a sync has moved.

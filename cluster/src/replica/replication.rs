@@ -222,6 +222,8 @@ pub enum ReplicationInput {
     },
     /// Nothing has come from that node for a session.
     Silent(NodeId),
+    /// What [`ReplicationEffect::LowerRecoveryPoint`] of that number asked for is durable.
+    Lowered(u64),
 }
 
 /// What a replica of a replicated partition asks for.
@@ -242,6 +244,17 @@ pub enum ReplicationEffect {
     Propose(IsrProposal),
     /// Tell the controller, again and again until the metadata shows that it knows.
     ReportLoss(Loss),
+    /// The log is about to be cut: have the stored recovery point lowered to this, durably, and return [`ReplicationInput::Lowered`]. A higher
+    /// one would have a later start believe what is written above the cut. No checkpoint that was taken of an older snapshot may be stored after
+    /// it.
+    LowerRecoveryPoint {
+        /// Number of the cut within this life.
+        number: u64,
+        /// Where the log will end.
+        recovery_point: Offset,
+        /// The high watermark.
+        high_watermark: Offset,
+    },
     /// The partition here is set aside: going on would lose acknowledged records. Nothing was cut.
     Halt(String),
 }

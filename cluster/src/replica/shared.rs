@@ -47,6 +47,8 @@ pub struct ReplicaSnapshot {
     pub last_stable_offset: Offset,
     /// Every record below it is on the device, as far as this node knows.
     pub confirmed_end: Offset,
+    /// Where the log is about to be cut, or was cut and no sync has brought that to the device: what lies above counts for nothing.
+    pub cut_to: Option<Offset>,
     /// The log.
     pub view: LogView,
 }
@@ -57,10 +59,24 @@ impl ReplicaSnapshot {
     pub fn note(&self) -> Note {
         Note {
             incarnation: self.incarnation,
-            log_end_offset: self.view.log_end_offset(),
-            confirmed_end: if mutant(42) { self.view.log_end_offset() } else { self.confirmed_end },
+            log_end_offset: self.known_end(),
+            confirmed_end: if mutant(42) { self.view.log_end_offset() } else { self.recovery_point() },
             high_watermark: self.high_watermark,
+            unsettled: self.cut_to.is_some(),
         }
+    }
+
+    /// The end that a later life has to find at least.
+    #[must_use]
+    pub fn known_end(&self) -> Offset {
+        let end = self.view.log_end_offset();
+        self.cut_to.map_or(end, |cut| end.min(cut))
+    }
+
+    /// What may be kept as known to be on the device.
+    #[must_use]
+    pub fn recovery_point(&self) -> Offset {
+        self.confirmed_end.min(self.known_end())
     }
 
     /// Where the log of the largest epoch not above `epoch` ends; none if the log knows none.

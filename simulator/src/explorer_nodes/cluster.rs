@@ -41,6 +41,8 @@ pub enum Event {
     Confirm(i32),
     /// What a life of the node that is over had sent reaches its leader.
     Old(i32),
+    /// The node's recovery point is lowered, and its log may be cut.
+    Lower(i32),
     /// The node learns of the newest metadata.
     Apply(i32),
     /// The proposal at that place reaches the controller.
@@ -185,6 +187,9 @@ impl Cluster {
             Some(asked) if node.wanted != Some(asked.fetch.position) => events.push(Event::Reset(id)),
             _ => {}
         }
+        if node.lowering.is_some() {
+            events.push(Event::Lower(id));
+        }
         if node.answer.is_some() {
             events.push(Event::Answer(id));
         }
@@ -234,6 +239,7 @@ impl Cluster {
                 }
             }
             Event::Old(id) => self.old(id)?,
+            Event::Lower(id) => self.lower(id)?,
             Event::Apply(id) => self.apply_metadata(id)?,
             Event::Propose(at) => self.controller.deliver(at)?,
             Event::Outcome(at) => self.outcome(at)?,
@@ -274,7 +280,7 @@ impl Cluster {
                 let current = self.controller.state().map(|state| state.leader_epoch);
                 let before = self.node(id).and_then(|node| node.published.clone());
                 self.truth.published(NodeId(id), current, &snapshot, before.as_deref())?;
-                self.node_mut(id)?.published = Some(snapshot);
+                self.node_mut(id)?.publish(snapshot);
             }
             ReplicaEffect::Reply { request, result: Ok(appended) } => {
                 let views: Vec<_> = self.nodes.iter().map(Node::view).collect();
@@ -305,6 +311,10 @@ impl Cluster {
             ReplicationEffect::Propose(proposal) => self.send_proposal(id, proposal),
             ReplicationEffect::ReportLoss(loss) => {
                 self.node_mut(id)?.loss = Some(loss);
+                Ok(())
+            }
+            ReplicationEffect::LowerRecoveryPoint { number, recovery_point, .. } => {
+                self.node_mut(id)?.lowering = Some((number, recovery_point));
                 Ok(())
             }
             ReplicationEffect::Halt(why) => Err(broken("R13", format!("node {id}: {why}"))),
@@ -366,6 +376,13 @@ impl Cluster {
             Some(assignment) => self.replicate(id, ReplicationInput::Assign(Box::new(assignment))),
             None => Ok(()),
         }
+    }
+
+    fn lower(&mut self, id: i32) -> Result<(), Violation> {
+        let node = self.node_mut(id)?;
+        let Some((number, recovery_point)) = node.lowering.take() else { return Ok(()) };
+        node.checkpoint = recovery_point;
+        self.replicate(id, ReplicationInput::Lowered(number))
     }
 
     fn outcome(&mut self, at: usize) -> Result<(), Violation> {

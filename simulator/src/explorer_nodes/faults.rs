@@ -5,7 +5,7 @@ use madang_cluster::controller::{Proposal, ReportLoss};
 use madang_cluster::replica::replication::{ProposalOutcome, ReplicationInput};
 use madang_cluster::replica::{Durability, Replica};
 use madang_protocol::types::NodeId;
-use madang_storage::{Crash, RestartKind, Start};
+use madang_storage::{Crash, RestartKind};
 
 use super::cluster::{Cluster, Event};
 use super::controller::Place;
@@ -102,12 +102,12 @@ impl Cluster {
         let durability = self.setup.durability;
         let node = self.node_mut(id)?;
         node.end_life();
-        let log = node.open(Start::SameProcess)?;
+        let log = node.reopen()?;
         let before = node.published.clone();
         let replica = match Replica::new(node.incarnation, log, config(durability), before.as_deref()) {
             Ok(replica) => replica,
             Err(lost) if node.short => {
-                let log = node.open(Start::SameProcess)?;
+                let log = node.reopen()?;
                 Replica::after_loss(node.incarnation, log, config(durability), lost)
             }
             Err(lost) => return Err(broken("S1", format!("node {id}: {lost}"))),
@@ -139,10 +139,7 @@ impl Cluster {
     fn crash(&mut self, id: i32, power: bool) -> Result<(), Violation> {
         let durability = self.setup.durability;
         let node = self.node_mut(id)?;
-        // One that found less ends below what was noted of it, until it follows.
-        let less = node.published.as_ref().is_some_and(|published| published.loss.is_some());
         let left = match (power, durability) {
-            (false, _) if less => RestartKind::Lossy,
             (false, _) => RestartKind::SameBoot,
             (true, Durability::Fsync) => RestartKind::Durable,
             (true, Durability::PageCache) => RestartKind::Lossy,
@@ -150,6 +147,7 @@ impl Cluster {
         node.end_process(left);
         if power {
             node.disk.lose_unsynced();
+            node.noted = None;
         } else {
             node.disk.crash(Crash::Kill, &mut madang_actors::prng::Prng::new(1));
         }
@@ -162,7 +160,7 @@ impl Cluster {
     pub(super) fn start(&mut self, id: i32) -> Result<(), Violation> {
         let durability = self.setup.durability;
         let node = self.node_mut(id)?;
-        let log = node.open(Start::Unclean)?;
+        let log = node.open(durability)?;
         let replica = Replica::new(node.incarnation, log, config(durability), None);
         node.replica = Some(replica.map_err(|lost| broken("S1", lost.to_string()))?);
         node.up = true;

@@ -6,12 +6,14 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
+use madang::found::Found;
+use madang_actors::clock::Wall;
 use madang_actors::machine::Machine;
 use madang_cluster::replica::fetcher::Fetcher;
 use madang_cluster::replica::replication::{Confirmed, FetchAnswer, FetchPosition, FollowerFetch, Loss};
-use madang_cluster::replica::{Replica, ReplicaSnapshot};
-use madang_protocol::types::{LeaderEpoch, NodeId};
-use madang_storage::{Disk, FaultDisk, Log, LogConfig, OpenLog, OpenMode, RestartKind, Start, SyncRequest};
+use madang_cluster::replica::{Durability, Replica, ReplicaSnapshot};
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
+use madang_storage::{Disk, FaultDisk, Log, LogConfig, Note, OpenLog, OpenMode, Recovery, RestartKind, SyncRequest};
 
 use super::{broken, directory};
 use crate::invariants::cluster::NodeView;
@@ -60,6 +62,12 @@ pub(super) struct Node {
     pub(super) old_fetch: Option<FollowerFetch>,
     pub(super) old_confirm: Option<(NodeId, Confirmed)>,
     pub(super) loss: Option<Loss>,
+    /// The stored recovery point: of all that the node may have stored the highest that nobody has lowered since.
+    pub(super) checkpoint: Offset,
+    /// What is noted of the log, where a kill leaves it.
+    pub(super) noted: Option<Note>,
+    /// A recovery point that is about to be lowered, for the cut of that number.
+    pub(super) lowering: Option<(u64, Offset)>,
     /// Whether a record was taken from it behind its back.
     pub(super) short: bool,
 }
@@ -93,18 +101,49 @@ impl Node {
             old_fetch: None,
             old_confirm: None,
             loss: None,
+            checkpoint: Offset::ZERO,
+            noted: None,
+            lowering: None,
             short: false,
         }
     }
 
-    /// Opens the log for the next life.
-    pub(super) fn open(&mut self, start: Start) -> Result<Log, Violation> {
+    /// Opens the log for the next life in the process.
+    pub(super) fn reopen(&mut self) -> Result<Log, Violation> {
+        let found = Found::first(false, Durability::Fsync, None, None, 0);
+        let found = self.published.as_ref().map_or(found, |before| found.after(before));
+        self.open_as(found).map(|(log, _)| log)
+    }
+
+    /// Opens the log for the first life in a process.
+    pub(super) fn open(&mut self, durability: Durability) -> Result<Log, Violation> {
+        let found = Found::first(false, durability, Some(self.checkpoint), self.noted, 0);
+        let (log, recovery) = self.open_as(found)?;
+        if recovery.below_recovery_point || recovery.below_noted_end {
+            if !self.short {
+                return Err(broken(
+                    "S7",
+                    format!("node {} calls itself lossy and has lost nothing: {recovery:?}", self.id),
+                ));
+            }
+            self.left = RestartKind::Lossy;
+            self.checkpoint = self.checkpoint.min(recovery.log_end_offset);
+        }
+        Ok(log)
+    }
+
+    fn open_as(&mut self, found: Found) -> Result<(Log, Recovery), Violation> {
         self.incarnation += 1;
-        let known = self.published.as_ref().map(|published| published.confirmed_end);
-        let recovery_point = known.filter(|_| start == Start::SameProcess);
-        let open = OpenLog { start, recovery_point, incarnation: self.incarnation, ..OpenLog::default() };
+        let open = found.open(self.incarnation, Wall(0));
         let opened = Log::open(Arc::new(self.disk.clone()), &directory(), LogConfig::default(), &open);
-        opened.map(|(log, _)| log).map_err(|error| broken("S1", format!("node {}: {error}", self.id)))
+        opened.map_err(|error| broken("S1", format!("node {}: {error}", self.id)))
+    }
+
+    /// The replica publishes: its shell notes it, and may keep a checkpoint of it.
+    pub(super) fn publish(&mut self, snapshot: Arc<ReplicaSnapshot>) {
+        self.noted = Some(snapshot.note());
+        self.checkpoint = self.checkpoint.max(snapshot.recovery_point());
+        self.published = Some(snapshot);
     }
 
     /// The epoch in which it leads, as its last snapshot says.
@@ -117,7 +156,7 @@ impl Node {
     pub(super) fn end_life(&mut self) {
         self.replica = None;
         self.syncs.clear();
-        self.loss = None;
+        (self.loss, self.lowering) = (None, None);
         self.old_confirm = self.confirm.take().or(self.old_confirm);
     }
 
@@ -137,8 +176,9 @@ impl Node {
     pub(super) fn damage_last(&mut self) -> bool {
         let Some(published) = &self.published else { return false };
         let (confirmed, end) = (published.confirmed_end, published.view.log_end_offset());
-        let length = self.disk.open(&log_file(), OpenMode::Existing).and_then(|file| file.len()).unwrap_or(0);
-        confirmed < end && length > 4 && self.disk.overwrite(&log_file(), length - 4, &[0xff; 4]).is_ok()
+        let Ok(file) = self.disk.open(&log_file(), OpenMode::Existing) else { return false };
+        let length = file.len().unwrap_or(0);
+        confirmed < end && length > 4 && file.truncate(length - 4).is_ok()
     }
 
     fn written(&self) -> Vec<Read> {
@@ -171,7 +211,10 @@ impl Node {
         let answer = self.answer.as_ref().map(|answered| &answered.answer);
         (self.syncs.len(), fetch, answer, self.confirm, self.old_fetch, self.old_confirm).hash(hasher);
         self.fetchers.values().map(Machine::digest).collect::<Vec<_>>().hash(hasher);
-        (self.loss, self.short).hash(hasher);
+        (self.loss, self.short, self.checkpoint, self.lowering).hash(hasher);
+        if let Some(noted) = &self.noted {
+            (noted.log_end_offset, noted.confirmed_end, noted.high_watermark, noted.unsettled).hash(hasher);
+        }
         if let Some(published) = &self.published {
             (published.incarnation, published.leader_epoch, published.high_watermark).hash(hasher);
             (published.partition_epoch, &published.maximal_isr, published.confirmed_end, published.loss).hash(hasher);

@@ -13,6 +13,7 @@ use madang_actors::child_spec::Incarnation;
 use madang_actors::machine::Machine;
 use madang_actors::prng::Prng;
 use madang_actors::reply::Reply;
+use madang_cluster::replica::replication::ReplicationInput;
 use madang_cluster::replica::{
     Append, AppendResult, Replica, ReplicaEffect, ReplicaInput, ReplicaMessage, ReplicaSnapshot, RequiredAcks,
 };
@@ -193,6 +194,9 @@ impl ReplicaShell {
             ReplicaMessage::Lead { leader_epoch } => self.input(ReplicaInput::Lead(leader_epoch)),
             ReplicaMessage::Configure(config) => self.input(ReplicaInput::Configure(*config)),
             ReplicaMessage::Synced(outcome) => self.input(ReplicaInput::Synced(outcome)),
+            ReplicaMessage::Lowered(number) => {
+                self.input(ReplicaInput::Replication(ReplicationInput::Lowered(number)));
+            }
             ReplicaMessage::Compact => self.input(ReplicaInput::Compact),
             ReplicaMessage::Compacted(result) => self.input(ReplicaInput::Compacted(result)),
             ReplicaMessage::Retain => {
@@ -229,7 +233,7 @@ impl ReplicaShell {
                 });
                 replication::published(&self.sim, partition, &self.slot.directory, &snapshot);
                 if self.sim.chance(1, 8) {
-                    self.node.checkpoints.borrow_mut().insert(partition, snapshot.confirmed_end.0);
+                    self.node.checkpoints.borrow_mut().insert(partition, snapshot.recovery_point().0);
                 }
                 self.published = Some(std::sync::Arc::clone(&snapshot));
                 if self.replica.log().is_some_and(|log| log.segment_count() > 1) {

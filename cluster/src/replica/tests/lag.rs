@@ -77,7 +77,6 @@ fn a_cut_while_a_sync_is_under_way_is_followed_by_another() {
     follower.next_fetch();
     follower.assign(assignment(2, 6, 8, &[1, 2, 3]));
     follower.next_fetch();
-    follower.follow(FetchBody::Diverging { epoch: LeaderEpoch(4), end_offset: Offset(1) });
-    follower.sync();
+    follower.cut(4, 1);
     assert_eq!(follower.snapshot.as_ref().expect("published").confirmed_end, Offset(1));
 }

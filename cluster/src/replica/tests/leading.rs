@@ -1,0 +1,169 @@
+//! What a leader acknowledges, whom it counts, and which in-sync set it proposes.
+
+use super::*;
+
+#[test]
+fn the_high_watermark_waits_for_the_slowest_in_sync_replica_and_for_its_own_log() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2, 3]);
+    let request = leader.append();
+    leader.fetch(2, 1, 1);
+    leader.fetch(3, 1, 1);
+    assert_eq!((leader.high_watermark(), leader.answered(request)), (0, None), "its own sync is under way");
+    leader.sync();
+    assert_eq!((leader.high_watermark(), leader.answered(request)), (1, Some(Ok(0))));
+    let request = leader.append();
+    leader.sync();
+    leader.fetch(2, 2, 2);
+    leader.fetch(3, 2, 1);
+    assert_eq!((leader.high_watermark(), leader.answered(request)), (1, None));
+    leader.confirm(3, 5, 2);
+    assert_eq!((leader.high_watermark(), leader.answered(request)), (2, Some(Ok(1))));
+}
+
+#[test]
+fn page_cache_counts_what_was_fetched_and_fsync_only_what_is_confirmed() {
+    for (durability, reached) in [(Durability::PageCache, 1), (Durability::Fsync, 0)] {
+        let mut leader = Fixture::leader(durability, &[1, 2]);
+        leader.append();
+        leader.sync();
+        leader.fetch(2, 1, 0);
+        assert_eq!(leader.high_watermark(), reached, "{durability:?}");
+    }
+}
+
+#[test]
+fn under_min_in_sync_replicas_nothing_is_appended_and_the_high_watermark_stands() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
+    let written = leader.append();
+    leader.sync();
+    leader.assign(assignment(1, 5, 8, &[1]));
+    let refused = leader.append();
+    assert_eq!(leader.answered(refused), Some(Err(ErrorCode::NotEnoughReplicas)));
+    assert_eq!((leader.high_watermark(), leader.answered(written)), (0, None), "alone it may not acknowledge");
+    leader.now = leader.now + Duration::from_secs(61);
+    leader.input(ReplicaInput::Tick);
+    assert_eq!(leader.answered(written), Some(Err(ErrorCode::NotEnoughReplicasAfterAppend)));
+}
+
+#[test]
+fn a_follower_joins_when_its_counted_offset_has_the_high_watermark_and_the_epochs_start() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
+    leader.append();
+    leader.sync();
+    leader.fetch(2, 1, 1);
+    assert_eq!(leader.high_watermark(), 1);
+    leader.fetch(3, 1, 0);
+    assert!(leader.proposed().is_empty(), "it has the record and has not confirmed it");
+    leader.confirm(3, 5, 1);
+    assert_eq!(leader.maximal(), set(&[1, 2, 3]), "published before it is sent");
+    let proposals = leader.proposals();
+    let [proposal] = &proposals[..] else { panic!("{proposals:?}") };
+    assert_eq!((proposal.partition_epoch, proposal.leader_epoch), (7, LeaderEpoch(5)));
+    let member = proposal.members[2];
+    assert_eq!((member.node_id, member.broker_epoch, member.incarnation), (NodeId(3), 13, 1));
+    leader.append();
+    leader.sync();
+    leader.fetch(2, 2, 2);
+    assert_eq!(leader.high_watermark(), 1, "the controller may count on 3 already");
+}
+
+#[test]
+fn a_new_leader_lets_nobody_join_below_its_epochs_start() {
+    let mut leader = Fixture::new(Durability::PageCache);
+    leader.assign(assignment(2, 4, 6, &[1, 2]));
+    leader.follow(records(&[(0, 4), (1, 4)], 0));
+    leader.assign(assignment(1, 5, 7, &[1, 2]));
+    let snapshot = leader.snapshot.clone().expect("published");
+    assert_eq!((snapshot.epoch_start, snapshot.end_for_clients()), (Offset(2), Err(ErrorCode::OffsetNotAvailable)));
+    leader.asked.clear();
+    let position = FetchPosition {
+        leader: NodeId(1),
+        leader_epoch: LeaderEpoch(5),
+        incarnation: 1,
+        fetch_offset: Offset(1),
+        last_fetched_epoch: LeaderEpoch(4),
+        confirmed_offset: Offset(1),
+        after_error: false,
+    };
+    let fetch = FollowerFetch { node_id: NodeId(3), broker_epoch: 13, position };
+    leader.replicate(ReplicationInput::Fetched(Fetched { fetch, leader_incarnation: 1 }));
+    assert!(leader.proposed().is_empty(), "it is above the high watermark, which may be stale");
+    leader.fetch(2, 2, 0);
+    let snapshot = leader.snapshot.clone().expect("published");
+    assert_eq!(snapshot.end_for_clients(), Ok(Offset(2)));
+    leader.fetch(3, 2, 0);
+    assert_eq!(leader.proposed(), [[1, 2, 3]]);
+}
+
+#[test]
+fn the_high_watermark_waits_for_one_that_is_about_to_join() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
+    leader.fetch(2, 0, 0);
+    leader.fetch(3, 0, 0);
+    assert_eq!(leader.proposed(), [[1, 2, 3]], "nothing is acknowledged yet, so it has all of it");
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
+    leader.append();
+    leader.sync();
+    leader.fetch(2, 1, 1);
+    leader.fetch(3, 1, 0);
+    leader.confirm(3, 5, 1);
+    let number = leader.proposals()[0].number;
+    let outcome = ProposalOutcome::Refused(ErrorCode::IneligibleReplica);
+    leader.replicate(ReplicationInput::ProposalEnded { number, outcome });
+    assert_eq!(leader.maximal(), set(&[1, 2]));
+    leader.append();
+    leader.sync();
+    leader.fetch(2, 2, 2);
+    assert_eq!(leader.high_watermark(), 1, "3 was caught up a moment ago");
+    leader.now = leader.now + LAG + Duration::from_millis(1);
+    leader.fetch(2, 2, 2);
+    assert_eq!(leader.high_watermark(), 2);
+}
+
+#[test]
+fn one_that_lags_or_is_silent_is_dropped_and_counts_until_that_is_committed() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2, 3]);
+    leader.append();
+    leader.sync();
+    leader.fetch(2, 1, 1);
+    leader.fetch(3, 0, 0);
+    assert_eq!(leader.replica.deadline(), Some(Mono::ZERO + LAG + Duration::from_millis(1)));
+    leader.now = leader.replica.deadline().expect("one lags");
+    leader.input(ReplicaInput::Tick);
+    assert_eq!(leader.proposed(), [[1, 2]]);
+    leader.fetch(2, 1, 1);
+    assert_eq!(leader.high_watermark(), 0, "3 may still be asked to lead");
+    leader.assign(assignment(1, 5, 8, &[1, 2]));
+    assert_eq!(leader.high_watermark(), 1);
+    leader.replicate(ReplicationInput::Silent(NodeId(2)));
+    assert_eq!(leader.proposed(), [[1]]);
+}
+
+#[test]
+fn a_fetch_of_another_epoch_life_or_leader_counts_for_nothing() {
+    let mut leader = Fixture::leader(Durability::PageCache, &[1, 2]);
+    leader.append();
+    leader.fetch_of(2, 2, 12, 0, 0);
+    leader.fetch_of(2, 1, 12, 1, 1);
+    assert_eq!(leader.high_watermark(), 0, "an older life of the follower");
+    leader.fetch_of(2, 9, 11, 1, 1);
+    assert_eq!(leader.high_watermark(), 0, "an older registration");
+    leader.restart().expect("nothing is lost");
+    leader.assign(assignment(1, 5, 7, &[1, 2]));
+    let position = FetchPosition {
+        leader: NodeId(1),
+        leader_epoch: LeaderEpoch(5),
+        incarnation: 2,
+        fetch_offset: Offset(1),
+        last_fetched_epoch: LeaderEpoch(5),
+        confirmed_offset: Offset(1),
+        after_error: false,
+    };
+    let fetch = FollowerFetch { node_id: NodeId(2), broker_epoch: 12, position };
+    leader.replicate(ReplicationInput::Fetched(Fetched { fetch, leader_incarnation: 1 }));
+    assert_eq!(leader.high_watermark(), 0, "judged by a snapshot of the leader's last life");
+    leader.confirm(2, 4, 1);
+    assert_eq!(leader.high_watermark(), 0, "another epoch");
+    leader.replicate(ReplicationInput::Fetched(Fetched { fetch, leader_incarnation: 2 }));
+    assert_eq!(leader.high_watermark(), 1);
+}
