@@ -93,6 +93,9 @@ impl Applier {
             self.node.image.store(image);
             return;
         }
+        if let Err(why) = boot::check_durability(self, &image) {
+            return self.fail(why);
+        }
         if let Err(why) = self.start_everything(&image).await {
             return self.fail(why);
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use madang_actors::host::clock;
 use madang_actors::reply::Reply;
+use madang_cluster::configs::broker_definition;
 use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::controller::{LogDirStart, Proposal, RegisterBroker};
 use madang_cluster::metadata::{Endpoint, MetadataImage};
@@ -198,6 +199,22 @@ fn recover_one(blueprint: &Blueprint, wall: madang_actors::clock::Wall) -> Optio
             }
             None
         }
+    }
+}
+
+/// Whether records count as stored when this node thinks so: what every node goes by is in the metadata.
+///
+/// # Errors
+/// A text for a person.
+pub fn check_durability(applier: &Applier, image: &MetadataImage) -> Result<(), String> {
+    const KEY: &str = "madang.durability";
+    let config = &applier.node.config;
+    let own = config.value(KEY).unwrap_or_default();
+    let known =
+        image.default_of(KEY).map(|known| known.or_else(|| broker_definition(KEY)?.default).unwrap_or_default());
+    match known {
+        Some(known) if known != own => Err(format!("{KEY} is {known} in this cluster, and {own} in this node's file")),
+        _ => Ok(()),
     }
 }
 

@@ -153,6 +153,7 @@ fn aliases(key: &str) -> &[&str] {
 struct Places<'a> {
     this_broker: Option<&'a ConfigMap>,
     all_brokers: Option<&'a ConfigMap>,
+    image: &'a MetadataImage,
     file: &'a BrokerConfig,
 }
 
@@ -161,6 +162,7 @@ impl<'a> Places<'a> {
         Self {
             this_broker: image.config(&ConfigResource::broker(node_id)).map(AsRef::as_ref),
             all_brokers: image.config(&ConfigResource::default_broker()).map(AsRef::as_ref),
+            image,
             file,
         }
     }
@@ -170,7 +172,7 @@ impl<'a> Places<'a> {
             ConfigSource::DynamicTopic => None,
             ConfigSource::DynamicBroker => self.this_broker?.get(name).map(AsRef::as_ref),
             ConfigSource::DynamicDefaultBroker => self.all_brokers?.get(name).map(AsRef::as_ref),
-            ConfigSource::StaticBroker => self.file.set_value(name),
+            ConfigSource::StaticBroker => self.image.default_of(name).unwrap_or_else(|| self.file.set_value(name)),
             ConfigSource::Default => broker_definition(name)?.default,
         }
     }

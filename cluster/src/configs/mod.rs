@@ -17,5 +17,6 @@ pub use describe::{
     describe_topic,
 };
 pub use topic::{
-    CleanupPolicy, CompressionType, TimestampType, TopicConfig, dynamic_broker_number, resolve_topic_value,
+    CLUSTER_KEYS, CleanupPolicy, CompressionType, TimestampType, TopicConfig, dynamic_broker_number,
+    resolve_topic_value,
 };

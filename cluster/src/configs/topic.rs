@@ -9,6 +9,10 @@ use super::broker::BrokerConfig;
 use super::definition::{broker_definition, list_items, topic_definition};
 use crate::metadata::{ConfigMap, ConfigResource, MetadataImage};
 
+/// The keys that decide what is acknowledged, and who may lead: they come from the metadata alone, the same for every node. What no topic and
+/// no request has set is what a controller has written of its file, and no broker's own.
+pub const CLUSTER_KEYS: [&str; 3] = ["madang.durability", "min.insync.replicas", "unclean.leader.election.enable"];
+
 /// What happens to old records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleanupPolicy {
@@ -193,6 +197,7 @@ struct Layers<'a> {
     topic: Option<&'a ConfigMap>,
     this_broker: Option<&'a ConfigMap>,
     all_brokers: Option<&'a ConfigMap>,
+    image: &'a MetadataImage,
     file: &'a BrokerConfig,
 }
 
@@ -202,6 +207,7 @@ impl<'a> Layers<'a> {
             topic,
             this_broker: image.config(&ConfigResource::broker(node)).map(AsRef::as_ref),
             all_brokers: image.config(&ConfigResource::default_broker()).map(AsRef::as_ref),
+            image,
             file,
         }
     }
@@ -246,8 +252,11 @@ impl<'a> Layers<'a> {
     }
 
     fn broker_value(&self, key: &str) -> Option<&str> {
-        let dynamic = [self.this_broker, self.all_brokers].into_iter().flatten().find_map(|config| config.get(key));
-        let set = dynamic.map(|value| value.trim()).or_else(|| self.file.set_value(key));
+        let this_broker = self.this_broker.filter(|_| !CLUSTER_KEYS.contains(&key));
+        let dynamic = [this_broker, self.all_brokers].into_iter().flatten().find_map(|config| config.get(key));
+        // Until a controller has said what holds, there is nobody who could decide otherwise.
+        let file = || self.image.default_of(key).unwrap_or_else(|| self.file.set_value(key));
+        let set = dynamic.map(|value| value.trim()).or_else(file);
         set.or_else(|| broker_definition(key)?.default)
     }
 }
@@ -304,6 +313,21 @@ mod tests {
         assert_eq!(backoff(&image, &file), 7);
         set(&mut image, ConfigResource::default_broker(), "log.cleaner.backoff.ms", "8");
         assert_eq!(backoff(&image, &file), 8);
+    }
+
+    #[test]
+    fn what_decides_about_loss_comes_from_the_metadata_and_from_no_nodes_own_settings() {
+        let (file, mut image) = (broker(&[("min.insync.replicas", "2")]), MetadataImage::default());
+        let minimum = |image: &MetadataImage| TopicConfig::resolve(image, &file, NodeId(1), "t").min_insync_replicas;
+        assert_eq!(minimum(&image), 2, "before any controller has spoken");
+        image.defaults.insert("min.insync.replicas".into(), Some("3".into()));
+        assert_eq!(minimum(&image), 3);
+        image.defaults.insert("min.insync.replicas".into(), None);
+        assert_eq!(minimum(&image), 1, "a file that leaves it out says so too");
+        set(&mut image, ConfigResource::broker(NodeId(1)), "min.insync.replicas", "4");
+        assert_eq!(minimum(&image), 1);
+        set(&mut image, ConfigResource::default_broker(), "min.insync.replicas", "5");
+        assert_eq!(minimum(&image), 5);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::records::MetadataRecord;
 use super::replay::config_record;
 use super::topics::check_name;
 use crate::configs::{
-    ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, list_items, resolve_topic_value,
-    topic_definition,
+    CLUSTER_KEYS, ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, list_items,
+    resolve_topic_value, topic_definition,
 };
 use crate::metadata::{ConfigMap, ConfigResource, ConfigResourceType};
 
@@ -97,6 +97,11 @@ fn check_broker(config: &ConfigMap, changed: &BTreeSet<String>, one_broker: bool
             "These security configs can be dynamically updated only per-listener using the listener prefix: [{security}]"
         );
         return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    }
+    let cluster = listed(&|name, _| CLUSTER_KEYS.contains(&name) && config.contains_key(name));
+    if one_broker && !cluster.is_empty() {
+        let message = format!("Broker-level {cluster} cannot be altered while ELR is enabled.");
+        return Err(ApiError::new(ErrorCode::InvalidConfig, message));
     }
     let single = listed(&|_, key| key.is_some_and(|key| key.update == UpdateMode::PerBroker));
     if !one_broker && !single.is_empty() {

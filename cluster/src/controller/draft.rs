@@ -50,13 +50,13 @@ impl<'a> Draft<'a> {
             }
             Proposal::IncrementalAlterConfigs { resources, validate_only } => {
                 let results = configs::alter(self, resources);
-                self.follow_minimum();
+                self.follow_rules();
                 self.finish(validate_only);
                 Ok(Outcome::AlterConfigs(results))
             }
             Proposal::AlterConfigs { resources, validate_only } => {
                 let results = configs::replace(self, resources);
-                self.follow_minimum();
+                self.follow_rules();
                 self.finish(validate_only);
                 Ok(Outcome::AlterConfigs(results))
             }
@@ -78,10 +78,15 @@ impl<'a> Draft<'a> {
     }
 
     /// A leader learns of a smaller minimum only together with what it does to the partitions.
-    fn follow_minimum(&mut self) {
-        let minimum = |record: &MetadataRecord| matches!(record, MetadataRecord::Config(config) if config.key == "min.insync.replicas");
-        if self.records.iter().any(minimum) {
-            elections::minimum_changed(self).into_iter().for_each(|record| self.push(record));
+    pub(super) fn follow_rules(&mut self) {
+        let decides = |key: &str| elections::RULES.contains(&key);
+        let rule = |record: &MetadataRecord| match record {
+            MetadataRecord::Config(config) => decides(&config.key),
+            MetadataRecord::Default(default) => decides(&default.key),
+            _ => false,
+        };
+        if self.records.iter().any(rule) {
+            elections::rules_changed(self).into_iter().for_each(|record| self.push(record));
         }
     }
 

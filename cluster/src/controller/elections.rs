@@ -15,6 +15,9 @@ use super::records::{MetadataRecord, PartitionRecord};
 use crate::configs::TopicConfig;
 use crate::metadata::{NO_LEADER, PartitionImage, ReportedLoss};
 
+/// The keys that decide here.
+pub(super) const RULES: [&str; 1] = ["min.insync.replicas"];
+
 /// The settings of a topic that decide here.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
@@ -173,9 +176,9 @@ pub(super) fn unfenced(draft: &Draft<'_>, node: NodeId) -> Vec<MetadataRecord> {
     })
 }
 
-/// `min.insync.replicas` has changed, in the draft already. Where enough are in sync by the new one, the high watermark moves without those who
+/// One of [`RULES`] has changed, in the draft already. Where enough are in sync by the new minimum, the high watermark moves without those who
 /// were eligible.
-pub(super) fn minimum_changed(draft: &Draft<'_>) -> Vec<MetadataRecord> {
+pub(super) fn rules_changed(draft: &Draft<'_>) -> Vec<MetadataRecord> {
     let live = draft.live_nodes();
     change_all(draft, &live, |_, state| {
         let some = !state.eligible_leader_replicas.is_empty();

@@ -44,9 +44,10 @@ use self::draft::Draft;
 use self::quorum::{Decided, Quorum};
 pub use self::raft_log::{Loaded, RaftLog, RaftLogError, SnapshotMeta, StoredSnapshot};
 use self::records::{ClusterRecord, MetadataRecord, RecordError, decode_records, encode_records};
+use self::replay::default_record;
 pub use self::replay::{dump, replay};
 pub use self::topics::check_name as check_topic_name;
-use crate::configs::BrokerConfig;
+use crate::configs::{BrokerConfig, CLUSTER_KEYS};
 use crate::metadata::{Fnv, MetadataDelta, MetadataImage};
 use crate::request::RequestId;
 
@@ -211,7 +212,7 @@ impl Controller {
             ControllerInput::Message(message) => drop(self.quorum.node.step(*message)),
         }
         self.settle(rng, effects)?;
-        self.name_cluster(rng, effects)
+        self.found_cluster(rng, effects)
     }
 
     /// Lets Raft run until it has nothing more to do by itself.
@@ -307,22 +308,54 @@ impl Controller {
         Ok(())
     }
 
-    /// The first leader of a new cluster gives it its id.
-    fn name_cluster(&mut self, rng: &mut Prng, effects: &mut Vec<ControllerEffect>) -> Result<(), String> {
-        if !self.quorum.is_leader() || !self.image.cluster_id().is_zero() {
+    /// The first leader of a new cluster gives it its id, and says what holds where nothing is set.
+    fn found_cluster(&mut self, rng: &mut Prng, effects: &mut Vec<ControllerEffect>) -> Result<(), String> {
+        if !self.quorum.is_leader() || self.is_founded(&self.image) {
             return Ok(());
         }
-        let mut image = self.pending_image()?;
-        if !image.cluster_id().is_zero() {
+        let pending = self.pending_image()?;
+        if self.is_founded(&pending) {
             return Ok(());
         }
-        let cluster_id = Uuid::from_random(rng.next_u64(), rng.next_u64());
-        let record = MetadataRecord::Cluster(ClusterRecord { cluster_id: cluster_id.0 });
-        replay(&mut image, &mut MetadataDelta::default(), record.clone());
+        let (records, image) = found(&pending, &self.defaults, self.quorum.is_lone(), rng);
         // Refused only when the leadership has just ended; the next leader does it then.
-        drop(self.append(&[record], image));
+        drop(self.append(&records, image));
         self.settle(rng, effects)
     }
+
+    fn is_founded(&self, image: &MetadataImage) -> bool {
+        let said = new_defaults(image, &self.defaults, self.quorum.is_lone()).next().is_none();
+        said && !image.cluster_id().is_zero()
+    }
+}
+
+/// What is not as it should be of what holds where nothing is set: the keys, and their values in this controller's file. It is the first
+/// controller's file that counts; a lone one's at each of its starts, as there is no other to differ.
+fn new_defaults<'a>(
+    image: &'a MetadataImage,
+    file: &'a BrokerConfig,
+    lone: bool,
+) -> impl Iterator<Item = (&'static str, Option<&'a str>)> + 'a {
+    let own = CLUSTER_KEYS.into_iter().map(|key| (key, file.set_value(key)));
+    own.filter(move |(key, own)| image.default_of(key).is_none_or(|known| lone && known != *own))
+}
+
+fn found(
+    image: &MetadataImage,
+    file: &BrokerConfig,
+    lone: bool,
+    rng: &mut Prng,
+) -> (Vec<MetadataRecord>, MetadataImage) {
+    let mut draft = Draft::new(image, file, rng);
+    if image.cluster_id().is_zero() {
+        let cluster_id = Uuid::from_random(draft.rng.next_u64(), draft.rng.next_u64());
+        draft.push(MetadataRecord::Cluster(ClusterRecord { cluster_id: cluster_id.0 }));
+    }
+    for (key, value) in new_defaults(image, file, lone) {
+        draft.push(MetadataRecord::Default(default_record(key, value)));
+    }
+    draft.follow_rules();
+    (draft.records, draft.image)
 }
 
 /// What becomes of a proposal.

@@ -87,6 +87,11 @@ impl Quorum {
         self.node.raft.state == StateRole::Leader
     }
 
+    /// Whether this is the only voter.
+    pub(super) const fn is_lone(&self) -> bool {
+        self.lone
+    }
+
     pub(super) fn last_index(&self) -> u64 {
         self.node.raft.raft_log.last_index()
     }

@@ -157,6 +157,15 @@ pub struct CountersRecord {
     pub next_producer_id: i64,
 }
 
+/// What a setting of the cluster is where nothing was set.
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct DefaultRecord {
+    /// The key.
+    pub key: String,
+    /// The value in the controller's file; none if it has none there.
+    pub value: Option<String>,
+}
+
 macro_rules! records {
     ($($tag:literal $variant:ident($body:ident) $doc:literal)*) => {
         /// One change of the metadata.
@@ -196,6 +205,7 @@ records! {
     7 FenceBroker(FenceBrokerRecord) "A broker is fenced or no longer fenced."
     8 ProducerIds(ProducerIdsRecord) "A block of producer ids is taken."
     9 Counters(CountersRecord) "Numbers that only grow, in a snapshot."
+    10 Default(DefaultRecord) "A setting of the cluster where nothing was set."
 }
 
 /// Why bytes are not metadata records.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use madang_protocol::types::{NodeId, TopicId, Uuid};
 
 use super::records::{
-    ClusterRecord, ConfigRecord, CountersRecord, EndpointRecord, FenceBrokerRecord, MetadataRecord, PartitionRecord,
-    RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
+    ClusterRecord, ConfigRecord, CountersRecord, DefaultRecord, EndpointRecord, FenceBrokerRecord, MetadataRecord,
+    PartitionRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
 };
 use crate::metadata::{
     BrokerRegistration, ConfigResource, ConfigResourceType, Endpoint, MAX_TOMBSTONES, MetadataDelta, MetadataImage,
@@ -29,6 +29,10 @@ pub fn replay(image: &mut MetadataImage, delta: &mut MetadataDelta, record: Meta
         MetadataRecord::FenceBroker(record) => replay_fence_broker(image, delta, &record),
         MetadataRecord::ProducerIds(record) => {
             image.next_producer_id = image.next_producer_id.max(record.next_producer_id);
+        }
+        MetadataRecord::Default(record) => {
+            image.defaults.insert(record.key.into(), record.value.map(Into::into));
+            delta.defaults_changed = true;
         }
         MetadataRecord::Counters(record) => {
             image.next_broker_epoch = image.next_broker_epoch.max(record.next_broker_epoch);
@@ -144,6 +148,8 @@ pub fn dump(image: &MetadataImage) -> Vec<MetadataRecord> {
     if !image.cluster_id.is_zero() {
         records.push(MetadataRecord::Cluster(ClusterRecord { cluster_id: image.cluster_id.0 }));
     }
+    let defaults = image.defaults.iter().map(|(key, value)| default_record(key, value.as_deref()));
+    records.extend(defaults.map(MetadataRecord::Default));
     let tombstones = image.tombstone_order.values().map(|topic_id| RemoveTopicRecord { topic_id: topic_id.0 });
     records.extend(tombstones.map(MetadataRecord::RemoveTopic));
     records.extend(image.brokers.values().map(|broker| MetadataRecord::RegisterBroker(registration_record(broker))));
@@ -182,6 +188,11 @@ fn endpoint_record(endpoint: &Endpoint) -> EndpointRecord {
         port: endpoint.port,
         security_protocol: endpoint.security_protocol.code(),
     }
+}
+
+/// The record of what a setting of the cluster is where nothing was set.
+pub(crate) fn default_record(key: &str, value: Option<&str>) -> DefaultRecord {
+    DefaultRecord { key: key.to_owned(), value: value.map(str::to_owned) }
 }
 
 /// The record that sets a key of a resource, or takes it back.

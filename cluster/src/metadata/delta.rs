@@ -40,6 +40,8 @@ pub struct MetadataDelta {
     pub brokers: BTreeSet<NodeId>,
     /// Whether the cluster got its id.
     pub cluster_id_changed: bool,
+    /// Whether what holds where nothing was set has changed.
+    pub defaults_changed: bool,
 }
 
 impl MetadataDelta {
@@ -56,13 +58,15 @@ impl MetadataDelta {
         }
         delta.configs.extend(image.configs.keys().cloned());
         delta.brokers.extend(image.brokers.keys().copied());
+        delta.defaults_changed = !image.defaults.is_empty();
         delta
     }
 
     /// Whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty() && self.configs.is_empty() && self.brokers.is_empty() && !self.cluster_id_changed
+        let named = self.topics.is_empty() && self.configs.is_empty() && self.brokers.is_empty();
+        named && !self.cluster_id_changed && !self.defaults_changed
     }
 
     /// The topics whose data may go, with the names they had.
@@ -101,7 +105,8 @@ impl MetadataDelta {
     /// Whether a broker's or the cluster's default configuration changed, which may change every topic's.
     #[must_use]
     pub fn broker_configs_changed(&self) -> bool {
-        self.configs.iter().any(|resource| resource.resource_type == ConfigResourceType::Broker)
+        self.defaults_changed
+            || self.configs.iter().any(|resource| resource.resource_type == ConfigResourceType::Broker)
     }
 
     pub(crate) fn topic_created(&mut self, topic_id: TopicId) {

@@ -268,6 +268,8 @@ pub struct MetadataImage {
     pub(crate) metric_names: OrdMap<Arc<str>, Arc<str>>,
     pub(crate) partition_count: usize,
     pub(crate) configs: OrdMap<ConfigResource, Arc<ConfigMap>>,
+    /// What the settings of the cluster are where nothing was set: what the controllers' files say, or leave out.
+    pub(crate) defaults: OrdMap<Arc<str>, Option<Arc<str>>>,
     pub(crate) brokers: OrdMap<NodeId, Arc<BrokerRegistration>>,
     pub(crate) next_broker_epoch: i64,
     pub(crate) next_producer_id: i64,
@@ -364,6 +366,13 @@ impl MetadataImage {
         self.configs.get(&ConfigResource::topic(name))
     }
 
+    /// What a setting of the cluster is where nothing was set: the value in a controller's file, or none if it has none there. None at all if
+    /// no controller has said so yet.
+    #[must_use]
+    pub fn default_of(&self, key: &str) -> Option<Option<&str>> {
+        self.defaults.get(key).map(Option::as_deref)
+    }
+
     /// A broker's registration, fenced or not.
     #[must_use]
     pub fn broker(&self, node_id: NodeId) -> Option<&Arc<BrokerRegistration>> {
@@ -402,6 +411,9 @@ impl MetadataImage {
         }
         for broker in self.brokers.values() {
             broker.hash(&mut hasher);
+        }
+        for default in &self.defaults {
+            default.hash(&mut hasher);
         }
         hasher.finish()
     }

@@ -373,7 +373,8 @@ impl Replica {
         if let Some(log) = &mut self.log {
             log.apply_config(config.log.clone());
         }
-        self.config = config;
+        // A high watermark that went by the page cache is above what is on the device: another durability holds from the next start on.
+        self.config = ReplicaConfig { durability: self.config.durability, ..config };
         self.advance_high_watermark(now);
         self.publish_if_changed(effects);
         self.answer_pending(effects);
