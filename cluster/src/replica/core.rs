@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use madang_actors::clock::{Mono, Wall};
 use madang_actors::machine::Machine;
@@ -18,6 +17,7 @@ use super::compaction::Compaction;
 use super::follower::Follower;
 use super::leader::{Leader, Own};
 use super::pending::Pending;
+use super::publish::Published;
 use super::replication::Loss;
 use super::{
     Append, Durability, LostRecords, ReplicaConfig, ReplicaEffect, ReplicaInput, ReplicaSnapshot, fail_if_unsynced,
@@ -53,6 +53,8 @@ pub struct Replica {
     /// The newest state of the partition that was acted on: leader epoch and partition epoch.
     pub(super) known: (LeaderEpoch, i32),
     pub(super) inherited: Option<Inherited>,
+    /// Whether an earlier life has published what holds until this one has a role.
+    pub(super) resumes: bool,
     pub(super) high_watermark: Offset,
     /// Gathered since the last write.
     pub(super) gathered: Vec<Append>,
@@ -67,22 +69,6 @@ pub struct Replica {
     flush_at: Option<Mono>,
     /// What the last snapshot said, so that nothing is published twice.
     pub(super) published: Option<Published>,
-}
-
-/// What of a snapshot can change without the log's view changing in a way that the offsets do not show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Published {
-    loss: Option<Loss>,
-    known_epoch: LeaderEpoch,
-    partition_epoch: i32,
-    maximal: Vec<NodeId>,
-    leader_epoch: Option<LeaderEpoch>,
-    high_watermark: Offset,
-    confirmed_end: Offset,
-    cut_to: Option<Offset>,
-    log_start_offset: Offset,
-    log_end_offset: Offset,
-    segments: usize,
 }
 
 impl Replica {
@@ -101,7 +87,8 @@ impl Replica {
         let published = before.map_or(found, ReplicaSnapshot::known_end);
         if published > found && !mutant(35) {
             let high_watermark = before.map_or(Offset::ZERO, |before| before.high_watermark).min(found);
-            return Err(LostRecords { published, found, high_watermark });
+            let known_epoch = before.map_or(LeaderEpoch::NONE, |before| before.known_epoch);
+            return Err(LostRecords { published, found, high_watermark, known_epoch });
         }
         #[cfg(feature = "mutants")]
         let log = plant_stale_end(log, before);
@@ -110,7 +97,9 @@ impl Replica {
         let mut replica = Self::with(incarnation, log, config, role);
         if let Some(before) = before {
             replica.high_watermark = before.high_watermark.max(replica.high_watermark);
-            replica.known = (before.known_epoch, -1);
+            // The same state gives the role back; an older one is older still.
+            replica.known = (before.known_epoch, before.partition_epoch - 1);
+            replica.resumes = true;
             replica.inherited = before.leader_epoch.filter(|_| !mutant(34)).map(|leader_epoch| Inherited {
                 leader_epoch,
                 partition_epoch: before.partition_epoch,
@@ -130,6 +119,8 @@ impl Replica {
         let loss = Loss { incarnation, published: lost.published, found: lost.found };
         let mut replica = Self::with(incarnation, log, config, Role::Lost(loss));
         replica.high_watermark = replica.high_watermark.max(lost.high_watermark);
+        // Whether an election was unclean since is told by what was known before it.
+        replica.known = (lost.known_epoch, -1);
         replica
     }
 
@@ -141,6 +132,7 @@ impl Replica {
             role,
             known: (LeaderEpoch::NONE, -1),
             inherited: None,
+            resumes: false,
             gathered: Vec::new(),
             pending: Pending::default(),
             syncs_in_flight: 0,
@@ -285,53 +277,6 @@ impl Replica {
         for request in self.pending.expired(now) {
             reply(effects, request, Err(error.into()));
         }
-    }
-
-    pub(super) fn publish_if_changed(&mut self, effects: &mut Vec<ReplicaEffect>) {
-        let Some(log) = &self.log else { return };
-        let (maximal, partition_epoch, epoch_start) = match &self.role {
-            Role::Leader(leader) => (leader.isr().maximal(), leader.partition_epoch(), leader.epoch_start()),
-            Role::Idle | Role::Follower(_) | Role::Lost(_) => (BTreeSet::new(), self.known.1, Offset::ZERO),
-        };
-        let loss = match &self.role {
-            Role::Lost(loss) => Some(*loss),
-            Role::Idle | Role::Leader(_) | Role::Follower(_) => None,
-        };
-        let cutting = match &self.role {
-            Role::Follower(follower) => follower.cutting(),
-            Role::Idle | Role::Leader(_) | Role::Lost(_) => None,
-        };
-        let now = Published {
-            loss,
-            cut_to: cutting.or(self.unsettled_cut),
-            known_epoch: self.known.0,
-            partition_epoch,
-            maximal: maximal.into_iter().collect(),
-            leader_epoch: self.leader_epoch(),
-            high_watermark: self.high_watermark,
-            confirmed_end: log.confirmed_offset(),
-            log_start_offset: log.log_start_offset(),
-            log_end_offset: log.log_end_offset(),
-            segments: log.segment_count(),
-        };
-        if self.published.as_ref() == Some(&now) {
-            return;
-        }
-        effects.push(ReplicaEffect::Publish(Arc::new(ReplicaSnapshot {
-            incarnation: self.incarnation,
-            leader_epoch: now.leader_epoch,
-            loss,
-            known_epoch: now.known_epoch,
-            partition_epoch,
-            maximal_isr: now.maximal.as_slice().into(),
-            epoch_start,
-            high_watermark: self.high_watermark,
-            last_stable_offset: self.high_watermark,
-            confirmed_end: now.confirmed_end,
-            cut_to: now.cut_to,
-            view: log.view(),
-        })));
-        self.published = Some(now);
     }
 
     fn delete_records(&mut self, request: RequestId, before: Offset, effects: &mut Vec<ReplicaEffect>) {

@@ -118,9 +118,10 @@ impl InSync {
     }
 }
 
-/// Whether the error is the judgement of the controller in office, so that the proposal is gone.
+/// Whether no copy of the proposal, sent again, can be accepted later. A member that is ineligible now may be eligible when the next copy
+/// arrives, and that moves no partition epoch.
 const fn is_definite(error: ErrorCode) -> bool {
-    matches!(error, ErrorCode::IneligibleReplica | ErrorCode::InvalidRequest | ErrorCode::StaleBrokerEpoch)
+    matches!(error, ErrorCode::InvalidRequest | ErrorCode::StaleBrokerEpoch)
 }
 
 #[cfg(test)]
@@ -157,7 +158,7 @@ mod tests {
     fn a_refused_proposal_leaves_and_one_refused_as_stale_stays_until_the_metadata_tells() {
         let mut isr = one_and_two();
         let number = isr.propose(set(&[1, 2, 3]));
-        isr.ended(number, ProposalOutcome::Refused(ErrorCode::IneligibleReplica));
+        isr.ended(number, ProposalOutcome::Refused(ErrorCode::InvalidRequest));
         assert_eq!((isr.maximal(), isr.may_propose()), (set(&[1, 2]), true));
         let number = isr.propose(set(&[1, 2, 3]));
         isr.ended(number, ProposalOutcome::Refused(ErrorCode::InvalidUpdateVersion));
@@ -167,13 +168,23 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_was_ineligible_may_join_by_a_copy_that_comes_later() {
+        let mut isr = one_and_two();
+        let number = isr.propose(set(&[1, 2, 3]));
+        isr.ended(number, ProposalOutcome::Refused(ErrorCode::IneligibleReplica));
+        assert_eq!((isr.maximal(), isr.is_in_doubt()), (set(&[1, 2, 3]), true));
+        isr.committed_is(set(&[1, 2, 3]), 6);
+        assert!(!isr.is_in_doubt());
+    }
+
+    #[test]
     fn a_proposal_of_unknown_outcome_counts_until_the_partition_epoch_moves_whatever_a_later_one_is_answered() {
         let mut isr = one_and_two();
         let first = isr.propose(set(&[1, 2, 3]));
         isr.ended(first, ProposalOutcome::Unknown);
         assert!(isr.is_in_doubt());
         let second = isr.propose(set(&[1, 2]));
-        isr.ended(second, ProposalOutcome::Refused(ErrorCode::IneligibleReplica));
+        isr.ended(second, ProposalOutcome::Refused(ErrorCode::InvalidRequest));
         assert_eq!(isr.maximal(), set(&[1, 2, 3]), "the first may still arrive");
         assert!(!isr.ended(first, ProposalOutcome::Committed), "a late answer of one that was given up says nothing");
         isr.committed_is(set(&[1, 2]), 5);

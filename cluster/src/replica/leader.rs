@@ -268,8 +268,11 @@ impl Leader {
         let this_node = self.this_node()?;
         let stays = |node: &&NodeId| **node == this_node || !self.is_out(**node, now, own, config);
         let mut wanted: BTreeSet<NodeId> = self.isr.committed().iter().filter(stays).copied().collect();
+        // What settles a doubt has to be accepted, so nobody joins by it.
         let joins = |(node, follower): &(&NodeId, &Follower)| {
-            !self.isr.committed().contains(node) && self.may_join(**node, follower, high_watermark, config)
+            !self.isr.is_in_doubt()
+                && !self.isr.committed().contains(node)
+                && self.may_join(**node, follower, high_watermark, config)
         };
         wanted.extend(self.followers.iter().filter(joins).map(|(node, _)| *node));
         // A proposal of what is committed already raises the partition epoch, which settles what is in doubt.

@@ -16,6 +16,7 @@ mod follower;
 mod isr;
 mod leader;
 mod pending;
+mod publish;
 mod replicate;
 pub mod replication;
 mod shared;
@@ -130,6 +131,8 @@ pub struct LostRecords {
     pub found: Offset,
     /// What is left of the high watermark that was published.
     pub high_watermark: Offset,
+    /// The newest leader epoch that the earlier life knew of.
+    pub known_epoch: LeaderEpoch,
 }
 
 /// How an append ended.

@@ -55,13 +55,15 @@ impl Replica {
         if state <= self.known {
             return self.refresh(assignment);
         }
+        if let Role::Lost(loss) = &self.role
+            && !is_reported(&assignment, loss)
+        {
+            // It acts on none of this, so it does not know it either: an unclean election on the way is still to be heeded.
+            return effects.push(ReplicaEffect::Replication(ReplicationEffect::ReportLoss(*loss)));
+        }
         let before = mem::replace(&mut self.known, state);
         let leads = assignment.leader == Some(assignment.node_id);
         match &mut self.role {
-            Role::Lost(loss) if !is_reported(&assignment, loss) => {
-                let loss = *loss;
-                effects.push(ReplicaEffect::Replication(ReplicationEffect::ReportLoss(loss)));
-            }
             Role::Leader(leader) if leads && leader.epoch() == state.0 => leader.assigned(assignment),
             _ if leads => self.begin_leading(now, wall, assignment, effects),
             Role::Follower(follower) if follower.epoch() == state.0 => {}

@@ -52,7 +52,7 @@ fn a_refused_proposal_that_nobody_wants_any_more_wakes_nobody() {
     let number = leader.proposals().pop().expect("proposed").number;
     leader.replicate(ReplicationInput::ProposalEnded {
         number,
-        outcome: ProposalOutcome::Refused(ErrorCode::IneligibleReplica),
+        outcome: ProposalOutcome::Refused(ErrorCode::InvalidRequest),
     });
     leader.fetch(3, 0, 0);
     for _ in 0..3 {

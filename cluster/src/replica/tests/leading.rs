@@ -108,7 +108,7 @@ fn the_high_watermark_waits_for_one_that_is_about_to_join() {
     leader.fetch(3, 1, 0);
     leader.confirm(3, 5, 1);
     let number = leader.proposals()[0].number;
-    let outcome = ProposalOutcome::Refused(ErrorCode::IneligibleReplica);
+    let outcome = ProposalOutcome::Refused(ErrorCode::InvalidRequest);
     leader.replicate(ReplicationInput::ProposalEnded { number, outcome });
     assert_eq!(leader.maximal(), set(&[1, 2]));
     leader.append();
