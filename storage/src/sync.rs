@@ -169,6 +169,11 @@ impl SyncState {
         }
     }
 
+    /// The log starts at `offset`, above all that it had: nothing below it can be lacking.
+    pub(crate) const fn starts_at(&mut self, offset: Offset) {
+        self.confirmed = offset;
+    }
+
     /// A cut of an earlier life may be on no device yet.
     pub(crate) const fn begins_unsettled(&mut self) {
         self.unsettled = true;

@@ -52,6 +52,30 @@ impl Log {
         Ok(())
     }
 
+    /// Forgets all that the log has and starts it anew at `offset`, above its end. As after [`Log::cut_to`], nothing is appended before that is
+    /// on the device; a power cut until then leaves the log as it was, or without a record.
+    ///
+    /// # Errors
+    /// `OutOfRange` at or below the log's end; the disk failed: reopen the log.
+    pub fn start_anew_at(&mut self, offset: Offset) -> Result<(), LogError> {
+        if offset <= self.log_end_offset() {
+            return Err(LogError::OutOfRange(offset));
+        }
+        self.broken = true;
+        // What is below the start is nobody's, so that it comes first: a segment that is left over by a crash shows nothing of itself.
+        let bytes = seal(Kind::LogStart, &offset.0.to_be_bytes());
+        replace_file_durably(self.disk.as_ref(), &self.directory.join(LOG_START_FILE), &bytes)
+            .map_err(doing("write the log start offset"))?;
+        self.log_start_offset = offset;
+        self.drop_segments_from(0, offset)?;
+        self.epochs = Arc::default();
+        self.write_epochs()?;
+        self.truncate_state()?;
+        self.sync.starts_at(offset);
+        self.broken = false;
+        Ok(())
+    }
+
     /// Whether nothing stands against an append: the last cut, if there was one, is on the device.
     #[must_use]
     pub const fn is_settled(&self) -> bool {

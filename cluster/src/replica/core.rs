@@ -112,6 +112,13 @@ impl Replica {
         Ok(replica)
     }
 
+    /// The first life in a process: what was stored of the high watermark is believed as far as the log reaches.
+    pub fn starts_at(&mut self, high_watermark: Offset) {
+        if let Some(own) = self.own() {
+            self.high_watermark = self.high_watermark.max(high_watermark.min(own.counted));
+        }
+    }
+
     /// A replica whose log ends before what its last life had published. It serves nobody and reports the loss until the metadata shows
     /// that the controller knows of it; then it takes the role that the metadata gives it.
     #[must_use]
@@ -381,7 +388,12 @@ impl Machine for Replica {
             ReplicaInput::Replication(input) => self.replicate(now, wall, input, effects),
             ReplicaInput::Tick => {
                 self.expire(now, effects);
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.forget_laggards(now, self.config.replica_lag_time_max);
+                }
+                self.advance_high_watermark(now);
                 self.publish_if_changed(effects);
+                self.answer_pending(effects);
                 self.tend_isr(now, effects);
                 if self.flush_at.is_some_and(|at| at <= now) {
                     self.flush_at = None;

@@ -180,8 +180,11 @@ impl Leader {
             return;
         }
         if known != Some(life) {
-            let in_sync = self.isr.committed().contains(&fetch.node_id);
-            let last_caught_up = self.followers.get(&fetch.node_id).and_then(|known| known.last_caught_up);
+            // A new registration begins with nothing that an older one had.
+            let registered = |known: &&Follower| known.broker_epoch == life.0;
+            let same = self.followers.get(&fetch.node_id).filter(registered);
+            let in_sync = self.isr.committed().contains(&fetch.node_id) && (known.is_none() || same.is_some());
+            let last_caught_up = same.and_then(|known| known.last_caught_up);
             let fresh = Follower {
                 broker_epoch: life.0,
                 incarnation: life.1,
@@ -323,9 +326,28 @@ impl Leader {
         }
     }
 
-    /// When time alone may change the in-sync set.
+    /// The high watermark waits no longer for those who were about to join and have not come for too long.
+    pub(super) fn forget_laggards(&mut self, now: Mono, lag: Duration) {
+        let members = self.isr.maximal();
+        for (_, follower) in self.followers.iter_mut().filter(|(node, _)| !members.contains(node)) {
+            follower.last_caught_up = follower.last_caught_up.filter(|at| now.saturating_since(*at) <= lag);
+        }
+    }
+
+    /// When time alone may change the in-sync set, or what the high watermark waits for.
     pub(super) fn deadline(&self, own: Own, config: &ReplicaConfig) -> Option<Mono> {
         let this_node = self.this_node()?;
+        let lag = config.replica_lag_time_max + Duration::from_millis(1);
+        let members = self.isr.maximal();
+        let joining = self
+            .followers
+            .iter()
+            .filter(|(node, follower)| !members.contains(node) && follower.counted(config.durability) < own.log_end);
+        let joining = joining.filter_map(|(_, follower)| Some(follower.last_caught_up? + lag)).min();
+        [joining, self.proposes_at(this_node, own, config)].into_iter().flatten().min()
+    }
+
+    fn proposes_at(&self, this_node: NodeId, own: Own, config: &ReplicaConfig) -> Option<Mono> {
         if !self.isr.may_propose() {
             return None;
         }

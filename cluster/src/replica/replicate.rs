@@ -123,6 +123,9 @@ impl Replica {
     fn begin_following(&mut self, assignment: &Assignment, last_epoch: LeaderEpoch, effects: &mut Vec<ReplicaEffect>) {
         self.end_leading(effects);
         self.inherited = None;
+        // A life that begins with a process knows of an election only what its log tells.
+        let latest = self.log.as_ref().and_then(|log| log.leader_epochs().latest()).map(|last| last.epoch);
+        let last_epoch = last_epoch.max(latest.unwrap_or(LeaderEpoch::NONE));
         if assignment.unclean_epoch > last_epoch && last_epoch > LeaderEpoch::NONE {
             let start = self.log.as_ref().map_or(Offset::ZERO, madang_storage::Log::log_start_offset);
             tracing::error!(epoch = %assignment.unclean_epoch, high_watermark = %self.high_watermark, "an unclean election may have lost records");
@@ -168,11 +171,12 @@ impl Replica {
         }
         match &answer.body {
             FetchBody::Error(_) => self.fetch_next(true, effects),
+            FetchBody::BelowStart { log_start_offset } => self.start_anew(now, wall, *log_start_offset, effects),
             FetchBody::Diverging { epoch, end_offset } => self.diverged(now, wall, (*epoch, *end_offset), effects),
             FetchBody::Records { records, high_watermark, log_start_offset } => {
-                let gaps = self.config.compaction.is_some();
                 let Some(log) = &mut self.log else { return };
-                match log.append_as_follower(records, answer.leader_epoch, gaps, wall) {
+                // A log that was compacted once has gaps for ever, whatever its topic's policy is now.
+                match log.append_as_follower(records, answer.leader_epoch, true, wall) {
                     Ok(_) => self.follow(now, wall, *high_watermark, *log_start_offset, effects),
                     Err(FollowerAppendError::Write(error)) if !error.definite => {
                         effects.push(ReplicaEffect::Restart(error.to_string()));
@@ -250,9 +254,30 @@ impl Replica {
         self.fetch_next(false, effects);
     }
 
+    /// All that this log has lies below the leader's start, where it was deleted: nothing of it is kept.
+    fn start_anew(&mut self, now: Mono, wall: Wall, start: Offset, effects: &mut Vec<ReplicaEffect>) {
+        let Some(log) = &mut self.log else { return };
+        let end = log.log_end_offset();
+        if start <= end {
+            return self.fetch_next(true, effects);
+        }
+        tracing::warn!(directory = %log.directory().display(), %end, %start, "the leader's log starts above this one's end; it starts anew there");
+        if let Err(error) = log.start_anew_at(start) {
+            return effects.push(ReplicaEffect::FailDirectory(format!("start the log anew: {error}")));
+        }
+        // Until it is on the device a later life may find the log as it was.
+        self.unsettled_cut = Some(end);
+        self.high_watermark = self.high_watermark.max(start);
+        self.publish_if_changed(effects);
+        self.ask_for_sync(now, wall, effects);
+    }
+
     fn halt(&self, cut: Offset, effects: &mut Vec<ReplicaEffect>) {
         let known = self.high_watermark;
         let why = format!("the leader's log parts at {cut}, records up to {known} are acknowledged");
+        // Nobody may elect a replica that is set aside.
+        let loss = Loss { incarnation: self.incarnation, published: known, found: cut };
+        effects.push(ReplicaEffect::Replication(ReplicationEffect::ReportLoss(loss)));
         effects.push(ReplicaEffect::Replication(ReplicationEffect::Halt(why)));
     }
 

@@ -150,6 +150,11 @@ pub enum FetchBody {
         /// Where it ends.
         end_offset: Offset,
     },
+    /// What was asked for lies below the log's start, as all that the follower has.
+    BelowStart {
+        /// Where the leader's log starts.
+        log_start_offset: Offset,
+    },
     /// Refused.
     Error(ErrorCode),
 }
@@ -255,7 +260,8 @@ pub enum ReplicationEffect {
         /// The high watermark.
         high_watermark: Offset,
     },
-    /// The partition here is set aside: going on would lose acknowledged records. Nothing was cut.
+    /// The partition here is set aside: going on would lose acknowledged records. Nothing was cut. The [`ReplicationEffect::ReportLoss`] before it
+    /// takes this replica out of what the controller may elect from.
     Halt(String),
 }
 
@@ -272,6 +278,10 @@ impl ReplicaSnapshot {
         }
         if position.leader_epoch > current {
             return error(ErrorCode::UnknownLeaderEpoch);
+        }
+        let log_start_offset = self.view.log_start_offset();
+        if position.fetch_offset < log_start_offset {
+            return Err(FetchBody::BelowStart { log_start_offset });
         }
         if position.last_fetched_epoch > LeaderEpoch::NONE {
             let known = self.end_offset_for_epoch(position.last_fetched_epoch);

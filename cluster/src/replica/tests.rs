@@ -128,6 +128,7 @@ impl Fixture {
                 ReplicaEffect::Sync(request) => self.syncs.push(request),
                 ReplicaEffect::Reply { request, result } => self.replies.push((request, result)),
                 ReplicaEffect::Replication(asked) => self.asked.push(asked),
+                ReplicaEffect::ReplyDeleted { result, .. } => assert!(result.is_ok(), "{result:?}"),
                 other => panic!("{other:?}"),
             }
         }

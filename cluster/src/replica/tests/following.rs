@@ -55,7 +55,10 @@ fn a_follower_is_never_cut_below_its_high_watermark_unless_an_unclean_election_i
     follower.assign(assignment(3, 6, 8, &[3]));
     follower.asked.clear();
     follower.follow(FetchBody::Diverging { epoch: LeaderEpoch(5), end_offset: Offset(1) });
-    assert!(matches!(follower.asked[..], [ReplicationEffect::Halt(_)]));
+    let expected = Loss { incarnation: 1, published: Offset(2), found: Offset(1) };
+    assert!(
+        matches!(follower.asked[..], [ReplicationEffect::ReportLoss(loss), ReplicationEffect::Halt(_)] if loss == expected)
+    );
     assert_eq!(follower.replica.log().expect("open").log_end_offset(), Offset(2), "nothing was cut");
     let unclean = Assignment { unclean_epoch: LeaderEpoch(7), ..*assignment(3, 7, 9, &[3]) };
     follower.assign(Box::new(unclean));
@@ -81,7 +84,76 @@ fn an_answer_to_an_older_question_changes_nothing_and_a_refusal_is_asked_again_l
     assert!(follower.asked.is_empty());
     follower.follow(FetchBody::Error(ErrorCode::UnknownLeaderEpoch));
     assert!(follower.next_fetch().after_error);
-    follower.follow(records(&[(3, 4)], 0));
-    assert!(follower.next_fetch().after_error, "a gap is not appended");
+    follower.follow(records(&[(3, 7)], 0));
+    assert!(follower.next_fetch().after_error, "an epoch above the leader's is not appended");
     assert_eq!(follower.replica.log().expect("open").log_end_offset(), Offset(0));
+}
+
+#[test]
+fn a_log_that_was_compacted_once_is_followed_over_its_gaps() {
+    let mut follower = Fixture::new(Durability::PageCache);
+    assert!(follower.config.compaction.is_none(), "its policy is another now");
+    follower.assign(assignment(2, 5, 7, &[1, 2]));
+    follower.follow(records(&[(0, 4), (3, 4)], 0));
+    assert_eq!(follower.next_fetch().fetch_offset, Offset(4));
+}
+
+#[test]
+fn one_that_ends_below_the_leaders_start_starts_anew_there() {
+    for durability in [Durability::Fsync, Durability::PageCache] {
+        let mut follower = Fixture::new(durability);
+        follower.assign(assignment(2, 5, 7, &[1, 2]));
+        follower.follow(records(&[(0, 4), (1, 5)], 1));
+        follower.sync();
+        follower.asked.clear();
+        let before = follower.snapshot.clone().expect("published").recovery_point();
+        follower.follow(FetchBody::BelowStart { log_start_offset: Offset(9) });
+        let snapshot = follower.snapshot.clone().expect("published");
+        assert_eq!((snapshot.view.log_start_offset(), snapshot.view.log_end_offset()), (Offset(9), Offset(9)));
+        assert!(snapshot.note().unsettled && snapshot.recovery_point() >= before);
+        assert!(snapshot.recovery_point() <= Offset(2), "a power cut may bring back what there was");
+        assert!(follower.asked.is_empty(), "not on the device yet");
+        follower.sync();
+        let position = follower.next_fetch();
+        assert_eq!((position.fetch_offset, position.last_fetched_epoch), (Offset(9), LeaderEpoch::NONE));
+        follower.follow(records(&[(9, 5)], 10));
+        assert_eq!(follower.high_watermark(), if durability == Durability::Fsync { 9 } else { 10 });
+    }
+}
+
+#[test]
+fn a_leader_tells_one_below_its_start_where_it_starts() {
+    let mut leader = Fixture::leader(Durability::PageCache, &[1, 2]);
+    leader.append();
+    leader.append();
+    leader.fetch(2, 2, 0);
+    leader.input(ReplicaInput::DeleteRecords { request: RequestId(99), before: Offset(2) });
+    let position = FetchPosition {
+        leader: NodeId(1),
+        leader_epoch: LeaderEpoch(5),
+        incarnation: 1,
+        fetch_offset: Offset(1),
+        last_fetched_epoch: LeaderEpoch(4),
+        confirmed_offset: Offset(1),
+        after_error: false,
+    };
+    let judged = leader.snapshot.as_ref().expect("published").judge(&position);
+    assert_eq!(judged, Err(FetchBody::BelowStart { log_start_offset: Offset(2) }));
+}
+
+#[test]
+fn a_first_life_begins_at_the_stored_high_watermark_unless_an_election_was_unclean_since() {
+    for (unclean, known) in [(LeaderEpoch::NONE, 1), (LeaderEpoch(5), 1), (LeaderEpoch(6), 0)] {
+        let mut follower = Fixture::new(Durability::PageCache);
+        follower.assign(assignment(2, 5, 7, &[1, 2]));
+        follower.follow(records(&[(0, 4), (1, 5)], 1));
+        let log = open(&follower.disk, Start::Unclean, 1, None);
+        follower.replica = Replica::new(1, log, follower.config.clone(), None).expect("new");
+        follower.replica.starts_at(Offset(1));
+        let state = Assignment { unclean_epoch: unclean, ..*assignment(3, 7, 9, &[1, 3]) };
+        follower.assign(Box::new(state));
+        assert_eq!(follower.high_watermark(), known, "{unclean}");
+        follower.replica.starts_at(Offset(100));
+        assert_eq!(follower.replica.high_watermark(), Offset(2), "as far as the log reaches");
+    }
 }

@@ -80,3 +80,41 @@ fn a_cut_while_a_sync_is_under_way_is_followed_by_another() {
     follower.cut(4, 1);
     assert_eq!(follower.snapshot.as_ref().expect("published").confirmed_end, Offset(1));
 }
+
+#[test]
+fn time_alone_ends_the_wait_for_one_that_was_about_to_join() {
+    let mut leader = Fixture::leader(Durability::PageCache, &[1, 2]);
+    leader.append();
+    leader.fetch(2, 1, 0);
+    leader.fetch(3, 0, 0);
+    leader.append();
+    leader.fetch(2, 2, 0);
+    leader.now = leader.now + STEP;
+    leader.fetch(3, 1, 0);
+    let waiting = leader.append();
+    leader.fetch(2, 3, 0);
+    assert_eq!((leader.high_watermark(), leader.answered(waiting)), (2, None), "node 3 was caught up lately");
+    let due = leader.replica.deadline().expect("it does not wait for ever");
+    leader.now = due;
+    leader.input(ReplicaInput::Tick);
+    assert_eq!((leader.high_watermark(), leader.answered(waiting)), (3, Some(Ok(2))));
+    assert!(leader.replica.deadline().is_none_or(|next| next > due), "once");
+}
+
+#[test]
+fn a_new_registration_was_never_caught_up() {
+    let mut leader = Fixture::leader(Durability::PageCache, &[1, 2]);
+    leader.append();
+    leader.fetch(2, 1, 0);
+    leader.fetch(3, 1, 0);
+    let proposal = leader.proposals().pop().expect("node 3 may join");
+    let outcome = ProposalOutcome::Refused(ErrorCode::InvalidRequest);
+    leader.replicate(ReplicationInput::ProposalEnded { number: proposal.number, outcome });
+    let mut registered = *assignment(1, 5, 7, &[1, 2]);
+    registered.broker_epochs.insert(NodeId(3), 20);
+    leader.assign(Box::new(registered));
+    leader.fetch_of(3, 1, 20, 0, 0);
+    leader.append();
+    leader.fetch(2, 2, 0);
+    assert_eq!(leader.high_watermark(), 2, "nobody waits for an empty log");
+}
