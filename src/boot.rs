@@ -14,12 +14,12 @@ use madang_cluster::controller::{LogDirStart, Proposal, RegisterBroker};
 use madang_cluster::metadata::{Endpoint, MetadataImage};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{TopicPartition, Uuid};
-use madang_storage::{Identity, Log, LogDir, LogError, Notes, OpenLogDir, PartitionDir, SledCheckpoints, TmpfsNotes};
+use madang_storage::{Identity, LogDir, LogError, Notes, OpenLogDir, PartitionDir, SledCheckpoints, TmpfsNotes};
 
 use crate::applier::{Applier, Phase};
 use crate::directory::{Directory, Opened};
 use crate::found::{start_of, sync_point};
-use crate::replicas::Blueprint;
+use crate::replicas::{Blueprint, FoundLog};
 
 /// How long registration may take before the node gives up.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -161,10 +161,10 @@ pub fn find_partitions(applier: &Applier) -> Result<BTreeMap<TopicPartition, (Ar
 }
 
 /// One log to recover, and what came of it.
-type Slot = Mutex<Option<(Blueprint, Option<Log>)>>;
+type Slot = Mutex<Option<(Blueprint, Option<FoundLog>)>>;
 
 /// Recovers logs on `threads` threads. A log that cannot be recovered comes without one: its replica tries itself, and is set aside.
-pub async fn recover(blueprints: Vec<Blueprint>, threads: usize) -> Vec<(Blueprint, Option<Log>)> {
+pub async fn recover(blueprints: Vec<Blueprint>, threads: usize) -> Vec<(Blueprint, Option<FoundLog>)> {
     let wall = clock::wall();
     let next = Arc::new(AtomicUsize::new(0));
     let work: Arc<Vec<Slot>> =
@@ -188,10 +188,10 @@ pub async fn recover(blueprints: Vec<Blueprint>, threads: usize) -> Vec<(Bluepri
     work.iter().filter_map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take()).collect()
 }
 
-fn recover_one(blueprint: &Blueprint, wall: madang_actors::clock::Wall) -> Option<Log> {
+fn recover_one(blueprint: &Blueprint, wall: madang_actors::clock::Wall) -> Option<FoundLog> {
     let partition = format!("{}-{}", blueprint.topic.name, blueprint.partition.partition);
     match blueprint.recover(wall) {
-        Ok((log, _)) => Some(log),
+        Ok(found) => Some(found),
         Err(error) => {
             tracing::error!(partition, %error, "not recovered");
             if matches!(error, LogError::Sync { .. }) {

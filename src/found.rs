@@ -6,7 +6,7 @@ use madang_cluster::configs::Durability;
 use madang_cluster::controller::LogDirStart;
 use madang_cluster::replica::{ReplicaSnapshot, SharedReplica};
 use madang_protocol::types::Offset;
-use madang_storage::{LogDir, Note, OpenLog, RestartKind, Start};
+use madang_storage::{Checkpoint, LogDir, Note, OpenLog, RestartKind, Start};
 
 /// What a directory says of itself at registration. That every log reaches its noted end, and that the first sync succeeds, is not known
 /// yet, so what rests on them is not claimed.
@@ -41,6 +41,8 @@ pub struct Found {
     pub recovery_point: Option<Offset>,
     /// What was noted of it in this boot.
     pub noted: Option<Note>,
+    /// The high watermark as it was stored.
+    pub high_watermark: Offset,
     /// For the jitter of its segments' age.
     pub seed: u64,
 }
@@ -48,19 +50,22 @@ pub struct Found {
 impl Found {
     /// How the first life of a process finds it. `clean` says that its directory was closed in order.
     #[must_use]
-    pub const fn first(
+    pub fn first(
         clean: bool,
         durability: Durability,
-        recovery_point: Option<Offset>,
+        checkpoint: Option<Checkpoint>,
         noted: Option<Note>,
         seed: u64,
     ) -> Self {
+        let recovery_point = checkpoint.map(|known| known.recovery_point);
+        let stored = [checkpoint.map(|known| known.high_watermark), noted.map(|noted| noted.high_watermark)];
+        let high_watermark = stored.into_iter().flatten().max().unwrap_or(Offset::ZERO);
         let start = match durability {
             _ if clean => Start::Clean,
             Durability::PageCache if noted.is_some() => Start::SameBoot,
             _ => Start::Unclean,
         };
-        Self { start, recovery_point, noted, seed }
+        Self { start, recovery_point, noted, high_watermark, seed }
     }
 
     /// How a later life finds what `before` has published.
@@ -73,7 +78,7 @@ impl Found {
     /// What the log is opened with.
     #[must_use]
     pub fn open(self, incarnation: u64, wall: Wall) -> OpenLog {
-        let Self { start, recovery_point, noted, seed } = self;
+        let Self { start, recovery_point, noted, seed, .. } = self;
         OpenLog { start, recovery_point, noted, seed, incarnation, wall, ..OpenLog::default() }
     }
 }

@@ -15,10 +15,12 @@ use madang_actors::mailbox::Capacity;
 use madang_cluster::configs::{BrokerConfig, CompressionType, TimestampType, TopicConfig, dynamic_broker_number};
 use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::actor::ReplicaActor;
-use madang_cluster::replica::{Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, ReplicaSnapshot, SharedReplica};
+use madang_cluster::replica::{
+    LostRecords, Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, ReplicaSnapshot, SharedReplica,
+};
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
-use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
+use madang_protocol::types::{LeaderEpoch, TopicPartition};
 use madang_storage::{Checkpoint, CompactionSettings, Disk, Log, LogConfig, LogError, Recovery};
 
 use crate::directory::{Directory, DirectoryLink};
@@ -192,15 +194,19 @@ pub struct Blueprint {
     pub is_new: bool,
 }
 
+/// A log, and what it lacks of what was stored of it: the controller has to hear of that before anybody counts on the replica. A sole replica
+/// leads again all the same.
+pub type FoundLog = (Log, Option<LostRecords>);
+
 /// A log that was recovered on a worker before its replica's first life.
-type Recovered = Arc<Mutex<Option<Log>>>;
+type Recovered = Arc<Mutex<Option<FoundLog>>>;
 
 impl Blueprint {
     /// Opens the log as this process finds it. Blocks for as long as the recovery takes.
     ///
     /// # Errors
     /// The log cannot be served.
-    pub fn recover(&self, wall: Wall) -> Result<(Log, Recovery), LogError> {
+    pub fn recover(&self, wall: Wall) -> Result<FoundLog, LogError> {
         let found = self.found();
         metrics::counter!("madang_logs_opened_total").increment(1);
         let disk = Arc::clone(&self.directory.disk);
@@ -220,7 +226,7 @@ impl Blueprint {
         if let Some(Err(error)) = self.leads_in.map(|epoch| log.begin_epoch(epoch)) {
             tracing::warn!(partition, %error, "leader epoch not checkpointed");
         }
-        Ok((log, recovery))
+        Ok((log, lost_at_start(&recovery, found, &self.config)))
     }
 
     fn found(&self) -> Found {
@@ -229,18 +235,18 @@ impl Blueprint {
             (checkpoint, opened.checkpoints_are_complete)
         });
         let noted = self.directory.notes().and_then(|notes| notes.load(self.partition));
-        let recovery_point = match known {
-            Some((Some(checkpoint), _)) => Some(checkpoint.recovery_point),
+        let checkpoint = match known {
+            Some((Some(checkpoint), _)) => Some(checkpoint),
             // Began since the last checkpoint: nothing of it was ever noted as confirmed, so its end may be cut where it is torn.
-            Some((None, true)) => Some(Offset::ZERO),
+            Some((None, true)) => Some(Checkpoint::default()),
             _ => None,
         };
-        Found::first(self.clean, self.config.durability, recovery_point, noted, self.seed)
+        Found::first(self.clean, self.config.durability, checkpoint, noted, self.seed)
     }
 
     /// The replica: its handle, and the child that builds it from disk at every start. `log` is what was recovered, for its first life.
     #[must_use]
-    pub fn build(self, log: Option<Log>) -> Held {
+    pub fn build(self, log: Option<FoundLog>) -> Held {
         let name = format!("{}-{}", self.topic.name, self.partition.partition);
         let found = self.found();
         let actor = ActorRef::new(&name, Capacity::default());
@@ -294,14 +300,14 @@ impl Lives {
         let incarnation = context.incarnation().0;
         let recovered = self.recovered.lock().unwrap_or_else(PoisonError::into_inner).take();
         let opened = match recovered.filter(|_| before.is_none()) {
-            Some(mut log) => {
+            Some((mut log, lost)) => {
                 log.taken_by(incarnation);
-                Ok(log)
+                Ok((log, lost))
             }
             None => self.open(before.as_deref(), incarnation, context.wall()),
         };
-        let log = match opened {
-            Ok(log) => log,
+        let (log, lost) = match opened {
+            Ok(found) => found,
             Err(error @ LogError::Sync { .. }) => {
                 self.link.0.sync_failed(&error.to_string());
                 return Ok(self.offline(&error.to_string()));
@@ -310,25 +316,38 @@ impl Lives {
             // A descriptor or some memory may be free again at the next try.
             Err(error) => return Err(error.into()),
         };
-        let replica = match Replica::new(incarnation, log, (*config).clone(), before.as_deref()) {
-            Ok(replica) => replica,
-            Err(lost) => return Ok(self.offline(&lost.to_string())),
+        let replica = match lost {
+            Some(lost) => Replica::after_loss(incarnation, log, (*config).clone(), lost),
+            None => match Replica::new(incarnation, log, (*config).clone(), before.as_deref()) {
+                Ok(mut replica) if before.is_none() => {
+                    replica.starts_at(self.found.high_watermark);
+                    replica
+                }
+                Ok(replica) => replica,
+                Err(lost) => return Ok(self.offline(&lost.to_string())),
+            },
         };
         let mut actor = ReplicaActor::new(replica, Arc::clone(&self.shared), self.link.clone());
         actor.begin(context);
         Ok(actor)
     }
 
-    fn open(&self, before: Option<&ReplicaSnapshot>, incarnation: u64, wall: Wall) -> Result<Log, LogError> {
+    fn open(&self, before: Option<&ReplicaSnapshot>, incarnation: u64, wall: Wall) -> Result<FoundLog, LogError> {
         let found = before.map_or(self.found, |before| self.found.after(before));
-        let config = self.shared.config().log.clone();
+        let config = self.shared.config();
         metrics::counter!("madang_logs_opened_total").increment(1);
-        let (log, recovery) = Log::open(Arc::clone(&self.disk), &self.path, config, &found.open(incarnation, wall))?;
+        let (log, recovery) =
+            Log::open(Arc::clone(&self.disk), &self.path, config.log.clone(), &found.open(incarnation, wall))?;
         if before.is_none() && !self.is_new {
             self.link.0.recovered(self.shared.topic(), found.noted.is_some(), &recovery);
         }
-        Ok(log)
+        let lost = before.is_none().then(|| lost_at_start(&recovery, found, &config)).flatten();
+        Ok((log, lost))
     }
+}
+
+fn lost_at_start(recovery: &Recovery, found: Found, config: &ReplicaConfig) -> Option<LostRecords> {
+    LostRecords::at_start(recovery, found.high_watermark).filter(|_| config.replication_factor > 1)
 }
 
 /// The epoch in which this node leads a partition, if it does.

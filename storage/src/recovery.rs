@@ -107,6 +107,8 @@ pub struct Recovery {
     pub below_recovery_point: bool,
     /// Whether the log ends below what was noted as written in this boot: it lost that, whatever its directory says.
     pub below_noted_end: bool,
+    /// The end that was known before, by the recovery point or by a note; the log may be shorter.
+    pub known_end: Option<Offset>,
     /// Files that were missing or damaged and were rebuilt.
     pub rebuilt: Vec<String>,
 }
@@ -210,6 +212,7 @@ impl Log {
         self.recover_epochs(open, &mut report)?;
         report.log_end_offset = end;
         report.below_recovery_point = open.confirmed_end().is_some_and(|point| end < point);
+        report.known_end = open.confirmed_end().max(open.noted.map(|noted| noted.log_end_offset));
         report.below_noted_end = open.noted.is_some_and(|noted| end < noted.log_end_offset);
         Ok(report)
     }

@@ -32,8 +32,10 @@ use madang_actors::reply::Reply;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::record_batch::{ProduceRules, ValidatedBatch};
 use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_storage::mutants::mutant;
 use madang_storage::{
-    CompactionError, CompactionJob, CompactionResult, CompactionSettings, LogConfig, LogError, SyncOutcome, SyncRequest,
+    CompactionError, CompactionJob, CompactionResult, CompactionSettings, LogConfig, LogError, Recovery, SyncOutcome,
+    SyncRequest,
 };
 
 pub use self::core::Replica;
@@ -133,6 +135,16 @@ pub struct LostRecords {
     pub high_watermark: Offset,
     /// The newest leader epoch that the earlier life knew of.
     pub known_epoch: LeaderEpoch,
+}
+
+impl LostRecords {
+    /// What a log that a process found at its start lacks of what was stored of it; none if it lacks nothing. `high_watermark` was stored too.
+    #[must_use]
+    pub fn at_start(recovery: &Recovery, high_watermark: Offset) -> Option<Self> {
+        let found = recovery.log_end_offset;
+        let published = recovery.known_end.filter(|known| *known > found && !mutant(47))?;
+        Some(Self { published, found, high_watermark: high_watermark.min(found), known_epoch: LeaderEpoch::NONE })
+    }
 }
 
 /// How an append ended.

@@ -60,7 +60,7 @@ impl ReplicaSnapshot {
         Note {
             incarnation: self.incarnation,
             // One that found less stays short of its note until the controller knows, also over a kill.
-            log_end_offset: self.loss.map_or_else(|| self.known_end(), |loss| loss.published),
+            log_end_offset: self.loss.filter(|_| !mutant(46)).map_or_else(|| self.known_end(), |loss| loss.published),
             confirmed_end: if mutant(42) { self.view.log_end_offset() } else { self.recovery_point() },
             high_watermark: self.high_watermark,
             unsettled: self.cut_to.is_some(),

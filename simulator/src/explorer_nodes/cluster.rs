@@ -13,6 +13,7 @@ use madang_cluster::replica::{Append, ReplicaEffect, ReplicaInput, RequiredAcks}
 use madang_cluster::request::RequestId;
 use madang_protocol::record_batch::{ProduceRules, validate_produced};
 use madang_protocol::types::NodeId;
+use madang_storage::Checkpoint;
 
 use super::controller::{AlterPartitionAsked, Controller, InFlight, Place};
 use super::node::Node;
@@ -313,8 +314,8 @@ impl Cluster {
                 self.node_mut(id)?.loss = Some(loss);
                 Ok(())
             }
-            ReplicationEffect::LowerRecoveryPoint { number, recovery_point, .. } => {
-                self.node_mut(id)?.lowering = Some((number, recovery_point));
+            ReplicationEffect::LowerRecoveryPoint { number, recovery_point, high_watermark } => {
+                self.node_mut(id)?.lowering = Some((number, Checkpoint { recovery_point, high_watermark }));
                 Ok(())
             }
             ReplicationEffect::Halt(why) => Err(broken("R13", format!("node {id}: {why}"))),
@@ -380,8 +381,8 @@ impl Cluster {
 
     fn lower(&mut self, id: i32) -> Result<(), Violation> {
         let node = self.node_mut(id)?;
-        let Some((number, recovery_point)) = node.lowering.take() else { return Ok(()) };
-        node.checkpoint = recovery_point;
+        let Some((number, checkpoint)) = node.lowering.take() else { return Ok(()) };
+        node.checkpoint = checkpoint;
         self.replicate(id, ReplicationInput::Lowered(number))
     }
 

@@ -160,9 +160,14 @@ impl Cluster {
     pub(super) fn start(&mut self, id: i32) -> Result<(), Violation> {
         let durability = self.setup.durability;
         let node = self.node_mut(id)?;
-        let log = node.open(durability)?;
-        let replica = Replica::new(node.incarnation, log, config(durability), None);
-        node.replica = Some(replica.map_err(|lost| broken("S1", lost.to_string()))?);
+        let (log, lost, high_watermark) = node.open(durability)?;
+        let mut replica = match lost {
+            Some(lost) => Replica::after_loss(node.incarnation, log, config(durability), lost),
+            None => Replica::new(node.incarnation, log, config(durability), None)
+                .map_err(|lost| broken("S1", lost.to_string()))?,
+        };
+        replica.starts_at(high_watermark);
+        node.replica = Some(replica);
         node.up = true;
         let (left, before) = (node.left, node.broker_epoch);
         let broker_epoch = self.controller.register(NodeId(id), left, before)?;

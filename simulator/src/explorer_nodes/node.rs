@@ -11,9 +11,11 @@ use madang_actors::clock::Wall;
 use madang_actors::machine::Machine;
 use madang_cluster::replica::fetcher::Fetcher;
 use madang_cluster::replica::replication::{Confirmed, FetchAnswer, FetchPosition, FollowerFetch, Loss};
-use madang_cluster::replica::{Durability, Replica, ReplicaSnapshot};
+use madang_cluster::replica::{Durability, LostRecords, Replica, ReplicaSnapshot};
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
-use madang_storage::{Disk, FaultDisk, Log, LogConfig, Note, OpenLog, OpenMode, Recovery, RestartKind, SyncRequest};
+use madang_storage::{
+    Checkpoint, Disk, FaultDisk, Log, LogConfig, Note, OpenLog, OpenMode, Recovery, RestartKind, SyncRequest,
+};
 
 use super::{broken, directory};
 use crate::invariants::cluster::NodeView;
@@ -63,11 +65,11 @@ pub(super) struct Node {
     pub(super) old_confirm: Option<(NodeId, Confirmed)>,
     pub(super) loss: Option<Loss>,
     /// The stored recovery point: of all that the node may have stored the highest that nobody has lowered since.
-    pub(super) checkpoint: Offset,
+    pub(super) checkpoint: Checkpoint,
     /// What is noted of the log, where a kill leaves it.
     pub(super) noted: Option<Note>,
     /// A recovery point that is about to be lowered, for the cut of that number.
-    pub(super) lowering: Option<(u64, Offset)>,
+    pub(super) lowering: Option<(u64, Checkpoint)>,
     /// Whether a record was taken from it behind its back.
     pub(super) short: bool,
 }
@@ -101,7 +103,7 @@ impl Node {
             old_fetch: None,
             old_confirm: None,
             loss: None,
-            checkpoint: Offset::ZERO,
+            checkpoint: Checkpoint::default(),
             noted: None,
             lowering: None,
             short: false,
@@ -115,8 +117,8 @@ impl Node {
         self.open_as(found).map(|(log, _)| log)
     }
 
-    /// Opens the log for the first life in a process.
-    pub(super) fn open(&mut self, durability: Durability) -> Result<Log, Violation> {
+    /// Opens the log for the first life in a process; answers what it lacks of what was stored of it, and what was stored of the high watermark.
+    pub(super) fn open(&mut self, durability: Durability) -> Result<(Log, Option<LostRecords>, Offset), Violation> {
         let found = Found::first(false, durability, Some(self.checkpoint), self.noted, 0);
         let (log, recovery) = self.open_as(found)?;
         if recovery.below_recovery_point || recovery.below_noted_end {
@@ -126,10 +128,9 @@ impl Node {
                     format!("node {} calls itself lossy and has lost nothing: {recovery:?}", self.id),
                 ));
             }
-            self.left = RestartKind::Lossy;
-            self.checkpoint = self.checkpoint.min(recovery.log_end_offset);
+            self.checkpoint.recovery_point = self.checkpoint.recovery_point.min(recovery.log_end_offset);
         }
-        Ok(log)
+        Ok((log, LostRecords::at_start(&recovery, found.high_watermark), found.high_watermark))
     }
 
     fn open_as(&mut self, found: Found) -> Result<(Log, Recovery), Violation> {
@@ -142,7 +143,9 @@ impl Node {
     /// The replica publishes: its shell notes it, and may keep a checkpoint of it.
     pub(super) fn publish(&mut self, snapshot: Arc<ReplicaSnapshot>) {
         self.noted = Some(snapshot.note());
-        self.checkpoint = self.checkpoint.max(snapshot.recovery_point());
+        let Checkpoint { recovery_point, high_watermark } = &mut self.checkpoint;
+        *recovery_point = snapshot.recovery_point().max(*recovery_point);
+        *high_watermark = snapshot.high_watermark.max(*high_watermark);
         self.published = Some(snapshot);
     }
 
@@ -211,7 +214,9 @@ impl Node {
         let answer = self.answer.as_ref().map(|answered| &answered.answer);
         (self.syncs.len(), fetch, answer, self.confirm, self.old_fetch, self.old_confirm).hash(hasher);
         self.fetchers.values().map(Machine::digest).collect::<Vec<_>>().hash(hasher);
-        (self.loss, self.short, self.checkpoint, self.lowering).hash(hasher);
+        let checkpoint = |known: Checkpoint| (known.recovery_point, known.high_watermark);
+        let lowering = self.lowering.map(|(number, known)| (number, checkpoint(known)));
+        (self.loss, self.short, checkpoint(self.checkpoint), lowering).hash(hasher);
         if let Some(noted) = &self.noted {
             (noted.log_end_offset, noted.confirmed_end, noted.high_watermark, noted.unsettled).hash(hasher);
         }

@@ -37,8 +37,8 @@ const fn bug(
 }
 
 /// All of them.
-pub const BUGS: [Planted; 15] = [
-    bug(1, "a diverging log cut to the high watermark", 3, Fsync, 1, 5),
+pub const BUGS: [Planted; 17] = [
+    bug(1, "a diverging log cut to the high watermark", 9, Fsync, 1, 3),
     bug(2, "a follower joins below the epoch's start", 5, PageCache, 1, 7),
     bug(3, "what a follower had in an older epoch or life counts", 2, PageCache, 1, 5),
     bug(4, "high watermark over the committed in-sync set", 5, PageCache, 0, 6),
@@ -53,6 +53,8 @@ pub const BUGS: [Planted; 15] = [
     bug(35, "a replica that found less goes on", 2, PageCache, 1, 3),
     bug(39, "unsynced copies counted in fsync mode", 4, Fsync, 0, 6),
     bug(45, "a log cut under a recovery point that stays", 9, Fsync, 1, 4),
+    bug(46, "a replica that lost records notes its shorter end", 2, PageCache, 2, 3),
+    bug(47, "a loss that is found at a process's start is kept to itself", 2, PageCache, 2, 3),
 ];
 
 /// What was broken, by which path, after how many paths; none if the bug was not found.

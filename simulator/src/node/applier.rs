@@ -21,7 +21,7 @@ use madang_cluster::coordinator::actor::ShardMessage;
 use madang_cluster::metadata::{Endpoint, MetadataDelta, MetadataImage, SecurityProtocol, TopicImage};
 use madang_cluster::replica::{ReplicaHandle, ReplicaMessage, SharedReplica};
 use madang_protocol::types::{NodeId, Offset, TopicId, TopicPartition, Uuid};
-use madang_storage::{LogDir, LogDirError, Notes, OpenLogDir, PartitionDir, RestartKind};
+use madang_storage::{Checkpoint, LogDir, LogDirError, Notes, OpenLogDir, PartitionDir, RestartKind};
 
 use crate::cover;
 use crate::invariants::{metadata, restarts};
@@ -294,11 +294,12 @@ impl Applier {
         });
         self.process.slots.borrow_mut().insert(partition, Rc::clone(&slot));
         // The node notes a recovery point when it creates a partition.
-        let recovery_point = Some(Offset(*self.node.checkpoints.borrow_mut().entry(partition).or_insert(0)));
+        let recovery_point = Offset(*self.node.checkpoints.borrow_mut().entry(partition).or_insert(0));
+        let checkpoint = Some(Checkpoint { recovery_point, ..Checkpoint::default() });
         let noted = notes::load(&self.process, partition);
         let clean = self.process.left.get() == RestartKind::Clean;
         let durability = self.process.config.durability;
-        let found = Found::first(clean, durability, recovery_point, noted, self.node.sim.random());
+        let found = Found::first(clean, durability, checkpoint, noted, self.node.sim.random());
         life::supervise(&self.node, &self.process, &slot, found);
         Some(slot)
     }

@@ -66,6 +66,25 @@ fn lost() -> Fixture {
 }
 
 #[test]
+fn a_loss_that_a_process_finds_at_its_start_reaches_the_controller_before_it_leads() {
+    let mut replica = Fixture::leader(Durability::Fsync, &[1, 2]);
+    replica.append();
+    replica.sync();
+    let known = OpenLog { recovery_point: Some(Offset(3)), ..OpenLog::default() };
+    let path = Path::new("/data/orders-0");
+    let opened = Log::open(Arc::new(replica.disk.clone()), path, LogConfig::default(), &known);
+    let (log, recovery) = opened.expect("opens");
+    let lost = LostRecords::at_start(&recovery, Offset(2)).expect("two records are gone");
+    replica.replica = Replica::after_loss(1, log, replica.config.clone(), lost);
+    replica.asked.clear();
+    replica.assign(assignment(1, 5, 7, &[1, 2]));
+    let loss = Loss { incarnation: 1, published: Offset(3), found: Offset(1) };
+    assert_eq!(replica.asked, [ReplicationEffect::ReportLoss(loss)]);
+    assert_eq!((replica.replica.leader_epoch(), replica.high_watermark()), (None, 1));
+    assert_eq!(LostRecords::at_start(&Recovery { known_end: None, ..recovery }, Offset(2)), None);
+}
+
+#[test]
 fn a_loss_that_nobody_knows_of_stays_below_its_note() {
     let mut replica = lost();
     replica.assign(assignment(1, 5, 7, &[1, 2]));
