@@ -40,11 +40,11 @@ pub(crate) fn run(start: Start) -> Result<(), Failure> {
     crate::failpoints::follow().map_err(|error| Failure::new(format!("fail points: {error}")))?;
     let began = Instant::now();
     let pairs = pairs(&start)?;
-    let (config, unknown) = BrokerConfig::parse(pairs).map_err(|error| {
+    let (config, idle) = BrokerConfig::parse(pairs).map_err(|error| {
         Failure::new(error.to_string()).try_this("madang start --help; the keys are Kafka's broker keys")
     })?;
-    for key in unknown {
-        tracing::warn!(key, "this key is not known and has no effect");
+    for what in idle {
+        tracing::warn!("{what}");
     }
     let code = actix_rt::System::new().block_on(serve(config, began))?;
     if code == 0 { Ok(()) } else { Err(Failure::new("the broker ended because a part of it kept failing").exit(code)) }

@@ -178,6 +178,22 @@ fn no_data_is_sent_past_a_bound() {
     assert!(found.is_empty(), "unbounded, or supervised by actix:\n{}", found.join("\n"));
 }
 
+/// What DescribeConfigs says a key does is done somewhere: the tables would else go on promising what is no longer, or not yet, there.
+#[test]
+fn a_key_that_is_described_is_read() {
+    let code: String = ["src", "cluster/src"].into_iter().flat_map(sources).flat_map(|path| code(&path)).collect();
+    let table = |name: &str| std::fs::read_to_string(root().join("cluster/src/configs").join(name)).expect("a table");
+    let rows = |text: &str| -> Vec<Vec<String>> {
+        text.lines().skip(1).map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    };
+    let topics = rows(&table("topic.tsv"));
+    let behind: BTreeSet<&str> = topics.iter().filter(|row| row[6] != "-").map(|row| row[5].as_str()).collect();
+    let unread = |row: &&Vec<String>| row[6] != "-" && !code.contains(&format!("\"{}\"", row[0]));
+    assert_eq!(topics.iter().find(unread), None);
+    let brokers = rows(&table("broker.tsv"));
+    assert_eq!(brokers.iter().filter(|row| !behind.contains(row[0].as_str())).find(unread), None);
+}
+
 #[test]
 fn no_profile_aborts_on_panic() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");

@@ -134,8 +134,6 @@ pub struct BrokerConfig {
     pub socket_request_max_bytes: usize,
     /// Largest fetch response.
     pub fetch_max_bytes: usize,
-    /// Requests that may wait for work.
-    pub queued_max_requests: usize,
     /// Idle time after which a connection is closed.
     pub connections_max_idle: Duration,
     /// Fetch sessions that are kept.
@@ -203,8 +201,8 @@ pub struct BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Reads pairs of key and value; the last of a key counts. The second answer is what a person should know: keys that nobody
-    /// knows, which are kept and shown but have no effect.
+    /// Reads pairs of key and value; the last of a key counts. The second answer is what a person should know: keys that are set, kept
+    /// and shown, and have no effect, because nobody knows them or because nothing here is as they want it.
     ///
     /// # Errors
     /// The first value that its key does not take.
@@ -213,9 +211,16 @@ impl BrokerConfig {
             pairs.into_iter().map(|(key, value)| (key, value.trim().to_owned())).collect();
         let mut warnings = Vec::new();
         for (key, value) in &set {
-            match broker_definition(key) {
-                Some(definition) => definition.validate(value)?,
-                None => warnings.push(format!("unknown configuration key '{key}' has no effect")),
+            let Some(definition) = broker_definition(key) else {
+                warnings.push(format!("unknown configuration key '{key}' has no effect"));
+                continue;
+            };
+            definition.validate(value)?;
+            if definition.documentation.is_none()
+                && !startup::acts_on(key)
+                && definition.default != Some(value.as_str())
+            {
+                warnings.push(format!("configuration key '{key}' has no effect here"));
             }
         }
         let config = Self::resolve(set)?;
@@ -264,7 +269,6 @@ impl BrokerConfig {
             delete_topics: values.boolean("delete.topic.enable"),
             socket_request_max_bytes: values.size("socket.request.max.bytes"),
             fetch_max_bytes: values.size("fetch.max.bytes"),
-            queued_max_requests: values.size("queued.max.requests"),
             connections_max_idle: values.millis("connections.max.idle.ms"),
             max_fetch_sessions: values.size("max.incremental.fetch.session.cache.slots"),
             replica_lag_time_max: values.millis("replica.lag.time.max.ms"),
@@ -422,8 +426,19 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_warn_and_bad_values_are_refused() {
-        assert_eq!(parse(&[("no.such.key", "1")]).unwrap().1.len(), 1);
+    fn keys_that_change_nothing_are_named() {
+        let named = |pairs: &[(&str, &str)]| parse(pairs).expect("valid").1;
+        assert_eq!(named(&[("no.such.key", "1")]), ["unknown configuration key 'no.such.key' has no effect"]);
+        assert_eq!(
+            named(&[("queued.max.requests", "7"), ("num.partitions", "7")]),
+            ["configuration key 'queued.max.requests' has no effect here"]
+        );
+        // What is as it is anyway, and what is looked at before the start and asks for nothing more.
+        assert!(named(&[("queued.max.requests", "500"), ("process.roles", "broker,controller")]).is_empty());
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
         for (key, value) in [
             ("num.partitions", "0"),
             ("madang.durability", "sometimes"),

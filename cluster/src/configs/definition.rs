@@ -332,6 +332,53 @@ mod tests {
         }
     }
 
+    /// Keys that nothing here does what they ask for. Saying what they do would promise it.
+    #[test]
+    fn a_key_without_an_effect_has_no_description() {
+        let of_topics = [
+            "file.delete.delay.ms",
+            "follower.replication.throttled.replicas",
+            "leader.replication.throttled.replicas",
+            "local.retention.bytes",
+            "local.retention.ms",
+            "preallocate",
+            "remote.log.copy.disable",
+            "remote.log.delete.on.disable",
+            "remote.storage.enable",
+        ];
+        let of_brokers = [
+            "broker.session.timeout.ms",
+            "log.local.retention.bytes",
+            "log.local.retention.ms",
+            "log.preallocate",
+            "log.segment.delete.delay.ms",
+            "madang.disk.reserve.bytes",
+            "madang.handshake.timeout.ms",
+            "num.io.threads",
+            "num.network.threads",
+            "process.roles",
+            "queued.max.request.bytes",
+            "queued.max.requests",
+            "transaction.max.timeout.ms",
+            "transactional.id.expiration.ms",
+        ];
+        let described = |key: Option<&ConfigDefinition>| key.expect("a key of Kafka's").documentation;
+        for key in of_topics {
+            assert_eq!(described(topic_definition(key)), None, "{key}");
+        }
+        for key in of_brokers {
+            assert_eq!(described(broker_definition(key)), None, "{key}");
+        }
+        // What is said of a key of topics is said of the brokers' key behind it.
+        for key in topic_definitions() {
+            let behind = key.synonym.and_then(broker_definition);
+            assert!(
+                behind.is_none_or(|behind| behind.documentation.is_some() == key.documentation.is_some()),
+                "{key:?}"
+            );
+        }
+    }
+
     fn message(key: &str, value: &str) -> String {
         topic_definition(key).expect("a topic key").validate(value).expect_err("invalid").0
     }

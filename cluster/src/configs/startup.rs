@@ -12,8 +12,15 @@ const GUARDS: [&str; 4] = [
     "client.quota.callback.class",
     "create.topic.policy.class.name",
 ];
+const ROLES: &str = "process.roles";
+const TIERED: &str = "remote.log.storage.system.enable";
 /// Keys that give an internal topic its `segment.bytes`.
 const INTERNAL_SEGMENTS: [&str; 2] = ["offsets.topic.segment.bytes", "transaction.state.log.segment.bytes"];
+
+/// Whether a key without a description is one that a start looks at: what it asks for is so, or the broker does not start.
+pub(super) fn acts_on(key: &str) -> bool {
+    GUARDS.contains(&key) || [ROLES, TIERED].contains(&key)
+}
 
 /// Checks settings that are each valid alone.
 pub(super) fn check(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
@@ -24,9 +31,8 @@ pub(super) fn check(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
 
 fn supported(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
     let refuse = |key: &'static str, value: &str| Err(BrokerConfigError::Unsupported { key, value: value.to_owned() });
-    let tiered = "remote.log.storage.system.enable";
-    if let Some(value) = config.set_value(tiered).filter(|value| value.eq_ignore_ascii_case("true")) {
-        return refuse(tiered, value);
+    if let Some(value) = config.set_value(TIERED).filter(|value| value.eq_ignore_ascii_case("true")) {
+        return refuse(TIERED, value);
     }
     for key in GUARDS {
         if let Some(value) = config.set_value(key).filter(|value| !value.is_empty()) {
@@ -34,10 +40,9 @@ fn supported(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
         }
     }
     // A node of one role would have to find the others of its cluster; alone it would be another cluster.
-    let roles = "process.roles";
     let lacks = |value: &&str| !["broker", "controller"].iter().all(|role| list_items(value).any(|item| item == *role));
-    match config.set_value(roles).filter(|value| !value.is_empty()).filter(lacks) {
-        Some(value) => refuse(roles, value),
+    match config.set_value(ROLES).filter(|value| !value.is_empty()).filter(lacks) {
+        Some(value) => refuse(ROLES, value),
         None => Ok(()),
     }
 }
