@@ -178,7 +178,24 @@ impl ConfigDefinition {
         if self.kind != ConfigKind::List {
             return one(value);
         }
-        list_items(value).try_for_each(one)
+        let empty = || InvalidConfig(format!("Configuration '{}' values must not be empty.", self.name));
+        parts(value).try_for_each(|item| if item.is_empty() { Err(empty()) } else { one(item) })
+    }
+
+    /// A value as it is shown: a list without spaces, and without what it names again if it is a choice of names.
+    #[must_use]
+    pub fn shown(&self, value: &str) -> String {
+        if self.kind != ConfigKind::List {
+            return value.trim().to_owned();
+        }
+        let once = matches!(self.validator, Validator::OneOf { .. });
+        let mut items: Vec<&str> = Vec::new();
+        for item in parts(value) {
+            if !once || !items.contains(&item) {
+                items.push(item);
+            }
+        }
+        items.join(",")
     }
 
     fn check_throttled(&self, value: &str) -> Result<(), InvalidConfig> {
@@ -199,6 +216,12 @@ impl ConfigDefinition {
         );
         Err(self.invalid(&shown, &why))
     }
+}
+
+/// What lies between a list's commas, trimmed, empty or not; nothing of a list that is empty as a whole.
+fn parts(value: &str) -> impl Iterator<Item = &str> {
+    let value = value.trim();
+    (!value.is_empty()).then(|| value.split(',').map(str::trim)).into_iter().flatten()
 }
 
 /// The texts between a list's commas, trimmed; none of an empty list.
@@ -393,6 +416,8 @@ mod tests {
                 "x",
                 "Invalid value x for configuration cleanup.policy: String must be one of: compact, delete",
             ),
+            ("cleanup.policy", "compact,,delete", "Configuration 'cleanup.policy' values must not be empty."),
+            ("cleanup.policy", "delete,", "Configuration 'cleanup.policy' values must not be empty."),
             (
                 "compression.gzip.level",
                 "0",
@@ -414,11 +439,22 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_shown_without_spaces_and_names_of_a_choice_once() {
+        let shown = |key: &str, value| topic_definition(key).expect("a topic key").shown(value);
+        assert_eq!(shown("cleanup.policy", " delete , compact,delete"), "delete,compact");
+        assert_eq!(shown("leader.replication.throttled.replicas", "0:1, 0:1,"), "0:1,0:1,");
+        assert_eq!((shown("cleanup.policy", " "), shown("retention.ms", " 7 ")), (String::new(), "7".to_owned()));
+    }
+
+    #[test]
     fn the_edges_of_ranges_and_lists_are_accepted() {
         for (key, value) in [
             ("retention.ms", "-1"),
             ("compression.gzip.level", "-1"),
             ("cleanup.policy", "compact,delete"),
+            ("cleanup.policy", " compact , compact "),
+            ("cleanup.policy", ""),
+            ("leader.replication.throttled.replicas", "0:1,,0:2,"),
             ("min.cleanable.dirty.ratio", "1"),
             ("leader.replication.throttled.replicas", "0:1,1:2"),
             ("follower.replication.throttled.replicas", "*"),

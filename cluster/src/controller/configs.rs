@@ -13,10 +13,10 @@ use super::records::MetadataRecord;
 use super::replay::config_record;
 use super::topics::check_name;
 use crate::configs::{
-    CLUSTER_KEYS, ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, list_items,
-    resolve_topic_value, topic_definition,
+    CLUSTER_KEYS, ConfigDefinition, ConfigKind, InvalidConfig, UpdateMode, broker_definition, resolve_topic_value,
+    topic_definition,
 };
-use crate::metadata::{ConfigMap, ConfigResource, ConfigResourceType};
+use crate::metadata::{ConfigMap, ConfigResource, ConfigResourceType, MetadataImage};
 
 /// Keys that Kafka lets change while it runs, and that hold here from the start to the end: a change would be left out in silence.
 const NOT_LIVE: [&str; 3] = ["listener.security.protocol.map", "listeners", "max.connections.per.ip.overrides"];
@@ -226,18 +226,30 @@ fn altered_list(
     }
     let current = match config.get(change.key.as_str()) {
         Some(current) => current.to_string(),
-        None if topic => resolve_topic_value(&draft.image, draft.defaults, draft.defaults.node_id, None, &change.key),
+        // As Kafka's controller: what a broker's file says or the default, not what is set on all brokers while they run.
+        None if topic => {
+            resolve_topic_value(&MetadataImage::default(), draft.defaults, draft.defaults.node_id, None, &change.key)
+        }
         None => draft.defaults.value(&change.key).unwrap_or_default().to_owned(),
     };
-    let mut items: Vec<String> = list_items(&current).map(str::to_owned).collect();
-    for item in list_items(value) {
-        if change.op == AlterOp::Subtract {
-            items.retain(|present| present != item);
-        } else if !items.iter().any(|present| present == item) {
-            items.push(item.to_owned());
+    let mut items: Vec<String> =
+        if current.is_empty() { Vec::new() } else { split(&current).map(str::to_owned).collect() };
+    for item in split(value) {
+        let present = items.iter().position(|present| present == item);
+        match (change.op, present) {
+            (AlterOp::Subtract, Some(at)) => drop(items.remove(at)),
+            (AlterOp::Append, None) => items.push(item.to_owned()),
+            _ => {}
         }
     }
     Ok(items)
+}
+
+/// What lies between a list's commas as Java splits it: nothing after the last that is not empty, and of an empty text the text itself.
+fn split(value: &str) -> impl Iterator<Item = &str> {
+    let end = if value.is_empty() { value } else { value.trim_end_matches(',') };
+    let none = end.is_empty() && !value.is_empty();
+    (!none).then(|| end.split(',')).into_iter().flatten()
 }
 
 pub(super) fn replace(draft: &mut Draft<'_>, resources: Vec<ResourceReplacement>) -> Vec<ApiResult<()>> {
@@ -290,4 +302,59 @@ fn commit(
         draft.push(MetadataRecord::Config(config_record(resource, key, value)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use madang_actors::prng::Prng;
+
+    use super::*;
+    use crate::configs::BrokerConfig;
+
+    /// What a list holds after one change, of brokers with `cleanup.policy` set to `dynamic` while they run and `file` before.
+    fn changed(file: Option<&str>, dynamic: &str, op: AlterOp, value: &str) -> String {
+        let pairs = file.map(|policy| ("log.cleanup.policy".to_owned(), policy.to_owned()));
+        let defaults = BrokerConfig::parse(pairs).expect("valid").0;
+        let mut image = MetadataImage::default();
+        let set = ConfigMap::from([("log.cleanup.policy".into(), dynamic.into())]);
+        image.configs.insert(ConfigResource::default_broker(), Arc::new(set));
+        let mut rng = Prng::new(1);
+        let draft = Draft::new(&image, &defaults, &mut rng);
+        let change = ConfigAlteration { key: "cleanup.policy".to_owned(), op, value: Some(value.to_owned()) };
+        let resource = ConfigResource::topic("t");
+        altered_list(&draft, &resource, &ConfigMap::default(), &change, value).expect("a list").join("|")
+    }
+
+    /// Each answer is what Kafka 4.3.1 comes to.
+    #[test]
+    fn a_list_is_changed_from_the_brokers_file_or_the_default_on() {
+        assert_eq!(changed(None, "compact", AlterOp::Append, "compact"), "delete|compact");
+        assert_eq!(changed(None, "compact", AlterOp::Append, "delete"), "delete");
+        assert_eq!(changed(Some("compact"), "delete", AlterOp::Append, "delete"), "compact|delete");
+        assert_eq!(changed(Some("compact"), "delete", AlterOp::Subtract, "compact"), "");
+    }
+
+    #[test]
+    fn what_is_between_two_commas_is_an_item_and_what_follows_the_last_is_none() {
+        for (op, value, items) in [
+            (AlterOp::Append, "", "delete|"),
+            (AlterOp::Append, ",", "delete"),
+            (AlterOp::Append, "compact,", "delete|compact"),
+            (AlterOp::Append, "compact,,delete", "delete|compact|"),
+            (AlterOp::Append, "compact,compact", "delete|compact"),
+            (AlterOp::Subtract, "", "delete"),
+            (AlterOp::Subtract, "compact,,delete", ""),
+            (AlterOp::Subtract, " delete ", "delete"),
+        ] {
+            assert_eq!(changed(None, "delete", op, value), items, "{op:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_lists_nothing_between_commas_is_refused() {
+        let check = |value: &str| check_topic(&ConfigMap::from([("cleanup.policy".into(), value.into())]));
+        assert_eq!(check("").and_then(|()| check("compact, delete")), Ok(()));
+        let refused = check("delete,").expect_err("an empty item");
+        assert_eq!(refused.message.as_deref(), Some("Configuration 'cleanup.policy' values must not be empty."));
+    }
 }
