@@ -79,7 +79,8 @@ pub fn describe_topic(
     describe_own(image, broker, node_id, image.topic_config(topic).map(AsRef::as_ref))
 }
 
-/// Every key of a topic that has `configs` set on it and may not exist yet, sorted by name.
+/// Every key of a topic that has `configs` set on it and may not exist yet, sorted by name. As in Kafka its creation names the place of a
+/// value also where [`describe_topic`] does not, if it is another key of the same setting that has it there, and shows lists as they are set.
 #[must_use]
 pub fn describe_new_topic(
     image: &MetadataImage,
@@ -87,7 +88,15 @@ pub fn describe_new_topic(
     node_id: NodeId,
     configs: &ConfigMap,
 ) -> Vec<DescribedConfig> {
-    describe_own(image, broker, node_id, Some(configs))
+    let places = Places::new(image, broker, node_id);
+    let mut described = describe_own(image, broker, node_id, Some(configs));
+    for (one, key) in described.iter_mut().zip(topic_definitions()) {
+        one.value = Some(resolve_topic_value(image, broker, node_id, Some(configs), key.name));
+        if one.source == ConfigSource::Default {
+            one.source = key.synonym.map_or(ConfigSource::Default, |synonym| places.nearest(synonym));
+        }
+    }
+    described
 }
 
 fn describe_own(
@@ -100,12 +109,12 @@ fn describe_own(
     let describe = |key: &'static ConfigDefinition| {
         let mut synonyms = key.synonym.map_or_else(Vec::new, |synonym| places.synonyms(synonym));
         if let Some(value) = own.and_then(|own| own.get(key.name)) {
-            let value = Some(value.trim().to_owned());
+            let value = Some(key.shown(value));
             synonyms.insert(0, ConfigSynonym { name: key.name.to_owned(), value, source: ConfigSource::DynamicTopic });
         }
         DescribedConfig {
             name: key.name.to_owned(),
-            value: Some(resolve_topic_value(image, broker, node_id, own, key.name)),
+            value: Some(key.shown(&resolve_topic_value(image, broker, node_id, own, key.name))),
             read_only: false,
             source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
             sensitive: false,
@@ -177,6 +186,15 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// The first place that sets `key` or an alias of it.
+    fn nearest(&self, key: &str) -> ConfigSource {
+        let own = [key];
+        let names = if aliases(key).is_empty() { &own } else { aliases(key) };
+        let places = [ConfigSource::DynamicBroker, ConfigSource::DynamicDefaultBroker, ConfigSource::StaticBroker];
+        let sets = |place: &ConfigSource| names.iter().any(|name| self.value(name, *place).is_some());
+        places.into_iter().find(sets).unwrap_or(ConfigSource::Default)
+    }
+
     /// All places that set `key` or an alias of it, from the first that sets `key` itself on: Kafka shows no alias before it.
     fn synonyms(&self, key: &str) -> Vec<ConfigSynonym> {
         let sensitive = broker_definition(key).is_none_or(ConfigDefinition::is_sensitive);
@@ -207,7 +225,10 @@ impl<'a> Places<'a> {
         let value = synonyms.first().and_then(|first| first.value.clone());
         DescribedConfig {
             name: name.to_owned(),
-            value: value.or_else(|| key.and_then(|key| key.default).map(str::to_owned)).filter(|_| !sensitive),
+            value: value
+                .or_else(|| key.and_then(|key| key.default).map(str::to_owned))
+                .map(|value| key.map_or_else(|| value.clone(), |key| key.shown(&value)))
+                .filter(|_| !sensitive),
             read_only: key.is_none_or(|key| key.update == UpdateMode::ReadOnly),
             source: synonyms.first().map_or(ConfigSource::Default, |first| first.source),
             sensitive,
@@ -215,5 +236,49 @@ impl<'a> Places<'a> {
             kind: key.map(|key| key.kind),
             documentation: key.and_then(|key| key.documentation),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn place(described: &[DescribedConfig], key: &str) -> (Option<String>, ConfigSource) {
+        let found = described.iter().find(|one| one.name == key).expect("a key");
+        (found.value.clone(), found.source)
+    }
+
+    /// As Kafka 4.3.1 answers: a creation looks at every key of a setting, a description at the one that the topic's key stands for.
+    #[test]
+    fn a_creation_names_the_file_where_hours_are_set_in_it() {
+        let pairs = [("log.retention.hours", "5"), ("log.roll.hours", "7"), ("compression.type", "producer")];
+        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let (file, image) = (BrokerConfig::parse(pairs).expect("valid").0, MetadataImage::default());
+        let created = describe_new_topic(&image, &file, NodeId(1), &ConfigMap::default());
+        let described = describe_topic(&image, &file, NodeId(1), "t");
+        for (key, value) in [("retention.ms", "18000000"), ("segment.ms", "25200000")] {
+            assert_eq!(place(&created, key), (Some(value.to_owned()), ConfigSource::StaticBroker));
+            assert_eq!(place(&described, key), (Some(value.to_owned()), ConfigSource::Default));
+        }
+        assert_eq!(place(&created, "segment.jitter.ms").1, ConfigSource::Default);
+        assert_eq!(place(&described, "compression.type").1, ConfigSource::StaticBroker);
+        let (mut altered, set) = (image, ConfigMap::from([("log.retention.ms".into(), "9".into())]));
+        altered.configs.insert(ConfigResource::default_broker(), Arc::new(set));
+        let created = describe_new_topic(&altered, &file, NodeId(1), &ConfigMap::default());
+        assert_eq!(place(&created, "retention.ms"), (Some("9".to_owned()), ConfigSource::DynamicDefaultBroker));
+    }
+
+    #[test]
+    fn a_list_is_described_in_its_plain_form_and_created_as_it_was_written() {
+        let own = ConfigMap::from([("cleanup.policy".into(), "compact, compact".into())]);
+        let mut image = MetadataImage::default();
+        image.configs.insert(ConfigResource::topic("t"), Arc::new(own.clone()));
+        let file = BrokerConfig::default();
+        let described = describe_topic(&image, &file, NodeId(1), "t");
+        assert_eq!(place(&described, "cleanup.policy").0.as_deref(), Some("compact"));
+        let created = describe_new_topic(&image, &file, NodeId(1), &own);
+        assert_eq!(place(&created, "cleanup.policy").0.as_deref(), Some("compact, compact"));
     }
 }
