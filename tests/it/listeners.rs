@@ -39,6 +39,18 @@ fn a_client_is_told_of_the_listener_it_came_in_on() {
 }
 
 #[test]
+fn a_listener_of_controllers_is_not_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let listeners = format!("listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:{free}");
+    let settings = [&*listeners, "controller.listener.names=CONTROLLER", "process.roles=broker,controller"];
+    let broker = Broker::start(folder.path(), &settings);
+    assert_eq!(broker.listeners.len(), 1);
+    assert_eq!(told(&broker.address), ("127.0.0.1".to_owned(), port(&broker.address)));
+    assert!(TcpStream::connect(("127.0.0.1", free)).is_err());
+}
+
+#[test]
 fn a_listener_without_a_host_is_told_by_the_machines_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let broker = Launch::new(folder.path()).set("listeners=PLAINTEXT://:0").start("127.0.0.1:0");

@@ -64,6 +64,15 @@ pub enum BrokerConfigError {
         /// The listener's name.
         listener: String,
     },
+    /// Every listener belongs to controllers.
+    #[error("listeners: every one is in controller.listener.names, and clients are served on none of those")]
+    NoListener,
+    /// An address of controllers that clients are to be told of.
+    #[error("advertised.listeners: '{listener}' is in controller.listener.names, where clients are not served")]
+    AdvertisedController {
+        /// The listener's name.
+        listener: String,
+    },
     /// A listener that clients are told of, and nobody listens on.
     #[error("advertised.listeners: '{listener}' is not one of listeners")]
     NotListenedOn {
@@ -110,6 +119,9 @@ pub struct BrokerConfig {
     pub node_id: NodeId,
     /// Addresses it listens on.
     pub listeners: Vec<ListenerConfig>,
+    /// Names of those of `listeners` that stay closed, because `controller.listener.names` has them: what Kafka's controllers answer
+    /// there nothing here answers, and clients find no broker there in Kafka either.
+    pub closed_listeners: Vec<String>,
     /// Addresses that clients are told of.
     pub advertised_listeners: Vec<ListenerConfig>,
     /// Directories of the logs; empty if neither `log.dirs` nor `log.dir` is set.
@@ -225,6 +237,9 @@ impl BrokerConfig {
         }
         let config = Self::resolve(set)?;
         startup::check(&config)?;
+        warnings.extend(config.closed_listeners.iter().map(|name| {
+            format!("listener '{name}' is not opened: it is in controller.listener.names, and no controller is to be reached there")
+        }));
         Ok((config, warnings))
     }
 
@@ -247,14 +262,18 @@ impl BrokerConfig {
 
     fn resolve(set: BTreeMap<String, String>) -> Result<Self, BrokerConfigError> {
         let values = Values(&set);
-        let listeners = values.listeners("listeners")?;
-        let advertised = values.listeners("advertised.listeners")?;
+        let (listeners, closed_listeners) = values.listeners("listeners")?;
+        let (advertised, told) = values.listeners("advertised.listeners")?;
+        if let Some(listener) = told.into_iter().next() {
+            return Err(BrokerConfigError::AdvertisedController { listener });
+        }
         let directories = values.text("log.dirs").or_else(|| values.set("log.dir")).unwrap_or_default();
         let node_id = [values.set("node.id"), values.set("broker.id")].into_iter().flatten().next();
         Ok(Self {
             node_id: NodeId(node_id.and_then(|id| id.parse().ok()).unwrap_or(1)),
             advertised_listeners: if advertised.is_empty() { listeners.clone() } else { advertised },
             listeners,
+            closed_listeners,
             log_dirs: list_items(directories).map(str::to_owned).collect(),
             rack: values.set("broker.rack").map(str::to_owned),
             durability: match values.text("madang.durability") {
@@ -357,16 +376,23 @@ impl<'a> Values<'a> {
         Duration::from_secs(self.unsigned(key).saturating_mul(60))
     }
 
-    fn listeners(self, key: &'static str) -> Result<Vec<ListenerConfig>, BrokerConfigError> {
-        let mut listeners: Vec<ListenerConfig> = Vec::new();
+    /// The addresses of brokers, and the names of those that controllers have to themselves, of which no protocol need be known.
+    fn listeners(self, key: &'static str) -> Result<(Vec<ListenerConfig>, Vec<String>), BrokerConfigError> {
+        let (mut listeners, mut of_controllers): (Vec<ListenerConfig>, _) = (Vec::new(), Vec::new());
         for item in list_items(self.text(key).unwrap_or_default()) {
+            let name = item.split_once("://").map(|(name, _)| name.to_uppercase());
+            let names = self.text("controller.listener.names").unwrap_or_default();
+            if let Some(name) = name.filter(|name| list_items(names).any(|one| one.eq_ignore_ascii_case(name))) {
+                of_controllers.push(name);
+                continue;
+            }
             let listener = self.listener(key, item)?;
             if listeners.iter().any(|other| other.name == listener.name) {
                 return Err(BrokerConfigError::DuplicateListener { key, listener: listener.name });
             }
             listeners.push(listener);
         }
-        Ok(listeners)
+        Ok((listeners, of_controllers))
     }
 
     fn listener(self, key: &'static str, text: &str) -> Result<ListenerConfig, BrokerConfigError> {

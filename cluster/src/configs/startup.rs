@@ -48,6 +48,9 @@ fn supported(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
 }
 
 fn listeners(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
+    if config.listeners.is_empty() {
+        return Err(BrokerConfigError::NoListener);
+    }
     let secured = config.listeners.iter().find(|listener| listener.security_protocol != SecurityProtocol::Plaintext);
     if let Some(listener) = secured {
         // Served in plaintext it would show what its owner wants hidden.
@@ -126,6 +129,34 @@ mod tests {
         let named = [("listeners", "PLAINTEXT://0.0.0.0:1"), ("advertised.listeners", "PLAINTEXT://broker.example:1")];
         let named = named.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(BrokerConfig::parse(named).unwrap().0.advertised_listeners[0].host, "broker.example");
+    }
+
+    /// One file of a Kafka node with both roles, as its own sample has it.
+    #[test]
+    fn a_controllers_listener_stays_closed() {
+        let pairs = |more: &[(&str, &str)]| {
+            let sample = [
+                ("process.roles", "broker,controller"),
+                ("controller.listener.names", "CONTROLLER"),
+                ("listeners", "PLAINTEXT://:9092,CONTROLLER://:9093"),
+            ];
+            let pairs = [&sample, more].concat();
+            BrokerConfig::parse(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())))
+        };
+        let (config, said) = pairs(&[]).expect("served without it");
+        let names = |listeners: &[super::super::ListenerConfig]| {
+            listeners.iter().map(|listener| listener.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (names(&config.listeners), names(&config.advertised_listeners)),
+            (vec!["PLAINTEXT".into()], vec!["PLAINTEXT".into()])
+        );
+        assert_eq!(config.closed_listeners, ["CONTROLLER"]);
+        assert!(said.len() == 1 && said[0].contains("'CONTROLLER' is not opened"), "{said:?}");
+        let refused = |more: &[(&str, &str)]| pairs(more).expect_err("refused").to_string();
+        let told = ("advertised.listeners", "PLAINTEXT://h:9092,CONTROLLER://h:9093");
+        assert!(refused(&[told]).contains("'CONTROLLER' is in controller.listener.names"));
+        assert!(refused(&[("listeners", "CONTROLLER://:9093")]).contains("every one is in controller.listener.names"));
     }
 
     #[test]
