@@ -1,5 +1,6 @@
 //! The two index files of a sealed segment. They are read where they are; nothing of them stays in memory.
-//! Invariant: a damaged file is found by its CRC at its first use and answered from the batches instead.
+//! Invariant: a damaged file is found by its CRC at its first use and answered from the batches instead. A disk that fails says nothing of
+//! the file: the error goes to whoever reads, and the next one looks again.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -118,15 +119,17 @@ impl SealedIndex {
         }
     }
 
-    /// Whether both files are as they were written; reads them at the first call.
-    pub(crate) fn is_sound(&self) -> bool {
-        *self.sound.get_or_init(|| {
-            let check = |file: &Option<Arc<dyn DiskFile>>, entry: usize, crc| {
-                file.as_ref()
-                    .is_some_and(|file| crc_of(file.as_ref(), self.entries * entry).is_ok_and(|found| found == crc))
-            };
-            check(&self.offsets, OFFSET_ENTRY, self.crcs.0) && check(&self.times, TIME_ENTRY, self.crcs.1)
-        })
+    /// Whether both files are as they were written; reads them at the first call that can.
+    ///
+    /// # Errors
+    /// The disk failed, and whether they are is as little known as before.
+    pub(crate) fn is_sound(&self) -> io::Result<bool> {
+        if let Some(sound) = self.sound.get() {
+            return Ok(*sound);
+        }
+        let sound = is_as_written(self.offsets.as_ref(), self.entries * OFFSET_ENTRY, self.crcs.0)?
+            && is_as_written(self.times.as_ref(), self.entries * TIME_ENTRY, self.crcs.1)?;
+        Ok(*self.sound.get_or_init(|| sound))
     }
 
     /// All entries, read from the files at once; none if they are not sound.
@@ -164,7 +167,7 @@ impl SealedIndex {
         before: impl Fn(&IndexEntry) -> bool,
         rebuild: impl Fn() -> io::Result<Vec<IndexEntry>>,
     ) -> io::Result<Option<IndexEntry>> {
-        if self.is_sound() {
+        if self.is_sound()? {
             return search(self.entries, |at| self.read(at), before);
         }
         let entries = match self.rebuilt.get() {
@@ -175,6 +178,16 @@ impl SealedIndex {
             }
         };
         search(entries.len(), |at| Ok(entries.get(at).copied()), before)
+    }
+}
+
+/// A file that is missing or too short is not as it was written. With the segment gone too, the walk over its batches tells.
+fn is_as_written(file: Option<&Arc<dyn DiskFile>>, length: usize, crc: u32) -> io::Result<bool> {
+    let Some(file) = file else { return Ok(false) };
+    match crc_of(file.as_ref(), length) {
+        Ok(found) => Ok(found == crc),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

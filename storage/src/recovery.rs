@@ -326,7 +326,8 @@ impl Opening<'_> {
             let found = index_file::open(self.disk.as_ref(), self.directory, base, length);
             if let Some((index, header)) = found.filter(|(_, header)| header.next_offset == next) {
                 // A damaged entry is found at its first use.
-                let usable = self.open.start == Start::Clean || self.open.noted.is_some() || index.is_sound();
+                let usable =
+                    self.open.start == Start::Clean || self.open.noted.is_some() || index.is_sound().unwrap_or(false);
                 if usable {
                     return Ok((self.sealed_segment(base, file, header.into(), index), false));
                 }

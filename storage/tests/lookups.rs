@@ -11,7 +11,7 @@ use madang_actors::prng::Prng;
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{BatchBuilder, BatchOptions};
 use madang_protocol::types::{LeaderEpoch, Offset};
-use madang_storage::{BatchToAppend, Disk, FaultDisk, Log, OpenLog, Start};
+use madang_storage::{BatchToAppend, Disk, FaultDisk, Log, OpenLog, OpenMode, ReadError, Start};
 
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
@@ -100,5 +100,48 @@ fn the_highest_time_is_that_of_a_record_that_is_left_also_where_the_log_starts_i
             log.set_log_start_offset(Offset(start)).expect("moves");
             compare_highest(&log, &records, &format!("{codec}, from {start}"));
         }
+    }
+}
+
+/// A log of several segments, closed and opened again, so that no index has been looked at.
+fn reopened(disk: &FaultDisk, path: &Path) -> Log {
+    let handle = || -> Arc<dyn Disk> { Arc::new(disk.clone()) };
+    let open = |start| OpenLog { start, ..OpenLog::default() };
+    let mut log = Log::open(handle(), path, small(), &open(Start::Unclean)).expect("opens").0;
+    for at in 0..200 {
+        log.append_as_leader(&[batch(Codec::None, &[at])], LeaderEpoch(0), Wall(0)).expect("appends");
+    }
+    log.close().expect("closes");
+    Log::open(handle(), path, small(), &open(Start::Clean)).expect("opens").0
+}
+
+/// What the disk could not read for a moment was no damage.
+#[test]
+fn an_index_that_could_not_be_read_once_is_looked_at_again() {
+    let (disk, path) = (FaultDisk::new(), Path::new("/d/t-0"));
+    let log = reopened(&disk, path);
+    assert!(log.segment_count() > 2);
+    let index = path.join("00000000000000000000.index");
+    disk.fail_reads(&index, 0..u64::MAX).expect("there");
+    let failed = log.view().read(Offset(8), Offset(9), 1000, true).expect_err("the disk fails");
+    assert!(matches!(failed, ReadError::Io(_)), "{failed}");
+    disk.mend();
+    // Were the batches walked from the start in place of the index, this would fail.
+    disk.fail_reads(&path.join("00000000000000000000.log"), 0..1).expect("there");
+    let read = log.view().read(Offset(8), Offset(9), 1000, true).expect("reads");
+    assert_eq!((read.first_offset, read.next_offset), (Offset(8), Offset(9)));
+}
+
+#[test]
+fn an_index_that_is_damaged_is_answered_from_the_batches_for_good() {
+    let (disk, path) = (FaultDisk::new(), Path::new("/d/t-0"));
+    let log = reopened(&disk, path);
+    let index = path.join("00000000000000000000.index");
+    let last = disk.open(&index, OpenMode::Existing).and_then(|file| file.len()).expect("there") - 1;
+    disk.flip_bit(&index, last, 3).expect("there");
+    for _ in 0..2 {
+        let read = log.view().read(Offset(8), Offset(9), 1000, true).expect("reads");
+        assert_eq!((read.first_offset, read.next_offset), (Offset(8), Offset(9)));
+        disk.fail_reads(&index, 0..u64::MAX).expect("there");
     }
 }
