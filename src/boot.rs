@@ -65,7 +65,11 @@ fn open_one(applier: &Applier, directory: &Directory, who: &OpenLogDir) -> Resul
     let mut log_dir =
         LogDir::open(Arc::clone(&directory.disk), &directory.path, who).map_err(|error| error.to_string())?;
     open_notes(applier, directory, log_dir.identity());
-    log_dir.noted(directory.notes().is_some_and(Notes::are_believed));
+    let believed = directory.notes().is_some_and(Notes::are_believed);
+    if !believed {
+        log_dir.begin_notes().map_err(|error| format!("{}: {error}", directory.path.display()))?;
+    }
+    log_dir.noted(believed);
     let left = log_dir.restart_facts().kind();
     let is_empty = log_dir.partitions().map_err(|error| error.to_string())?.is_empty();
     if !is_empty {
@@ -82,7 +86,7 @@ fn open_one(applier: &Applier, directory: &Directory, who: &OpenLogDir) -> Resul
 /// Without notes everything works; a start after a kill only reads more.
 fn open_notes(applier: &Applier, directory: &Directory, identity: &Identity) {
     let Some(folder) = &applier.node.config.notes_dir else { return };
-    match TmpfsNotes::open(Path::new(folder), &directory.path, identity.directory_id, &identity.boot_id) {
+    match TmpfsNotes::open(Path::new(folder), &directory.path, identity) {
         Ok(Some(notes)) => directory.noted_in(Box::new(notes)),
         Ok(None) => tracing::info!(folder, "no notes are kept: the folder is not on tmpfs, or the kernel is too old"),
         Err(error) => tracing::warn!(folder, %error, "no notes are kept"),

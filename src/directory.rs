@@ -428,7 +428,8 @@ mod tests {
 
     /// Runs `test` with a directory that is open and was told nothing of its logs.
     fn with_directory(disk: &FaultDisk, notes: &MemoryFile, test: impl FnOnce(&Directory)) {
-        let owner = NotesOwner { directory_id: Uuid([1; 16]), boot_id: "b".to_owned(), mount: "m".to_owned() };
+        let (boot_id, mount) = ("b".to_owned(), "m".to_owned());
+        let owner = NotesOwner { directory_id: Uuid([1; 16]), generation: 0, boot_id, mount };
         let log_dir = open(disk);
         actix_rt::System::new().block_on(async {
             let directory = Directory::new(

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use madang_actors::clock::Wall;
 use madang_protocol::record_batch::{BatchBuilder, BatchOptions};
-use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition, Uuid};
-use madang_storage::{BatchToAppend, Log, LogConfig, Note, Notes, OpenLog, RealDisk, TmpfsNotes};
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
+use madang_storage::{BatchToAppend, Identity, Log, LogConfig, Note, Notes, OpenLog, RealDisk, TmpfsNotes};
 
 const CALLS: usize = 2000;
 const PAIRS: usize = 15;
@@ -21,7 +21,16 @@ fn timed(mut call: impl FnMut()) -> Duration {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
-    let notes = TmpfsNotes::open(Path::new("/dev/shm"), folder.path(), Uuid([9; 16]), "bench")?;
+    let who = Identity {
+        directory_id: Uuid([9; 16]),
+        cluster_id: String::new(),
+        node_id: NodeId(1),
+        broker_epoch: -1,
+        sync_point: false,
+        boot_id: "bench".to_owned(),
+        notes_generation: 0,
+    };
+    let notes = TmpfsNotes::open(Path::new("/dev/shm"), folder.path(), &who)?;
     let notes = notes.ok_or("no notes can be kept here")?;
     let partition = TopicPartition { topic_id: Uuid([1; 16]), partition: 0 };
     // As many neighbours as make the map of slots a real one.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! .lock                      held while a node runs
-//! directory.metadata         envelope: directory id (16), node id i32, broker epoch i64, sync point u8, boot id and cluster id, each {u16, bytes}
+//! directory.metadata         envelope: directory id (16), node id i32, broker epoch i64, sync point u8, boot id and cluster id, each {u16,
+//!                            bytes}, generation of the notes u64
 //! clean-shutdown             envelope, empty: all was flushed; consumed at the next start
 //! checkpoints/               recovery points and high watermarks
 //! <topic>-<partition>/       a partition
@@ -65,6 +66,8 @@ pub struct Identity {
     pub sync_point: bool,
     /// The boot of the operating system that wrote this.
     pub boot_id: String,
+    /// How often it was left by a process whose notes nobody may believe any more: those that count are of this number.
+    pub notes_generation: u64,
 }
 
 /// How a directory was left, for the registration with the controller.
@@ -185,6 +188,7 @@ impl LogDir {
             broker_epoch: stored.as_ref().map_or(-1, |found| found.broker_epoch),
             sync_point: stored.as_ref().is_some_and(|found| found.sync_point),
             boot_id: who.boot_id.clone(),
+            notes_generation: stored.as_ref().map_or(0, |found| found.notes_generation),
         };
         let directory = Self { disk, path: path.to_owned(), identity, facts, _lock: lock };
         write_identity(directory.disk.as_ref(), path, &directory.identity)?;
@@ -245,6 +249,16 @@ impl LogDir {
             return Ok(());
         }
         self.say(Identity { sync_point: holds, ..self.identity.clone() })
+    }
+
+    /// Has notes that are there, wherever that is, believed no more: this process keeps none, or begins new ones. To be called before a log
+    /// is opened, or a later process would take what an earlier one has noted for what this one leaves. Durable when it returns.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    pub fn begin_notes(&mut self) -> io::Result<()> {
+        let notes_generation = self.identity.notes_generation + 1;
+        self.say(Identity { notes_generation, ..self.identity.clone() })
     }
 
     /// State follows the write: what could not be written is written again by whoever says it again.
@@ -452,6 +466,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
         body.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
         body.extend_from_slice(text.as_bytes());
     }
+    body.extend_from_slice(&identity.notes_generation.to_be_bytes());
     body
 }
 
@@ -466,5 +481,7 @@ fn decode(body: &[u8]) -> Option<Identity> {
         String::from_utf8(fields.bytes(length)?.to_vec()).ok()
     };
     let (boot_id, cluster_id) = (text()?, text()?);
-    Some(Identity { directory_id, cluster_id, node_id, broker_epoch, sync_point, boot_id })
+    // A directory that was written before there was one has had none.
+    let notes_generation = if fields.0.is_empty() { 0 } else { fields.u64()? };
+    Some(Identity { directory_id, cluster_id, node_id, broker_epoch, sync_point, boot_id, notes_generation })
 }

@@ -2,7 +2,7 @@
 //! Invariant: a note claims no more than what was written, or synced, before it was made; and all notes of a directory are believed, or none.
 //!
 //! ```text
-//! header  0 envelope: directory id (16), complete u8, mount and boot id, each {u16, bytes}; zeros to 4096
+//! header  0 envelope: directory id (16), complete u8, generation u64, mount and boot id, each {u16, bytes}; zeros to 4096
 //! slot    0 topic id (16) | 16 partition i32 | 20 incarnation u64 | 28 log end i64 | 36 confirmed end i64 | 44 high watermark i64
 //!         52 unsettled u8 | 53 zeros | 60 CRC-32C of bytes 0..60 u32; all zeros if it is free; slot n is at 4096 + 64 n
 //! ```
@@ -71,6 +71,8 @@ pub trait Notes: Send + Sync + Debug {
 pub struct NotesOwner {
     /// The directory.
     pub directory_id: Uuid,
+    /// The directory's own count of notes that were begun, [`Identity::notes_generation`](crate::Identity::notes_generation).
+    pub generation: u64,
     /// The boot of the operating system.
     pub boot_id: String,
     /// What names the directory's mount among all of this boot.
@@ -83,8 +85,8 @@ pub enum Disbelief {
     /// Not whole, or not as they were written.
     #[error("damaged")]
     Damaged,
-    /// Of another directory, boot or mount.
-    #[error("of another directory, boot or mount")]
+    /// Of another directory, boot or mount, or of a process before the last one.
+    #[error("of another directory, boot or mount, or older than its last process")]
     Foreign,
     /// Not every log of the directory was noted.
     #[error("incomplete")]
@@ -95,6 +97,7 @@ pub enum Disbelief {
 pub(crate) fn header(owner: &NotesOwner, complete: bool) -> Vec<u8> {
     let mut body = owner.directory_id.0.to_vec();
     body.push(u8::from(complete));
+    body.extend_from_slice(&owner.generation.to_be_bytes());
     for text in [&owner.mount, &owner.boot_id] {
         body.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
         body.extend_from_slice(text.as_bytes());
@@ -181,7 +184,8 @@ mod tests {
     use super::*;
 
     fn owner(directory: u8, boot_id: &str, mount: &str) -> NotesOwner {
-        NotesOwner { directory_id: Uuid([directory; 16]), boot_id: boot_id.to_owned(), mount: mount.to_owned() }
+        let (directory_id, boot_id, mount) = (Uuid([directory; 16]), boot_id.to_owned(), mount.to_owned());
+        NotesOwner { directory_id, generation: 4, boot_id, mount }
     }
 
     fn partition(number: i32) -> TopicPartition {
@@ -224,6 +228,8 @@ mod tests {
             owner(1, "later", "mount"),
             owner(1, "boot", "elsewhere"),
             owner(1, "bootm", "ount"),
+            NotesOwner { generation: 5, ..owner(1, "boot", "mount") },
+            NotesOwner { generation: 3, ..owner(1, "boot", "mount") },
         ] {
             assert_eq!(parse(&file(), &other).expect_err("foreign"), Disbelief::Foreign);
         }
@@ -239,7 +245,7 @@ mod tests {
     fn no_changed_byte_goes_unseen() {
         let (bytes, owner) = (file(), owner(1, "boot", "mount"));
         // What follows the envelope in the header's page means nothing.
-        let envelope = 4 + 16 + 17 + 4 + "boot".len() + "mount".len();
+        let envelope = 4 + 16 + 25 + 4 + "boot".len() + "mount".len();
         for at in (0..envelope).chain(HEADER..bytes.len()) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 4;

@@ -51,7 +51,8 @@ struct Slots {
 }
 
 impl<F: NotesFile> SlotNotes<F> {
-    /// Takes over the file that was `found` with its bytes, if it is to be believed; else `begin` makes a new one in its place.
+    /// Takes over the file that was `found` with its bytes, if it is to be believed; else `begin` makes a new one in its place, of the next
+    /// generation, and the directory has to be told before it counts ([`LogDir::begin_notes`](crate::LogDir::begin_notes)).
     ///
     /// # Errors
     /// There is no new one.
@@ -70,6 +71,7 @@ impl<F: NotesFile> SlotNotes<F> {
                 }
             }
         }
+        let owner = NotesOwner { generation: owner.generation + 1, ..owner };
         let file = begin(&owner)?;
         Ok(Self { believed: false, disbelief, ..Self::with(file, owner, BTreeMap::new(), 0) })
     }
@@ -248,12 +250,14 @@ mod tests {
 
     use super::*;
 
-    fn owner(boot_id: &str) -> NotesOwner {
-        NotesOwner { directory_id: Uuid([1; 16]), boot_id: boot_id.to_owned(), mount: "m".to_owned() }
+    fn open_in(file: &MemoryFile, boot_id: &str, generation: u64) -> MemoryNotes {
+        let (boot_id, mount) = (boot_id.to_owned(), "m".to_owned());
+        let owner = NotesOwner { directory_id: Uuid([1; 16]), generation, boot_id, mount };
+        MemoryNotes::open(file, owner).expect("opens")
     }
 
     fn open(file: &MemoryFile, boot_id: &str) -> MemoryNotes {
-        MemoryNotes::open(file, owner(boot_id)).expect("opens")
+        open_in(file, boot_id, 0)
     }
 
     const ORDERS: TopicPartition = TopicPartition { topic_id: Uuid([3; 16]), partition: 0 };
@@ -267,14 +271,25 @@ mod tests {
         let file = MemoryFile::default();
         let first = open(&file, "a");
         first.store(ORDERS, note(7)).expect("noted");
-        assert_eq!(open(&file.clone(), "a").disbelief(), Some(Disbelief::Incomplete));
+        assert_eq!(open_in(&file.clone(), "a", 1).disbelief(), Some(Disbelief::Incomplete));
         let first = open(&file, "a");
         first.store(ORDERS, note(8)).expect("noted");
         first.complete().expect("noted");
-        let second = open(&file, "a");
+        let second = open_in(&file, "a", 1);
         assert!(second.are_believed() && second.load(ORDERS) == Some(note(8)));
-        let rebooted = open(&file, "b");
+        let rebooted = open_in(&file, "b", 1);
         assert_eq!((rebooted.disbelief(), rebooted.load(ORDERS)), (Some(Disbelief::Foreign), None));
+    }
+
+    /// Whoever does not take notes over begins a generation, and the directory counts it before it is written to.
+    #[test]
+    fn notes_from_before_the_last_process_are_not_believed() {
+        let (file, elsewhere) = (MemoryFile::default(), MemoryFile::default());
+        let first = open(&file, "a");
+        first.complete().expect("noted");
+        assert!(open_in(&file, "a", 1).are_believed());
+        assert_eq!(open_in(&elsewhere, "a", 1).disbelief(), None, "the second process keeps its own elsewhere");
+        assert_eq!(open_in(&file, "a", 2).disbelief(), Some(Disbelief::Foreign));
     }
 
     #[test]

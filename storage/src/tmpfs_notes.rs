@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use madang_protocol::types::Uuid;
 use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags};
 
+use crate::log_dir::Identity;
 use crate::notes::{HEADER, MAX_SLOTS, NotesOwner, SLOT};
 use crate::slot_notes::{NotesFile, SlotNotes, initial};
 
@@ -39,16 +39,17 @@ impl NotesFile for TmpfsFile {
 }
 
 impl TmpfsNotes {
-    /// Opens the notes of the log directory at `data`, or begins new ones. None if there can be none: `folder` is not on tmpfs, the kernel
+    /// Opens the notes of the log directory at `data`, which says of itself who it is, or begins new ones. None if there can be none: `folder` is not on tmpfs, the kernel
     /// cannot name a mount for good, or the boot is not known.
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn open(folder: &Path, data: &Path, directory_id: Uuid, boot_id: &str) -> io::Result<Option<Self>> {
+    pub fn open(folder: &Path, data: &Path, who: &Identity) -> io::Result<Option<Self>> {
+        let (directory_id, boot_id) = (who.directory_id, who.boot_id.as_str());
         let on_tmpfs =
             rustix::fs::statfs(folder).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| kind == TMPFS));
         let Some(mount) = mount_of(data)?.filter(|_| on_tmpfs && !boot_id.is_empty()) else { return Ok(None) };
-        let owner = NotesOwner { directory_id, boot_id: boot_id.to_owned(), mount };
+        let owner = NotesOwner { directory_id, generation: who.notes_generation, boot_id: boot_id.to_owned(), mount };
         let path = folder.join(format!("madang-{directory_id}"));
         let found = match open_own(&path) {
             Ok(found) => Some(found),

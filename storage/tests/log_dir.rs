@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -10,9 +11,9 @@ use madang_actors::clock::Wall;
 use madang_actors::prng::Prng;
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use madang_storage::{
-    Checkpoint, Checkpoints, Crash, Disk, Fault, FaultDisk, Log, LogConfig, LogDir, LogDirError, MemoryCheckpoints,
-    Note, Notes, OpenLog, OpenLogDir, OpenMode, RealDisk, Recovery, RestartFacts, RestartKind, SledCheckpoints,
-    SyncPool, TmpfsNotes,
+    Checkpoint, Checkpoints, Crash, Disk, Fault, FaultDisk, Identity, Log, LogConfig, LogDir, LogDirError,
+    MemoryCheckpoints, MemoryFile, MemoryNotes, Note, Notes, NotesOwner, OpenLog, OpenLogDir, OpenMode, RealDisk,
+    Recovery, RestartFacts, RestartKind, SledCheckpoints, SyncPool, TmpfsNotes,
 };
 
 const PATH: &str = "/data";
@@ -144,7 +145,53 @@ fn a_log_below_its_noted_end_is_lossy_whatever_its_directory_says() {
 
 /// None where there is no tmpfs or the kernel cannot name mounts: there is nothing to test then.
 fn notes(folder: &Path, data: &Path, boot_id: &str) -> Option<TmpfsNotes> {
-    TmpfsNotes::open(folder, data, Uuid([5; 16]), boot_id).expect("opens")
+    thread_local! {
+        static GENERATION: Cell<u64> = const { Cell::new(0) };
+    }
+    let who = Identity {
+        directory_id: Uuid([5; 16]),
+        cluster_id: String::new(),
+        node_id: NodeId(1),
+        broker_epoch: -1,
+        sync_point: false,
+        boot_id: boot_id.to_owned(),
+        notes_generation: GENERATION.get(),
+    };
+    let notes = TmpfsNotes::open(folder, data, &who).expect("opens");
+    if notes.as_ref().is_some_and(|notes| !notes.are_believed()) {
+        GENERATION.set(who.notes_generation + 1);
+    }
+    notes
+}
+
+/// A process that keeps none in between leaves what the one before it noted to nobody.
+#[test]
+fn a_process_without_notes_ends_the_belief_in_older_ones() {
+    let disk = FaultDisk::new();
+    let file = MemoryFile::default();
+    let owner = |directory: &LogDir| NotesOwner {
+        directory_id: directory.identity().directory_id,
+        generation: directory.identity().notes_generation,
+        boot_id: "b".to_owned(),
+        mount: "m".to_owned(),
+    };
+    let process = |keeps: bool| {
+        let mut directory = open(&disk).expect("opens");
+        let notes = keeps.then(|| MemoryNotes::open(&file, owner(&directory)).expect("opens"));
+        let believed = notes.as_ref().is_some_and(Notes::are_believed);
+        if !believed {
+            directory.begin_notes().expect("writes");
+        }
+        notes.map_or(Ok(()), |notes| notes.complete()).expect("noted");
+        drop(directory);
+        disk.crash(Crash::Kill, &mut Prng::new(1));
+        believed
+    };
+    assert!(!process(true));
+    assert!(process(true) && process(true));
+    assert!(!process(false));
+    assert!(!process(true), "what the second process noted is not of the third");
+    assert!(process(true));
 }
 
 fn noted(log_end: i64) -> Note {

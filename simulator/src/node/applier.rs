@@ -141,6 +141,9 @@ impl Applier {
         let opened = LogDir::open(Arc::new(sim.disk.clone()), Path::new(DATA), &who);
         let mut directory = opened.inspect_err(|_| self.node.truth.not_opened())?;
         let believed = notes::open(&self.node, &self.process, directory.identity());
+        if !believed {
+            directory.begin_notes().inspect_err(|_| self.node.truth.not_opened())?;
+        }
         directory.noted(believed);
         let left = directory.restart_facts().kind();
         self.process.left.set(left);

@@ -47,8 +47,8 @@ impl Memory {
         format!("boot-{}", self.boot.get())
     }
 
-    fn owner(&self, directory_id: Uuid) -> NotesOwner {
-        NotesOwner { directory_id, boot_id: self.boot_id(), mount: "mount".to_owned() }
+    fn owner(&self, directory_id: Uuid, generation: u64) -> NotesOwner {
+        NotesOwner { directory_id, generation, boot_id: self.boot_id(), mount: "mount".to_owned() }
     }
 }
 
@@ -86,7 +86,7 @@ pub fn mishap(node: &Node) {
         }
         Mishap::Foreign => {
             let file = MemoryFile::default();
-            let other = MemoryNotes::open(&file, memory.owner(Uuid([0xee; 16])));
+            let other = MemoryNotes::open(&file, memory.owner(Uuid([0xee; 16]), 0));
             if other.is_ok_and(|other| other.complete().is_ok())
                 && let (Some(header), Some(place)) = (file.bytes(), bytes.get_mut(..4096))
             {
@@ -110,12 +110,17 @@ pub fn mishap(node: &Node) {
 /// A start looks at what it finds.
 pub fn open(node: &Node, process: &Process, identity: &Identity) -> bool {
     let found = node.memory.file.bytes().is_some();
-    let Ok(notes) = MemoryNotes::open(&node.memory.file, node.memory.owner(identity.directory_id)) else {
+    let owner = node.memory.owner(identity.directory_id, identity.notes_generation);
+    let Ok(notes) = MemoryNotes::open(&node.memory.file, owner) else {
         cover!("notes could not be written");
         node.truth.notes_gone();
         return false;
     };
     let believed = notes.are_believed();
+    if !believed {
+        // The next ones are of another generation.
+        node.memory.older.take();
+    }
     restarts::notes_opened(&node.sim, &node.truth, believed, notes.disbelief(), found);
     *process.notes.borrow_mut() = Some(notes);
     believed
