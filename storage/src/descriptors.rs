@@ -1,16 +1,19 @@
 //! The bounded cache of a disk's open descriptors, and the thread that syncs what is closed.
 //! Invariant: a written file whose bytes matter is synced, through the descriptor that wrote it, before that descriptor is closed, and
-//! never on the thread that happens to close it: that may be one that serves clients. A sync that fails here fails every later one.
+//! never on the thread that happens to close it: that may be one that serves clients. Nor is the last descriptor of a file without a name
+//! closed there, as that gives its blocks back. A sync that fails here fails every later one.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Builder;
+
+use crate::disk::OpenDescriptor;
 
 /// Files that may wait for their sync. Above it a file that only makes room stays open; one that is dropped counts as lost, as a device
 /// that is so far behind does not work any more.
@@ -33,7 +36,7 @@ pub(crate) struct Descriptors {
 #[derive(Debug)]
 pub(crate) struct FileState {
     pub(crate) path: PathBuf,
-    pub(crate) descriptor: Mutex<Option<Arc<OwnedFd>>>,
+    pub(crate) descriptor: Mutex<Option<Arc<Descriptor>>>,
     /// Its descriptor is not closed to make room.
     pub(crate) held: AtomicBool,
     pub(crate) written: AtomicBool,
@@ -50,7 +53,39 @@ enum Closing {
     /// It makes room and may be opened again.
     Evicted(Arc<FileState>),
     /// Nobody can ask for its sync any more.
-    Dropped(Arc<OwnedFd>, PathBuf, Arc<Descriptors>),
+    Dropped(Arc<Descriptor>, PathBuf, Arc<Descriptors>),
+    /// The last of a file without a name.
+    Unlinked(OwnedFd),
+}
+
+/// An open file. Whoever drops it last does not wait for what closing it costs.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    /// There until it is dropped.
+    fd: Option<OwnedFd>,
+    descriptors: Arc<Descriptors>,
+}
+
+impl Descriptor {
+    fn new(fd: OwnedFd, descriptors: &Arc<Descriptors>) -> Self {
+        Self { fd: Some(fd), descriptors: Arc::clone(descriptors) }
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("it is taken out only when it is dropped").as_fd()
+    }
+}
+
+impl OpenDescriptor for Descriptor {}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        let Some(fd) = self.fd.take().filter(|fd| !is_linked(fd)) else { return };
+        // That thousands wait to be closed is no reason to keep one more open.
+        drop(self.descriptors.close_later(Closing::Unlinked(fd)));
+    }
 }
 
 /// A panicking thread leaves these whole: every change is one assignment.
@@ -116,7 +151,7 @@ impl Descriptors {
         self.lost.store(true, Ordering::Release);
     }
 
-    fn sync_dropped(&self, descriptor: &OwnedFd, path: &Path) {
+    fn sync_dropped(&self, descriptor: &impl AsFd, path: &Path) {
         if let Err(error) = rustix::fs::fdatasync(descriptor) {
             self.lose(path, &error);
         }
@@ -164,13 +199,14 @@ fn run(queue: &Receiver<Closing>) {
     while let Ok(closing) = queue.recv() {
         match closing {
             Closing::Evicted(file) => file.sync_and_close(),
-            Closing::Dropped(descriptor, path, descriptors) => descriptors.sync_dropped(&descriptor, &path),
+            Closing::Dropped(descriptor, path, descriptors) => descriptors.sync_dropped(&*descriptor, &path),
+            Closing::Unlinked(fd) => drop(fd),
         }
     }
 }
 
 /// Whether the file still has a name. What has none is gone with its last descriptor.
-fn is_linked(descriptor: &OwnedFd) -> bool {
+fn is_linked(descriptor: &impl AsFd) -> bool {
     rustix::fs::fstat(descriptor).is_ok_and(|status| status.st_nlink > 0)
 }
 
@@ -189,7 +225,7 @@ impl FileState {
     }
 
     /// The open descriptor, opened by name if there is none.
-    pub(crate) fn open(self: &Arc<Self>) -> io::Result<Arc<OwnedFd>> {
+    pub(crate) fn open(self: &Arc<Self>) -> io::Result<Arc<Descriptor>> {
         self.used.store(true, Ordering::Relaxed);
         let opened = {
             let mut slot = locked(&self.descriptor);
@@ -200,7 +236,7 @@ impl FileState {
                 return Err(io::ErrorKind::NotFound.into());
             }
             let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
-            let opened = Arc::new(OwnedFd::from(file));
+            let opened = Arc::new(Descriptor::new(OwnedFd::from(file), &self.descriptors));
             *slot = Some(Arc::clone(&opened));
             opened
         };
@@ -209,14 +245,14 @@ impl FileState {
     }
 
     /// Syncs through the descriptor. After a failure, of this file or of one that was closed, there is no success any more.
-    pub(crate) fn sync(&self, descriptor: &OwnedFd) -> io::Result<()> {
+    pub(crate) fn sync(&self, descriptor: &Descriptor) -> io::Result<()> {
         self.sync_now(descriptor)?;
         self.descriptors.wait_for_dropped(&self.path);
         if self.descriptors.has_lost_a_sync() { Err(lost_error()) } else { Ok(()) }
     }
 
     /// As [`FileState::sync`], for the thread that closes files: it cannot wait for what it is to do next.
-    fn sync_now(&self, descriptor: &OwnedFd) -> io::Result<()> {
+    fn sync_now(&self, descriptor: &Descriptor) -> io::Result<()> {
         let mut failed = locked(&self.failed);
         if *failed || self.descriptors.has_lost_a_sync() {
             return Err(lost_error());
@@ -235,7 +271,7 @@ impl FileState {
         result
     }
 
-    fn owes_sync(&self, descriptor: &OwnedFd) -> bool {
+    fn owes_sync(&self, descriptor: &Descriptor) -> bool {
         self.written.load(Ordering::Acquire) && !self.disposable.load(Ordering::Acquire) && is_linked(descriptor)
     }
 
@@ -336,7 +372,7 @@ mod tests {
         let (reader, _writer) = std::io::pipe().expect("a pipe");
         file.sync().expect("nothing has failed yet");
         assert!(!disk.has_lost_a_sync());
-        disk.descriptors().sync_dropped(&reader.into(), &path);
+        disk.descriptors().sync_dropped(&OwnedFd::from(reader), &path);
         assert!(disk.has_lost_a_sync());
         assert!(file.sync().is_err() && disk.open(&path, OpenMode::Existing).expect("opens").sync().is_err());
     }
@@ -352,8 +388,39 @@ mod tests {
         *locked(&disk.descriptors().dropped).entry(path.clone()).or_default() += 1;
         let syncing = std::thread::spawn(move || file.sync());
         let (reader, _writer) = std::io::pipe().expect("a pipe");
-        disk.descriptors().sync_dropped(&reader.into(), &path);
+        disk.descriptors().sync_dropped(&OwnedFd::from(reader), &path);
         assert!(syncing.join().expect("ends").is_err(), "the other's failure is this one's");
+    }
+
+    /// How many descriptors of this process are of the file without a name that was at `path`.
+    fn open_without_name(path: &Path) -> usize {
+        let gone = format!("{} (deleted)", path.display());
+        let open = std::fs::read_dir("/proc/self/fd").expect("the process's descriptors");
+        open.filter(|one| {
+            std::fs::read_link(one.as_ref().expect("an entry").path()).is_ok_and(|to| to == Path::new(&gone))
+        })
+        .count()
+    }
+
+    #[test]
+    fn what_has_no_name_any_more_is_closed_on_the_closing_thread() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().canonicalize().expect("a path").join("a");
+        let disk = RealDisk::new(8);
+        let file = disk.open(&path, OpenMode::Create).expect("opens");
+        let pinned = file.pin().expect("opens").expect("a real file");
+        disk.remove_file(&path).expect("removes");
+        // The thread waits for this file's lock, as for a device that does not answer.
+        let slow = written(directory.path().join("slow"), disk.descriptors());
+        let device = locked(&slow.failed);
+        disk.descriptors().close_later(Closing::Evicted(Arc::clone(&slow))).expect("there is room");
+        drop(file);
+        drop(pinned);
+        assert_eq!(open_without_name(&path), 1, "whoever drops it last does not close it");
+        drop(device);
+        while open_without_name(&path) > 0 {
+            std::thread::yield_now();
+        }
     }
 
     /// A write that is under way while the file is synced leaves it marked, whichever of the two ends first.

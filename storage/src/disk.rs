@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +17,9 @@ pub enum OpenMode {
     /// It is created, or emptied if it exists.
     Truncate,
 }
+
+/// A descriptor that stays open while this lives.
+pub trait OpenDescriptor: AsFd + Send + Sync + Debug {}
 
 /// A file that is read and written by position. All methods may be called from several threads; a partition's file has one writer.
 pub trait DiskFile: Send + Sync + Debug {
@@ -83,7 +86,7 @@ pub trait DiskFile: Send + Sync + Debug {
     ///
     /// # Errors
     /// `NotFound` if the file is gone; whatever the disk reports.
-    fn pin(&self) -> io::Result<Option<Arc<OwnedFd>>>;
+    fn pin(&self) -> io::Result<Option<Arc<dyn OpenDescriptor>>>;
 }
 
 /// What keeps a file locked against other processes; dropping it unlocks.

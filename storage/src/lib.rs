@@ -58,7 +58,8 @@ pub use compaction::{
 };
 pub use config::LogConfig;
 pub use disk::{
-    Disk, DiskFile, DiskLock, MAX_BATCH, OpenMode, read_exact_at, read_small, replace_file, replace_file_durably,
+    Disk, DiskFile, DiskLock, MAX_BATCH, OpenDescriptor, OpenMode, read_exact_at, read_small, replace_file,
+    replace_file_durably,
 };
 pub use error::LogError;
 pub use fault_disk::{Crash, Fault, FaultDisk};

@@ -3,15 +3,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::descriptors::{Descriptors, FileState, locked};
-use crate::disk::{Disk, DiskFile, DiskLock, OpenMode, is_passing};
+use crate::descriptors::{Descriptor, Descriptors, FileState, locked};
+use crate::disk::{Disk, DiskFile, DiskLock, OpenDescriptor, OpenMode, is_passing};
 
 /// Slices that one write call takes on Linux.
 const SLICES_PER_CALL: usize = 1024;
@@ -46,12 +46,12 @@ struct RealFile {
 }
 
 impl RealFile {
-    fn descriptor(&self) -> io::Result<Arc<OwnedFd>> {
+    fn descriptor(&self) -> io::Result<Arc<Descriptor>> {
         self.state.open()
     }
 }
 
-fn write_all(descriptor: &OwnedFd, mut position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+fn write_all(descriptor: &Descriptor, mut position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
     let mut slices = slices.to_vec();
     let mut rest = slices.as_mut_slice();
     IoSlice::advance_slices(&mut rest, 0);
@@ -152,8 +152,8 @@ impl DiskFile for RealFile {
         self.state.held.store(true, Ordering::Release);
     }
 
-    fn pin(&self) -> io::Result<Option<Arc<OwnedFd>>> {
-        self.descriptor().map(Some)
+    fn pin(&self) -> io::Result<Option<Arc<dyn OpenDescriptor>>> {
+        Ok(Some(self.descriptor()?))
     }
 }
 

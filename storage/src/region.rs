@@ -2,17 +2,17 @@
 //! Invariant: it stays readable when the segment is deleted, as it holds the file and, on a real disk, an open descriptor.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use madang_protocol::payload::Region;
 
-use crate::disk::{DiskFile, read_exact_at};
+use crate::disk::{DiskFile, OpenDescriptor, read_exact_at};
 
 #[derive(Debug)]
 pub(crate) struct FileRegion {
     file: Arc<dyn DiskFile>,
-    pinned: Option<Arc<OwnedFd>>,
+    pinned: Option<Arc<dyn OpenDescriptor>>,
     position: u64,
     length: usize,
     warm: bool,
@@ -35,7 +35,7 @@ impl Region for FileRegion {
         }
         let position = self.position + offset as u64;
         match &self.pinned {
-            Some(descriptor) => read_pinned(descriptor, position, buffer),
+            Some(descriptor) => read_pinned(descriptor.as_fd(), position, buffer),
             None => read_exact_at(self.file.as_ref(), position, buffer),
         }
     }
@@ -50,7 +50,7 @@ impl Region for FileRegion {
 }
 
 #[cfg(feature = "real-disk")]
-fn read_pinned(descriptor: &OwnedFd, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+fn read_pinned(descriptor: BorrowedFd<'_>, position: u64, buffer: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
         match rustix::io::pread(descriptor, &mut buffer[filled..], position + filled as u64) {
@@ -64,6 +64,6 @@ fn read_pinned(descriptor: &OwnedFd, position: u64, buffer: &mut [u8]) -> io::Re
 }
 
 #[cfg(not(feature = "real-disk"))]
-fn read_pinned(_: &OwnedFd, _: u64, _: &mut [u8]) -> io::Result<()> {
+fn read_pinned(_: BorrowedFd<'_>, _: u64, _: &mut [u8]) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

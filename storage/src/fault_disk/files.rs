@@ -2,12 +2,11 @@
 //! Invariant: a handle from before a crash is dead.
 
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
 
 use super::{FaultDisk, ROOT, State, dead, names};
-use crate::disk::{Disk, DiskFile, DiskLock, OpenMode};
+use crate::disk::{Disk, DiskFile, DiskLock, OpenDescriptor, OpenMode};
 use crate::fault_inode::{Directory, FileBody, Inode, NameChange};
 
 #[derive(Debug)]
@@ -59,7 +58,7 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
-    fn pin(&self) -> io::Result<Option<Arc<OwnedFd>>> {
+    fn pin(&self) -> io::Result<Option<Arc<dyn OpenDescriptor>>> {
         Ok(None)
     }
 }
