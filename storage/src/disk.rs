@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use madang_actors::clock::Wall;
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -87,6 +89,18 @@ pub trait DiskFile: Send + Sync + Debug {
     /// # Errors
     /// `NotFound` if the file is gone; whatever the disk reports.
     fn pin(&self) -> io::Result<Option<Arc<dyn OpenDescriptor>>>;
+
+    /// When its bytes changed last, as the system's clock said it; it holds over a restart.
+    ///
+    /// # Errors
+    /// `Unsupported` where nobody keeps the time; whatever the disk reports.
+    fn modified(&self) -> io::Result<Wall>;
+
+    /// Says that its bytes changed last at `wall`, as of a copy that stands for what it was made from.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn set_modified(&self, wall: Wall) -> io::Result<()>;
 }
 
 /// What keeps a file locked against other processes; dropping it unlocks.

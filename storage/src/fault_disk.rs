@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use madang_actors::clock::Wall;
 use madang_actors::prng::Prng;
 
 use crate::fault_inode::{Directory, FileBody, Inode};
@@ -64,6 +65,7 @@ struct State {
     crashed: bool,
     capacity: Option<u64>,
     ignore_unreadable: bool,
+    wall: Option<Wall>,
     locks: BTreeMap<u64, u64>,
 }
 
@@ -153,6 +155,11 @@ impl FaultDisk {
     /// Writes fail with `StorageFull` when all files together would be longer; none means endless.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.locked().capacity = bytes;
+    }
+
+    /// What the system's clock says from now on; without it nobody keeps the time at which a file changes.
+    pub fn set_wall(&self, wall: Wall) {
+        self.locked().wall = Some(wall);
     }
 
     /// The next sync of the file fails, the pages it should have written are dropped, and the syncs after it succeed.
@@ -358,6 +365,13 @@ impl State {
         usize::try_from(capacity.saturating_sub(used)).unwrap_or(usize::MAX)
     }
 
+    /// The file's bytes have changed.
+    fn touch(&mut self, id: u64) -> io::Result<()> {
+        let wall = self.wall;
+        self.file(id)?.modified = wall;
+        Ok(())
+    }
+
     fn write(&mut self, id: u64, position: u64, bytes: &[u8]) -> io::Result<()> {
         let fault = self.operation()?;
         let room = self.room();
@@ -372,6 +386,7 @@ impl State {
             Some(Fault::Error(_)) => 0,
         };
         body.write(position, &bytes[..kept.min(bytes.len())]);
+        self.touch(id)?;
         match fault {
             Some(Fault::Crash) => Err(dead()),
             _ if kept < bytes.len() => Err(io::ErrorKind::StorageFull.into()),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 
+use madang_actors::clock::Wall;
 use madang_actors::prng::Prng;
 
 /// The unit in which a device writes whole or not at all.
@@ -84,6 +85,8 @@ pub(crate) struct FileBody {
     pub(crate) fail_sync: bool,
     pub(crate) unreadable: Vec<Range<u64>>,
     pub(crate) misdirect: Option<u64>,
+    /// When its bytes changed last; none if there was no clock.
+    pub(crate) modified: Option<Wall>,
 }
 
 fn place(bytes: &mut Vec<u8>, change: &Pending) {

@@ -24,7 +24,7 @@ use crate::leader_epochs::LeaderEpochs;
 use crate::mutants::mutant;
 use crate::producer_state::ProducerState;
 use crate::reserve::Reserved;
-use crate::retention;
+use crate::retention::{self, Candidate};
 use crate::segment::{ActiveSegment, HeaderWalk, LONG_WALK_BUFFER, Recent, Sampler, SealedSegment, Summary};
 use crate::sync::{SyncError, SyncOutcome, SyncRequest, SyncState};
 use crate::view::LogView;
@@ -375,7 +375,10 @@ impl Log {
     /// # Errors
     /// The disk failed; what was unlinked stays unlinked, and the rest is found again at the next call.
     pub fn delete_old_segments(&mut self, high_watermark: Offset, wall: Wall) -> Result<usize, LogError> {
-        let ages = |log: &Self| log.sealed.iter().map(|segment| segment.as_ref().into()).collect::<Vec<_>>();
+        let ages = |log: &Self| {
+            let age = |segment: &Arc<SealedSegment>| Candidate::new(segment.summary, segment.file.as_ref());
+            log.sealed.iter().map(age).collect::<Vec<_>>()
+        };
         let mut rules = retention::Rules {
             retention: self.config.retention,
             retention_bytes: self.config.retention_bytes,
@@ -383,11 +386,14 @@ impl Log {
             high_watermark,
             active_bytes: self.active.summary.size,
         };
-        if retention::active_goes(&ages(self), self.active.summary.into(), &rules, wall) {
+        let active = Candidate::new(self.active.summary, self.active.segment.file.as_ref());
+        let mut sealed = ages(self);
+        if retention::active_goes(&sealed, active, &rules, wall) {
             self.roll(wall)?;
             rules.active_bytes = 0;
+            sealed = ages(self);
         }
-        let count = retention::deletable(&ages(self), &rules, wall);
+        let count = retention::deletable(&sealed, &rules, wall);
         let Some(last) = count.checked_sub(1).and_then(|last| self.sealed.get(last)) else { return Ok(0) };
         self.set_log_start_offset(last.summary.next_offset)?;
         let gone: Vec<Arc<SealedSegment>> = self.sealed.iter().take(count).cloned().collect();

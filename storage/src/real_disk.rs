@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use madang_actors::clock::Wall;
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
+
 use crate::descriptors::{Descriptor, Descriptors, FileState, locked};
 use crate::disk::{Disk, DiskFile, DiskLock, OpenDescriptor, OpenMode, is_passing};
 
@@ -154,6 +157,20 @@ impl DiskFile for RealFile {
 
     fn pin(&self) -> io::Result<Option<Arc<dyn OpenDescriptor>>> {
         Ok(Some(self.descriptor()?))
+    }
+
+    fn modified(&self) -> io::Result<Wall> {
+        let status = rustix::fs::fstat(self.descriptor()?)?;
+        let nanoseconds = i64::try_from(status.st_mtime_nsec).unwrap_or(0);
+        Ok(Wall(status.st_mtime.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000)))
+    }
+
+    fn set_modified(&self, wall: Wall) -> io::Result<()> {
+        let millis = wall.as_millis();
+        let last_modification =
+            Timespec { tv_sec: millis.div_euclid(1000), tv_nsec: millis.rem_euclid(1000) * 1_000_000 };
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        Ok(rustix::fs::futimens(self.descriptor()?, &Timestamps { last_access, last_modification })?)
     }
 }
 

@@ -7,7 +7,8 @@ use madang_actors::clock::Wall;
 use madang_protocol::types::Offset;
 
 use crate::config::millis;
-use crate::segment::{SealedSegment, Summary};
+use crate::disk::DiskFile;
+use crate::segment::Summary;
 
 /// A segment as retention sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,19 +17,17 @@ pub struct Candidate {
     pub size: u64,
     /// The offset that follows it.
     pub next_offset: Offset,
-    /// Its highest timestamp in milliseconds; -1 if its records have none.
-    pub max_timestamp: i64,
+    /// When its newest record is of, in milliseconds: its highest timestamp, or when it was written last if its records have none, as in
+    /// Kafka; -1 if neither is known.
+    pub newest: i64,
 }
 
-impl From<&SealedSegment> for Candidate {
-    fn from(segment: &SealedSegment) -> Self {
-        segment.summary.into()
-    }
-}
-
-impl From<Summary> for Candidate {
-    fn from(summary: Summary) -> Self {
-        Self { size: summary.size, next_offset: summary.next_offset, max_timestamp: summary.max_timestamp }
+impl Candidate {
+    /// A segment, by what is known of it and its file.
+    pub(crate) fn new(summary: Summary, file: &dyn DiskFile) -> Self {
+        let written = || file.modified().map_or(-1, Wall::as_millis);
+        let newest = if summary.max_timestamp >= 0 || summary.size == 0 { summary.max_timestamp } else { written() };
+        Self { size: summary.size, next_offset: summary.next_offset, newest }
     }
 }
 
@@ -59,8 +58,8 @@ pub fn deletable(segments: &[Candidate], rules: &Rules, wall: Wall) -> usize {
             break;
         }
         let below_start = segment.next_offset <= rules.log_start_offset;
-        // Without any timestamp its age is not known, and what is not known deletes nothing.
-        let too_old = oldest.is_some_and(|oldest| segment.max_timestamp >= 0 && segment.max_timestamp < oldest);
+        // What is not known deletes nothing.
+        let too_old = oldest.is_some_and(|oldest| segment.newest >= 0 && segment.newest < oldest);
         let too_much = over >= segment.size && over > 0;
         if !(below_start || too_old || too_much) {
             break;
@@ -84,7 +83,7 @@ mod tests {
     use super::*;
 
     fn segments() -> Vec<Candidate> {
-        (1..=4).map(|n| Candidate { size: 100, next_offset: Offset(n * 10), max_timestamp: n * 1000 }).collect()
+        (1..=4).map(|n| Candidate { size: 100, next_offset: Offset(n * 10), newest: n * 1000 }).collect()
     }
 
     fn rules() -> Rules {
@@ -127,12 +126,12 @@ mod tests {
 
     #[test]
     fn the_active_segment_goes_by_its_age_and_only_after_all_others() {
-        let active = Candidate { size: 50, next_offset: Offset(50), max_timestamp: 5000 };
+        let active = Candidate { size: 50, next_offset: Offset(50), newest: 5000 };
         let old = Rules { retention: Some(Duration::from_millis(500)), ..rules() };
         assert!(active_goes(&segments(), active, &old, Wall(5501)));
         assert!(active_goes(&[], active, &old, Wall(5501)));
         assert!(!active_goes(&segments(), active, &old, Wall(5500)));
-        let (empty, untimed) = (Candidate { size: 0, ..active }, Candidate { max_timestamp: -1, ..active });
+        let (empty, untimed) = (Candidate { size: 0, ..active }, Candidate { newest: -1, ..active });
         assert!(
             !active_goes(&segments(), empty, &old, Wall(9999)) && !active_goes(&segments(), untimed, &old, Wall(9999))
         );

@@ -2,14 +2,18 @@
 
 mod common;
 
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::{batch, payload_batches, small};
 use madang_actors::clock::Wall;
+use madang_actors::prng::Prng;
 use madang_protocol::types::{LeaderEpoch, Offset};
-use madang_storage::{AppendOutcome, Disk, Fault, FaultDisk, Log, LogConfig, OpenLog, RealDisk, Start};
+use madang_storage::{
+    AppendOutcome, Crash, Disk, Fault, FaultDisk, Log, LogConfig, OpenLog, OpenMode, RealDisk, Start,
+};
 
 const EPOCH: LeaderEpoch = LeaderEpoch(3);
 
@@ -187,6 +191,73 @@ fn a_log_that_nobody_writes_to_any_more_ends_up_empty_and_goes_on_where_it_was()
         let read = log.view().read(Offset(200), Offset(202), usize::MAX, true).expect("reads");
         assert_eq!((payload_batches(&read.records).len(), log.log_end_offset()), (1, Offset(202)));
     });
+}
+
+/// As in Kafka, records without any timestamp are as old as their file: its time holds over a restart and is a compaction's to keep.
+#[test]
+fn records_without_timestamps_go_by_the_time_at_which_they_were_written() {
+    let memory = FaultDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+    let (path, aging) =
+        (Path::new("/data/untimed-0"), LogConfig { retention: Some(Duration::from_millis(500)), ..small() });
+    let mut log = open(&disk, path, aging.clone(), Start::Unclean);
+    for written in [1000, 2000] {
+        memory.set_wall(Wall(written));
+        while log.segment_count() < usize::try_from(written / 1000 + 1).expect("few") {
+            append(&mut log, 2, 50, -1);
+        }
+    }
+    let end = log.log_end_offset();
+    let request = log.take_dirty().expect("dirty");
+    log.synced(request.perform()).expect("synced");
+    memory.set_wall(Wall(9000));
+    drop(log);
+    memory.crash(Crash::Kill, &mut Prng::new(1));
+    let mut log = open(&disk, path, aging, Start::Unclean);
+    assert_eq!((log.segment_count(), log.log_end_offset()), (3, end));
+    assert_eq!(log.delete_old_segments(end, Wall(1500)).expect("looks"), 0);
+    assert_eq!(log.delete_old_segments(end, Wall(1501)).expect("deletes"), 1);
+    assert_eq!(log.delete_old_segments(end, Wall(2500)).expect("looks"), 0);
+    assert_eq!(log.delete_old_segments(end, Wall(2501)).expect("deletes"), 2, "the active one too");
+}
+
+#[test]
+fn records_whose_age_nobody_knows_stay() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+    let aging = LogConfig { retention: Some(Duration::from_millis(500)), ..small() };
+    let mut log = open(&disk, Path::new("/data/unknown-0"), aging, Start::Unclean);
+    append(&mut log, 2, 50, -1);
+    assert_eq!(log.delete_old_segments(Offset(2), Wall(i64::MAX)).expect("looks"), 0);
+}
+
+#[test]
+fn a_file_tells_when_it_was_written_and_a_copy_what_it_was_told() {
+    on_both_disks(|disk, path| {
+        disk.create_dir(path).expect("creates");
+        let file = disk.open(&path.join("a"), OpenMode::Create).expect("opens");
+        file.set_modified(Wall(1_234_567)).expect("sets");
+        assert_eq!(file.modified().expect("tells"), Wall(1_234_567));
+        drop(file);
+        let file = disk.open(&path.join("a"), OpenMode::Existing).expect("opens");
+        assert_eq!(file.modified().expect("tells"), Wall(1_234_567));
+        file.write_at(0, &[IoSlice::new(b"x")]).expect("writes");
+        assert!(file.modified().map_or(true, |now| now > Wall(1_700_000_000_000)));
+    });
+}
+
+#[test]
+fn a_shorter_life_of_producers_holds_at_once() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
+    let kept = LogConfig { producer_id_expiration: Duration::from_millis(1000), ..small() };
+    let mut log = open(&disk, Path::new("/data/producers-0"), kept.clone(), Start::Unclean);
+    let mut produce = |log: &mut Log, sequence, wall| {
+        let batch = common::producer_batch(7, sequence, 1, 50, wall);
+        log.append_as_leader(&[batch], EPOCH, Wall(wall)).expect("appends")[0].clone()
+    };
+    assert!(matches!(produce(&mut log, 0, 1000), AppendOutcome::Appended(_)));
+    assert!(matches!(produce(&mut log, 5, 1600), AppendOutcome::Refused(_)));
+    log.apply_config(LogConfig { producer_id_expiration: Duration::from_millis(500), ..kept });
+    assert!(matches!(produce(&mut log, 5, 1600), AppendOutcome::Appended(_)), "it was forgotten");
 }
 
 #[test]

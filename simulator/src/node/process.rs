@@ -151,6 +151,7 @@ async fn periodic_work(node: Rc<Node>, process: Rc<Process>) {
     loop {
         node.sim.executor.sleep(Duration::from_millis(250)).await;
         notes::complete(&node, &process);
+        node.sim.disk.set_wall(node.sim.wall());
         let slots: Vec<Rc<Slot>> = process.slots.borrow().values().cloned().collect();
         for slot in slots {
             let actor = slot.handle.actor();

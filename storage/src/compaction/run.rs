@@ -110,6 +110,14 @@ fn note_keys(map: &mut OffsetMap, batch: &BatchView<'_>, from: Offset) -> Result
     Ok(None)
 }
 
+/// The time at which records without timestamps were written is all that says how old they are, so their copy gets it.
+fn keep_age(members: &[Arc<SealedSegment>], file: &dyn DiskFile) {
+    let written = members.iter().filter_map(|member| member.file.modified().ok()).max();
+    if let Some(Err(error)) = written.map(|wall| file.set_modified(wall)) {
+        tracing::warn!(%error, "a compacted segment counts as new");
+    }
+}
+
 impl CompactionJob {
     /// Does all the reading and writing. Blocks for long; `pace` is asked about every MiB with the bytes read or written since it was asked
     /// last, and can hold the job up or stop it.
@@ -199,6 +207,9 @@ impl CompactionJob {
         let opened = output.is_open();
         let finished = done.and_then(|()| {
             let Some((file, cleaned)) = output.finish()? else { return Ok(None) };
+            if cleaned.summary.max_timestamp < 0 {
+                keep_age(members, file.as_ref());
+            }
             file.sync().map_err(CompactionError::Sync)?;
             Ok(Some(cleaned))
         });

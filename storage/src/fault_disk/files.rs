@@ -5,6 +5,8 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
 
+use madang_actors::clock::Wall;
+
 use super::{FaultDisk, ROOT, State, dead, names};
 use crate::disk::{Disk, DiskFile, DiskLock, OpenDescriptor, OpenMode};
 use crate::fault_inode::{Directory, FileBody, Inode, NameChange};
@@ -44,7 +46,7 @@ impl DiskFile for MemoryFile {
         let mut state = self.locked()?;
         state.whole_operation()?;
         state.file(self.inode)?.truncate(length);
-        Ok(())
+        state.touch(self.inode)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -60,6 +62,15 @@ impl DiskFile for MemoryFile {
 
     fn pin(&self) -> io::Result<Option<Arc<dyn OpenDescriptor>>> {
         Ok(None)
+    }
+
+    fn modified(&self) -> io::Result<Wall> {
+        self.locked()?.file(self.inode)?.modified.ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_modified(&self, wall: Wall) -> io::Result<()> {
+        self.locked()?.file(self.inode)?.modified = Some(wall);
+        Ok(())
     }
 }
 
@@ -91,6 +102,7 @@ impl Disk for FaultDisk {
                 if mode == OpenMode::Truncate {
                     state.whole_operation()?;
                     state.file(id)?.truncate(0);
+                    state.touch(id)?;
                 }
                 id
             }
@@ -99,6 +111,7 @@ impl Disk for FaultDisk {
                 state.whole_operation()?;
                 let (parent, name) = state.parent(path)?;
                 let id = state.insert(Inode::File(FileBody::default()));
+                state.touch(id)?;
                 state.directory(parent)?.change(NameChange::Link(name, id));
                 id
             }

@@ -271,3 +271,21 @@ fn a_workload_of_commits_stays_small() {
     assert!(largest < 60_000, "{largest} bytes");
     assert!(log.segment_count() < 5);
 }
+
+/// Records without timestamps are as old as their file, and a pass over them makes them no younger.
+#[test]
+fn what_has_no_timestamps_keeps_its_age() {
+    let memory = FaultDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+    let aging = LogConfig { retention: Some(Duration::from_millis(500)), ..LogConfig::default() };
+    let mut log = open(&disk, Path::new(DIRECTORY), aging, Start::Unclean);
+    memory.set_wall(Wall(1000));
+    for value in ["1", "2"] {
+        append(&mut log, &[rec("a", Some(value), -1)]);
+    }
+    memory.set_wall(Wall(9000));
+    compact_all(&mut log, 9000, &eager());
+    assert_eq!(keys(&log), [entry(1, "a", true)]);
+    assert_eq!(log.delete_old_segments(Offset(2), Wall(1500)).expect("looks"), 0);
+    assert_eq!(log.delete_old_segments(Offset(2), Wall(1501)).expect("deletes"), 1);
+}
