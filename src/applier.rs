@@ -88,6 +88,7 @@ impl Applier {
         if !serving || delta.broker_configs_changed() {
             self.connection_limits.change(accept_limits(&image, &self.node.config));
         }
+        self.node.groups.follow(&image);
         if serving {
             self.apply_delta(&image, delta).await;
             self.node.image.store(image);

@@ -14,15 +14,14 @@ use madang_cluster::configs::BrokerConfig;
 use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::controller::{ApiResult, Outcome, Proposal};
 use madang_cluster::coordinator::actor::ShardMessage;
-use madang_cluster::coordinator::{
-    OFFSETS_TOPIC, Request as GroupRequest, Response as GroupResponse, partition_for_group,
-};
+use madang_cluster::coordinator::{Request as GroupRequest, Response as GroupResponse};
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::ReplicaHandle;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{NodeId, TopicPartition};
 
 use crate::fetch_sessions::FetchSessions;
+use crate::group_placement::GroupPlacement;
 use crate::producer_ids::ProducerIds;
 
 /// Who sent a request, as far as handlers care.
@@ -60,6 +59,8 @@ pub trait Env: Clone + 'static {
     fn fetch_sessions(&self) -> &FetchSessions;
     /// Producer ids that nobody else gives out.
     fn producer_ids(&self) -> &ProducerIds;
+    /// Where groups are.
+    fn group_placement(&self) -> &GroupPlacement;
     /// Asks the controller. The answer comes when the change is committed and this node has applied it, or by `deadline` as an error.
     fn propose(&self, proposal: Proposal, deadline: Mono) -> LocalBoxFuture<'static, ApiResult<Outcome>>;
     /// Asks the shard that coordinates `group_id`. `COORDINATOR_NOT_AVAILABLE`, `NOT_COORDINATOR` and `COORDINATOR_LOAD_IN_PROGRESS`
@@ -133,14 +134,4 @@ pub async fn ask_controller<E: Env>(
         answer.await
     };
     until(env, deadline, asked).await.unwrap_or_else(|| Err(ErrorCode::RequestTimedOut.into()))
-}
-
-/// The partition of the offsets topic that coordinates a group.
-///
-/// # Errors
-/// `COORDINATOR_NOT_AVAILABLE` while there is no such topic.
-pub fn group_partition(image: &MetadataImage, group_id: &str) -> Result<i32, ErrorCode> {
-    let topic = image.topic(OFFSETS_TOPIC).ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    let partitions = u32::try_from(topic.partitions.len()).unwrap_or(0);
-    Ok(i32::try_from(partition_for_group(group_id, partitions)).unwrap_or(0))
 }

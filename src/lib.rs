@@ -16,6 +16,7 @@ mod failpoints;
 pub mod fetch_sessions;
 pub mod follower;
 pub mod found;
+pub mod group_placement;
 pub mod node_env;
 pub mod producer_ids;
 pub mod replicas;

@@ -24,8 +24,9 @@ use madang_transport::kafka::ColdReads;
 use tokio::sync::watch;
 
 use crate::applier::Phase;
-use crate::env::{Env, ask_controller, ask_shard, group_partition};
+use crate::env::{Env, ask_controller, ask_shard};
 use crate::fetch_sessions::FetchSessions;
+use crate::group_placement::GroupPlacement;
 use crate::producer_ids::ProducerIds;
 use crate::replicas::Replicas;
 
@@ -48,6 +49,8 @@ pub struct Node {
     pub entropy: Entropy,
     /// How far the node is.
     pub phase: watch::Receiver<Phase>,
+    /// Where groups are.
+    pub groups: GroupPlacement,
     cold_reads: ColdReads,
     fetch_sessions: FetchSessions,
     producer_ids: ProducerIds,
@@ -63,6 +66,7 @@ impl Node {
             shards: ArcSwap::default(),
             controller: ActorRef::new("controller", Capacity::default()),
             phase,
+            groups: GroupPlacement::default(),
             cold_reads,
             broker_epoch: AtomicI64::new(-1),
             entropy: Entropy::default(),
@@ -116,7 +120,7 @@ impl NodeEnv {
     }
 
     fn shard(&self, group: &str) -> Result<ActorRef<ShardMessage>, ErrorCode> {
-        let partition = group_partition(&self.node.image.load(), group)?;
+        let partition = self.node.groups.partition(&self.node.image.load(), group)?;
         self.node.shards.load().get(&partition).cloned().ok_or(ErrorCode::NotCoordinator)
     }
 }
@@ -164,6 +168,10 @@ impl Env for NodeEnv {
 
     fn producer_ids(&self) -> &ProducerIds {
         &self.node.producer_ids
+    }
+
+    fn group_placement(&self) -> &GroupPlacement {
+        &self.node.groups
     }
 
     fn propose(&self, proposal: Proposal, deadline: Mono) -> LocalBoxFuture<'static, ApiResult<Outcome>> {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use madang_cluster::controller::{InternalTopic, Proposal};
-use madang_cluster::coordinator::{OFFSETS_TOPIC, partition_for_group};
-use madang_cluster::metadata::MetadataImage;
+use madang_cluster::coordinator::OFFSETS_TOPIC;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -40,12 +39,11 @@ pub fn handle<E: Env>(
 }
 
 fn find<E: Env>(env: &E, client: &Client, key_type: i8, key: &str) -> Coordinator<'static> {
-    let image = env.image();
     let found = if key_type == GROUP {
-        if image.topic(OFFSETS_TOPIC).is_none() {
+        if env.image().topic(OFFSETS_TOPIC).is_none() {
             create_in_background(env);
         }
-        locate(&image, client, key)
+        locate(env, client, key)
     } else {
         // Transactions and share groups are not served; clients report this at once instead of asking again.
         Err(ErrorCode::InvalidRequest)
@@ -70,11 +68,11 @@ fn find<E: Env>(env: &E, client: &Client, key_type: i8, key: &str) -> Coordinato
     }
 }
 
-fn locate(image: &MetadataImage, client: &Client, group: &str) -> Result<(i32, String, i32), ErrorCode> {
+fn locate<E: Env>(env: &E, client: &Client, group: &str) -> Result<(i32, String, i32), ErrorCode> {
     let unavailable = ErrorCode::CoordinatorNotAvailable;
+    let image = env.image();
     let topic = image.topic(OFFSETS_TOPIC).ok_or(unavailable)?;
-    let partitions = u32::try_from(topic.partitions.len()).map_err(|_| unavailable)?;
-    let index = i32::try_from(partition_for_group(group, partitions)).map_err(|_| unavailable)?;
+    let index = env.group_placement().partition(&image, group)?;
     let state = topic.partitions.get(&index).ok_or(unavailable)?;
     let broker = image.broker(state.leader).filter(|broker| !broker.fenced).ok_or(unavailable)?;
     let endpoint = broker.endpoint(&client.listener).ok_or(unavailable)?;

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rdkafka::Message;
+use rdkafka::admin::NewPartitions;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::FutureRecord;
+use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::client::{PATIENCE, Yard, run};
+use crate::client_admin::{admin, options};
 use crate::load::poll;
 
 const PARTITIONS: i32 = 4;
+const INTERNAL: &str = "__consumer_offsets";
 
 fn fill(yard: &Yard, topic: &str, from: i32, to: i32) {
     let producer = yard.producer(&[("linger.ms", "5")]);
@@ -97,4 +100,30 @@ fn two_members_share_and_hand_over_and_the_group_survives_a_restart() {
 #[test]
 fn cooperative_members_share_and_hand_over() {
     shares_and_hands_over("cooperative-sticky");
+}
+
+/// As in Kafka, which asks for the number of partitions when it starts: what groups have committed stays in their sight.
+#[test]
+fn partitions_that_are_added_to_the_offsets_topic_move_no_group_before_the_next_start() {
+    let yard = Yard::open(&[&format!("num.partitions={PARTITIONS}"), "offsets.topic.num.partitions=2"]);
+    fill(&yard, "kept", 0, 4);
+    let groups: Vec<BaseConsumer> = (0..8)
+        .map(|number| yard.config(&[("group.id", &format!("group-{number}"))]).create().expect("a consumer"))
+        .collect();
+    let at = |offset| {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("kept", 0, offset).expect("a partition");
+        list
+    };
+    for group in &groups {
+        group.commit(&at(Offset::Offset(1)), CommitMode::Sync).expect("committed");
+    }
+    let grown = NewPartitions::new(INTERNAL, 50);
+    let grown = run(admin(&yard).create_partitions([&grown], &options())).expect("answered");
+    assert_eq!(grown, [Ok(INTERNAL.to_owned())]);
+    for (number, group) in groups.iter().enumerate() {
+        let committed = group.committed_offsets(at(Offset::Invalid), PATIENCE).expect("answered");
+        assert_eq!(committed.find_partition("kept", 0).expect("asked").offset(), Offset::Offset(1), "group {number}");
+        group.commit(&at(Offset::Offset(2)), CommitMode::Sync).expect("committed");
+    }
 }

@@ -123,6 +123,7 @@ impl Applier {
         } else {
             self.start_everything(image).await?;
         }
+        process.groups.follow(image);
         *process.image.borrow_mut() = Arc::clone(image);
         metadata::shown(&self.node, image);
         restarts::deleted(&self.node.sim, image);

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 use futures_util::future::{LocalBoxFuture, join_all};
-use madang::env::{Env, ask_controller, ask_shard, group_partition};
+use madang::env::{Env, ask_controller, ask_shard};
 use madang::fetch_sessions::FetchSessions;
+use madang::group_placement::GroupPlacement;
 use madang::producer_ids::ProducerIds;
 use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::{Mono, Wall};
@@ -35,7 +36,7 @@ pub struct SimEnv {
 
 impl SimEnv {
     fn shard(&self, group_id: &str) -> Result<ActorRef<ShardMessage>, ErrorCode> {
-        let partition = group_partition(&self.process.image.borrow(), group_id)?;
+        let partition = self.process.groups.partition(&self.process.image.borrow(), group_id)?;
         let shards = self.process.shards.borrow();
         shards.get(&partition).map(|shard| shard.actor.clone()).ok_or(ErrorCode::NotCoordinator)
     }
@@ -84,6 +85,10 @@ impl Env for SimEnv {
 
     fn producer_ids(&self) -> &ProducerIds {
         &self.process.producer_ids
+    }
+
+    fn group_placement(&self) -> &GroupPlacement {
+        &self.process.groups
     }
 
     fn propose(&self, proposal: Proposal, deadline: Mono) -> LocalBoxFuture<'static, ApiResult<Outcome>> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 use madang::fetch_sessions::FetchSessions;
+use madang::group_placement::GroupPlacement;
 use madang::producer_ids::ProducerIds;
 use madang_actors::actor_ref::ActorRef;
 use madang_cluster::configs::BrokerConfig;
@@ -58,6 +59,8 @@ pub struct Process {
     pub feed: Feed,
     /// Its fetch sessions.
     pub fetch_sessions: FetchSessions,
+    /// Where its groups are.
+    pub groups: GroupPlacement,
     /// Its producer ids.
     pub producer_ids: ProducerIds,
     /// The next message kills the controller.
@@ -93,6 +96,7 @@ impl Process {
             controller: ActorRef::new("controller", node.capacity()),
             feed: Feed::default(),
             fetch_sessions: FetchSessions::new(config.max_fetch_sessions),
+            groups: GroupPlacement::default(),
             producer_ids: ProducerIds::default(),
             controller_dies: Cell::new(false),
             handler_dies: Cell::new(None),
