@@ -6,7 +6,7 @@ use madang_protocol::messages::create_partitions::{
 };
 use madang_protocol::types::NodeId;
 
-use crate::apis::proposals::{ask, first_of_each, timeout};
+use crate::apis::proposals::{ask_within, first_of_each};
 use crate::env::Env;
 
 /// Answers one request.
@@ -20,7 +20,7 @@ pub async fn handle<E: Env>(env: &E, request: CreatePartitionsRequest<'_>) -> Cr
         Outcome::CreatePartitions(results) => Some(results),
         _ => None,
     };
-    let results = match ask(env, proposal, timeout(request.timeout_ms), take).await {
+    let results = match ask_within(env, proposal, request.timeout_ms, take).await {
         Ok(results) => names.into_iter().zip(results).map(|(name, result)| answer(name, result)).collect(),
         Err(error) => names.into_iter().map(|name| answer(name, Err(error.clone()))).collect(),
     };

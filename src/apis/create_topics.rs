@@ -1,7 +1,5 @@
 //! CreateTopics: each topic on its own, with all its configuration in the answer.
 
-use std::time::Duration;
-
 use madang_cluster::configs::{DescribedConfig, describe_new_topic};
 use madang_cluster::controller::{ApiResult, CreatedTopic, NewTopic, Outcome, Proposal};
 use madang_protocol::messages::create_topics::{
@@ -9,12 +7,11 @@ use madang_protocol::messages::create_topics::{
 };
 use madang_protocol::types::NodeId;
 
-use crate::apis::proposals::{ask, first_of_each, timeout, wire};
+use crate::apis::proposals::{ask_within, first_of_each, wire};
 use crate::env::Env;
 
 /// Answers one request.
 pub async fn handle<E: Env>(env: &E, request: CreateTopicsRequest<'_>) -> CreateTopicsResponse<'static> {
-    let wait = timeout(request.timeout_ms).max(Duration::from_secs(1));
     let names: Vec<String> = request.topics.iter().map(|topic| topic.name.to_string()).collect();
     let proposal = Proposal::CreateTopics {
         topics: request.topics.iter().map(new_topic).collect(),
@@ -24,7 +21,7 @@ pub async fn handle<E: Env>(env: &E, request: CreateTopicsRequest<'_>) -> Create
         Outcome::CreateTopics(results) => Some(results),
         _ => None,
     };
-    let topics = match ask(env, proposal, wait, take).await {
+    let topics = match ask_within(env, proposal, request.timeout_ms, take).await {
         Ok(results) => names.into_iter().zip(results).map(|(name, result)| answer(env, name, result)).collect(),
         Err(error) => names.into_iter().map(|name| answer(env, name, Err(error.clone()))).collect(),
     };

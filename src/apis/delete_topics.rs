@@ -10,7 +10,7 @@ use madang_protocol::messages::delete_topics::{
 };
 use madang_protocol::types::TopicId;
 
-use crate::apis::proposals::{ask, first_of_each, timeout, wire};
+use crate::apis::proposals::{ask_within, first_of_each, wire};
 use crate::env::Env;
 
 /// The first version that names topics in entries of their own.
@@ -42,7 +42,7 @@ pub async fn handle<E: Env>(env: &E, request: DeleteTopicsRequest<'_>, version: 
         Outcome::DeleteTopics(results) => Some(results),
         _ => None,
     };
-    let results = ask(env, Proposal::DeleteTopics(topics.clone()), timeout(request.timeout_ms), take).await;
+    let results = ask_within(env, Proposal::DeleteTopics(topics.clone()), request.timeout_ms, take).await;
     let mut responses: Vec<_> = match results {
         Ok(results) => topics.into_iter().zip(results).map(|(topic, result)| answer(topic, result)).collect(),
         Err(error) => topics.into_iter().map(|topic| answer(topic, Err(error.clone()))).collect(),

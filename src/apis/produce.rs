@@ -19,6 +19,7 @@ use madang_protocol::record_batch::{BatchRejection, ValidatedBatch, layout, vali
 use madang_protocol::types::LeaderEpoch;
 
 use crate::apis::locate::{self, Hint};
+use crate::apis::proposals::AT_LEAST;
 use crate::env::{Client, Env};
 use crate::fetch_sessions::TopicKey;
 
@@ -59,7 +60,8 @@ struct TopicOutcome {
 /// thread which takes several of them is woken for all at once.
 pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>, version: i16) -> Produced {
     let silent = request.acks == 0;
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(LONGEST_TIMEOUT);
+    let timeout =
+        Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).clamp(AT_LEAST, LONGEST_TIMEOUT);
     let deadline = env.now() + timeout;
     let acks = match request.acks {
         0 => Ok(RequiredAcks::None),

@@ -1,5 +1,6 @@
 //! What holds for the whole workspace: the house's rules here, a running broker and real clients in the other files.
 
+mod ask;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
 mod broker;
 mod cli;
@@ -8,6 +9,7 @@ mod client_admin;
 mod client_groups;
 mod compaction;
 mod house;
+mod impatient;
 mod kill9;
 mod listeners;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
