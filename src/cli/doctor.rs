@@ -76,7 +76,7 @@ pub(crate) fn run(args: Doctor) -> Result<(), Failure> {
         checks.push(health(&args).await);
         Ok(checks)
     })?;
-    checks.push(open_files());
+    checks.push(open_files(getrlimit(Resource::Nofile).maximum));
     checks.extend(disk(args.data.as_deref()));
     match args.common.print.output {
         Output::Text => print(&text(&checks))?,
@@ -170,16 +170,16 @@ async fn health(args: &Doctor) -> Check {
     }
 }
 
-/// The limit of this process, which is the broker's if it is started from here.
-fn open_files() -> Check {
+/// The hard limit of this process, which is the broker's if it is started from here: a broker raises the soft one as far as that lets it.
+fn open_files(hard_limit: Option<u64>) -> Check {
     const NAME: &str = "open files";
-    match getrlimit(Resource::Nofile).current {
+    match hard_limit {
         Some(limit) if limit < FEW_FILES => Check::warning(
             NAME,
-            format!("this shell's limit is {limit}"),
-            format!("ulimit -n {FEW_FILES} before `madang start`, or LimitNOFILE= in its service"),
+            format!("this shell's hard limit is {limit}"),
+            format!("ulimit -Hn {FEW_FILES} as root before `madang start`, or LimitNOFILE= in its service"),
         ),
-        Some(limit) => Check::ok(NAME, format!("this shell's limit is {limit}")),
+        Some(limit) => Check::ok(NAME, format!("this shell's hard limit is {limit}")),
         None => Check::ok(NAME, "no limit"),
     }
 }

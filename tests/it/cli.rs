@@ -172,6 +172,23 @@ fn tree_and_doctor_show_a_well_node_and_say_what_to_do_without_one() {
     assert!(doctor.out.contains("wrong    connection"), "{}", doctor.out);
 }
 
+/// The broker raises its own soft limit, so that of the shell is nothing to be warned of.
+#[test]
+fn doctor_judges_open_files_by_what_a_broker_may_have() {
+    let limited = |limits: &str| {
+        let doctor = format!("{limits} && exec \"$0\" doctor --output json --server 127.0.0.1:1");
+        let output = Command::new("sh").args(["-c", &doctor, env!("CARGO_BIN_EXE_madang")]).output().expect("sh runs");
+        let checks: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let files = checks.as_array().expect("checks").iter().find(|check| check["check"] == "open files").cloned();
+        files.expect("a check of open files")
+    };
+    let soft = limited("ulimit -Sn 256");
+    assert!(!soft["detail"].as_str().expect("a text").ends_with(" 256"), "{soft}");
+    let hard = limited("ulimit -n 256");
+    assert_eq!(hard["verdict"], "warning");
+    assert!(hard["detail"].as_str().expect("a text").ends_with("hard limit is 256"), "{hard}");
+}
+
 #[test]
 fn verify_finds_a_changed_byte_and_a_torn_end() {
     with_broker(|cli, data| {
