@@ -355,3 +355,44 @@ fn lost_at_start(recovery: &Recovery, found: Found, config: &ReplicaConfig) -> O
 pub fn led_in(state: &PartitionImage, broker: &BrokerConfig) -> Option<LeaderEpoch> {
     (state.leader == broker.node_id).then_some(state.leader_epoch)
 }
+
+#[cfg(test)]
+mod tests {
+    use madang_actors::prng::Prng;
+    use madang_cluster::controller::{AlterOp, ConfigAlteration, Proposal, ResourceAlteration, decide};
+    use madang_protocol::types::Uuid;
+
+    use super::*;
+
+    /// What is set on brokers while they run goes before what their file says.
+    #[test]
+    fn a_replica_forgets_producers_as_the_brokers_settings_now_say() {
+        let pairs = [("producer.id.expiration.ms".to_owned(), "7000".to_owned())];
+        let broker = BrokerConfig::parse(pairs).expect("valid").0;
+        let node = broker.node_id;
+        let state = PartitionImage {
+            assigned_replicas: vec![node],
+            in_sync_replicas: vec![node],
+            eligible_leader_replicas: Vec::new(),
+            leader: node,
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: 0,
+            directories: vec![Uuid::ZERO],
+            last_known_leader: madang_cluster::metadata::NO_LEADER,
+            unclean_epoch: LeaderEpoch::NONE,
+            losses: Vec::new(),
+        };
+        let topic = TopicImage { name: "t".into(), topic_id: Uuid([1; 16]), partitions: OrdMap::new() };
+        let image = MetadataImage::default();
+        let expiration =
+            |image: &MetadataImage| replica_config(image, &broker, &topic, &state).log.producer_id_expiration;
+        assert_eq!(expiration(&image), Duration::from_secs(7));
+        let (mut rng, op) = (Prng::new(1), AlterOp::Set);
+        let (key, value) = ("producer.id.expiration.ms".to_owned(), Some("6000".to_owned()));
+        let alterations = vec![ConfigAlteration { key, op, value }];
+        let resources = vec![ResourceAlteration { resource_type: 4, name: String::new(), alterations }];
+        let altered = Proposal::IncrementalAlterConfigs { resources, validate_only: false };
+        let image = decide(&image, &broker, &mut rng, altered).image;
+        assert_eq!(expiration(&image), Duration::from_secs(6));
+    }
+}
