@@ -14,11 +14,13 @@ finish() {
     rm -rf "$DATA"
 }
 trap finish EXIT
-KAFKA="$(clients/compat/kafka/start.sh "$KAFKA_PORT")"
+# Hours in the file, so that what each answer says of where a value comes from is compared.
+HOURS=(log.retention.hours=168 log.roll.hours=168)
+KAFKA="$(clients/compat/kafka/start.sh "$KAFKA_PORT" "${HOURS[@]}")"
 # What Kafka's own file sets to run on one node, so that what is reported can be compared.
 SETTINGS=(group.initial.rebalance.delay.ms=0 offsets.topic.replication.factor=1 transaction.state.log.replication.factor=1
     transaction.state.log.min.isr=1 share.coordinator.state.topic.replication.factor=1 share.coordinator.state.topic.min.isr=1 node.id=1)
-"$BINARY" start --data "$DATA" --listen "127.0.0.1:$MADANG_PORT" "${SETTINGS[@]/#/--set=}" >"$DATA.log" 2>&1 &
+"$BINARY" start --data "$DATA" --listen "127.0.0.1:$MADANG_PORT" "${SETTINGS[@]/#/--set=}" "${HOURS[@]/#/--set=}" >"$DATA.log" 2>&1 &
 PID=$!
 for _ in $(seq 100); do
     (exec 3<>"/dev/tcp/127.0.0.1/$MADANG_PORT") 2>/dev/null && break

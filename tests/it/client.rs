@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use madang_protocol::record_batch::Batches;
+use rdkafka::admin::{NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -10,9 +12,13 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::broker::Broker;
+use crate::client_admin::{admin, options};
 
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a topic may ask for, and the number of the codec in a batch.
+const CODECS: [(&str, u8); 5] = [("uncompressed", 0), ("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4)];
 
 /// A broker on a folder of its own.
 pub(crate) struct Yard {
@@ -100,6 +106,50 @@ fn every_codec_makes_the_round_trip() {
             }
         });
         assert_eq!(values(&yard.read(&topic)), sent, "{codec}");
+    }
+}
+
+/// Whatever codec a batch comes in, it is stored in the topic's: offsets, times and all else stay. The first batch's codec is told by the
+/// bytes of the segment.
+#[test]
+fn a_topic_with_a_codec_of_its_own_stores_every_batch_in_it() {
+    let yard = Yard::open(&[]);
+    let topics: Vec<NewTopic<'_>> = CODECS
+        .iter()
+        .map(|(codec, _)| NewTopic::new(codec, 1, TopicReplication::Fixed(1)).set("compression.type", codec))
+        .collect();
+    let made = run(admin(&yard).create_topics(&topics, &options())).expect("answered");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    for (topic, number) in CODECS {
+        let mut sent = Vec::new();
+        for (codec, _) in CODECS {
+            let codec = if codec == "uncompressed" { "none" } else { codec };
+            let producer = yard.producer(&[("compression.type", codec), ("linger.ms", "20")]);
+            let values: Vec<String> = (0..40).map(|at| format!("{codec} {at} {}", "abc".repeat(50))).collect();
+            run(async {
+                let deliveries = values.iter().enumerate().map(|(at, value)| {
+                    let time = 1_700_000_000_000 + (sent.len() + at) as i64;
+                    let record = FutureRecord::to(topic).key("k").payload(value).timestamp(time);
+                    producer.send(record, PATIENCE)
+                });
+                for delivery in futures_util::future::join_all(deliveries).await {
+                    delivery.expect("acknowledged");
+                }
+            });
+            sent.extend(values);
+        }
+        let records = yard.read(topic);
+        assert_eq!(values(&records), sent, "{topic}");
+        for (at, record) in records.iter().enumerate() {
+            assert_eq!(
+                (record.offset(), record.timestamp().to_millis()),
+                (at as i64, Some(1_700_000_000_000 + at as i64))
+            );
+        }
+        let segment = yard.folder.path().join(format!("data/{topic}-0/00000000000000000000.log"));
+        let bytes = std::fs::read(segment).expect("the segment");
+        let batches: Vec<u8> = Batches::new(&bytes).map(|batch| batch.expect("whole").bytes[22] & 7).collect();
+        assert!(batches.len() >= CODECS.len() && batches.iter().all(|codec| *codec == number), "{topic}: {batches:?}");
     }
 }
 

@@ -94,6 +94,32 @@ fn a_kill_in_page_cache_mode_loses_nothing_and_says_so() {
     }
 }
 
+/// What the first process noted says nothing of what the second left, though it is of this boot and mount.
+#[test]
+fn notes_are_not_believed_over_a_process_that_kept_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let killed = |notes: &str| {
+        let broker = launch(&data, "page-cache").set(&format!("madang.notes.dir={notes}")).start("127.0.0.1:0");
+        let load = Load::start(&idempotent(&broker.address), &places());
+        assert!(load.advances_by(100, PATIENCE), "records are acknowledged");
+        broker.kill();
+        drop(load.cut());
+        let log = data.with_extension("log");
+        let said = std::fs::read_to_string(&log).expect("the log");
+        std::fs::remove_file(log).expect("removes");
+        said
+    };
+    if killed("/dev/shm").contains("no notes are kept") {
+        return;
+    }
+    assert!(killed("/dev/shm").contains("SameBoot"));
+    assert!(killed("none").contains("Lossy"));
+    let after = killed("/dev/shm");
+    assert!(after.contains("Lossy") && !after.contains("SameBoot"), "{after}");
+    assert!(killed("/dev/shm").contains("SameBoot"));
+}
+
 /// A shell allows 1,024 open files and often fewer, and a node has more partitions: it takes what the system lets it have.
 #[test]
 fn more_partitions_than_a_shell_allows_open_files() {

@@ -80,7 +80,7 @@ pub fn describe_topic(
 }
 
 /// Every key of a topic that has `configs` set on it and may not exist yet, sorted by name. As in Kafka its creation names the place of a
-/// value also where [`describe_topic`] does not, if it is another key of the same setting that has it there, and shows lists as they are set.
+/// value also where [`describe_topic`] does not, if it is another key of the same setting that has it there, and shows values as they are set.
 #[must_use]
 pub fn describe_new_topic(
     image: &MetadataImage,
@@ -91,7 +91,8 @@ pub fn describe_new_topic(
     let places = Places::new(image, broker, node_id);
     let mut described = describe_own(image, broker, node_id, Some(configs));
     for (one, key) in described.iter_mut().zip(topic_definitions()) {
-        one.value = Some(resolve_topic_value(image, broker, node_id, Some(configs), key.name));
+        let as_set = configs.get(key.name).map(ToString::to_string);
+        one.value = as_set.or_else(|| Some(resolve_topic_value(image, broker, node_id, None, key.name)));
         if one.source == ConfigSource::Default {
             one.source = key.synonym.map_or(ConfigSource::Default, |synonym| places.nearest(synonym));
         }
@@ -272,13 +273,13 @@ mod tests {
 
     #[test]
     fn a_list_is_described_in_its_plain_form_and_created_as_it_was_written() {
-        let own = ConfigMap::from([("cleanup.policy".into(), "compact, compact".into())]);
+        let own = ConfigMap::from([("cleanup.policy".into(), " compact, compact".into())]);
         let mut image = MetadataImage::default();
         image.configs.insert(ConfigResource::topic("t"), Arc::new(own.clone()));
         let file = BrokerConfig::default();
         let described = describe_topic(&image, &file, NodeId(1), "t");
         assert_eq!(place(&described, "cleanup.policy").0.as_deref(), Some("compact"));
         let created = describe_new_topic(&image, &file, NodeId(1), &own);
-        assert_eq!(place(&created, "cleanup.policy").0.as_deref(), Some("compact, compact"));
+        assert_eq!(place(&created, "cleanup.policy").0.as_deref(), Some(" compact, compact"));
     }
 }

@@ -118,4 +118,24 @@ def broker(t):
     alter(t, "broker x", BROKER, "x", [(SET, "log.cleaner.backoff.ms", "15001")])
 
 
-SCENARIOS = [("reported", reported), ("incremental", incremental), ("replaced", replaced), ("read_modify_write", read_modify_write), ("broker", broker)]
+def lists(t):
+    """What becomes of a list: of the default, of commas, spaces and names that come again; and of one that all brokers have set."""
+    values = ["", ",", "compact,", "compact,,delete", "compact,compact", " compact , delete ", "delete,compact,delete", "x,", "delete, delete"]
+    topics = [(op, value, t.topic(f"list{op}{index}")) for op in (SET, APPEND, SUBTRACT) for index, value in enumerate(values)]
+    for op, value, topic in topics:
+        alter(t, f"policy {op} {value!r}", TOPIC, topic, [(op, "cleanup.policy", value)])
+    key = "leader.replication.throttled.replicas"
+    for op, value, topic in topics[: len(values)]:
+        for change in (SET, APPEND, SUBTRACT):
+            for replicas in (",", "0:1,,0:2", "0:1,0:1", " 0:3 , 0:4"):
+                alter(t, f"throttled {change} {replicas!r}", TOPIC, topic, [(change, key, replicas)])
+    settle()
+    for op, value, topic in topics:
+        describe(t, f"after {op} {value!r}", TOPIC, topic, ["cleanup.policy", key])
+    for index, value in enumerate(values):
+        name = t.name(f"made{index}")
+        t.created.append(name)
+        t.send(f"made {value!r}", "CreateTopics", 7, {"timeoutMs": 10000, "Topics": [{"Name": name, "NumPartitions": 1, "ReplicationFactor": 1, "Configs": [{"Name": "cleanup.policy", "Value": value}]}]})
+
+
+SCENARIOS = [("lists", lists), ("reported", reported), ("incremental", incremental), ("replaced", replaced), ("read_modify_write", read_modify_write), ("broker", broker)]

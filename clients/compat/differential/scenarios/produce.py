@@ -6,9 +6,9 @@ from wire import batch
 from wire.batch import record
 
 
-def read_back(t, topic, partition=0, label="read"):
-    t.send(label, "Fetch", 12, {"MaxWaitMs": 100, "MinBytes": 0, "SessionEpoch": -1, "Topics": [
-        {"Topic": topic, "Partitions": [{"Partition": partition, "CurrentLeaderEpoch": -1, "PartitionMaxBytes": 1 << 20}]}]})
+def read_back(t, topic, partition=0, label="read", quiet=False):
+    return t.send(label, "Fetch", 12, {"MaxWaitMs": 100, "MinBytes": 0, "SessionEpoch": -1, "Topics": [
+        {"Topic": topic, "Partitions": [{"Partition": partition, "CurrentLeaderEpoch": -1, "PartitionMaxBytes": 1 << 20}]}]}, quiet=quiet)
 
 
 def wrong_batches(t):
@@ -203,5 +203,33 @@ def in_sync(t):
     read_back(t, topic)
 
 
-SCENARIOS = [("wrong_batches", wrong_batches), ("timestamps", timestamps), ("places", places), ("sizes", sizes), ("idempotent", idempotent), ("segments", segments),
+def impatient(t):
+    """Requests that leave no time: what one replica does at once is done and answered."""
+    topic = t.topic("hurried")
+    for timeout in (0, -1, 1):
+        for acks in (-1, 1):
+            data = batch.batch([(b"k", b"v")], timestamp=t.base_time)
+            t.send(f"acks {acks} in {timeout}", "Produce", 9, {"Acks": acks, "TimeoutMs": timeout, "TopicData": [{"Name": topic, "PartitionData": [{"Index": 0, "Records": data}]}]})
+    for offset, timeout in ((1, 0), (2, -1)):
+        t.send(f"delete records in {timeout}", "DeleteRecords", 2, {"TimeoutMs": timeout, "Topics": [{"Name": topic, "Partitions": [{"PartitionIndex": 0, "Offset": offset}]}]})
+
+
+def recompressed(t):
+    """Every codec into every topic that has one of its own: all that is stored but the compressor's bytes, and so the batch's length."""
+    for target in ("uncompressed", "gzip", "snappy", "lz4", "zstd", "producer"):
+        topic = t.topic(f"to-{target}", 1, [("compression.type", target)])
+        for number, codec in enumerate(batch.CODECS):
+            records = [(b"k%d" % index, b"v" * 90) for index in range(4)]
+            raw = b"".join(record(key, value, index, index * 10) for index, (key, value) in enumerate(records))
+            data = batch.batch(records, base_timestamp=t.base_time + number, max_timestamp=t.base_time + number + 30, attributes=batch.CODECS[codec], raw=batch.ENCODERS[codec](raw))
+            t.produce(f"{codec} to {target}", topic, data)
+        fetched = read_back(t, topic, quiet=True)
+        stored = fetched["Responses"][0]["Partitions"][0]["Records"]
+        for one in batch.parse(stored if isinstance(stored, bytes) else bytes.fromhex(stored)):
+            compressed = one["Attributes"] & 7
+            kept = {key: value for key, value in one.items() if not compressed or key not in ("Length", "Records", "Crc")}
+            t.entries.append((f"stored {target}", None, None, kept))
+
+
+SCENARIOS = [("impatient", impatient), ("recompressed", recompressed), ("wrong_batches", wrong_batches), ("timestamps", timestamps), ("places", places), ("sizes", sizes), ("idempotent", idempotent), ("segments", segments),
              ("recompressed", recompressed), ("in_sync", in_sync)]

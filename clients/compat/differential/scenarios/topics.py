@@ -110,6 +110,30 @@ def partitions(t):
     described(t, "after", [{"Name": topic}])
 
 
+def internal(t):
+    """Adding partitions to the offsets topic, as far as nothing comes of it: each broker's groups are the other scenarios' too."""
+    for label, item, more in [("same", {"Count": 50}, {}), ("shrink", {"Count": 40}, {}), ("validate", {"Count": 60}, {"ValidateOnly": True}), ("too many assigned", {"Count": 51, "Assignments": [{"BrokerIds": [99]}]}, {})]:
+        t.send(label, "CreatePartitions", 3, {"TimeoutMs": 5000, "Topics": [{"Name": "__consumer_offsets", "Assignments": None, **item}], **more})
+
+
+def impatient(t):
+    """Requests that leave no time: nothing is begun."""
+    topic = t.topic("waits", 2)
+    for timeout in (0, -1, -(2**31)):
+        for validate in (True, False):
+            name = t.name(f"soon{timeout}{validate}")
+            t.created.append(name)
+            shape = {"NumPartitions": 1, "ReplicationFactor": 1}
+            t.send(f"create {timeout} {validate}", "CreateTopics", 7, {"timeoutMs": timeout, "validateOnly": validate, "Topics": [
+                {"Name": name, **shape}, {"Name": topic, **shape}, {"Name": "a b", **shape}]})
+            described(t, f"created {timeout} {validate}", [{"Name": name}])
+            t.send(f"grow {timeout} {validate}", "CreatePartitions", 3, {"TimeoutMs": timeout, "ValidateOnly": validate, "Topics": [
+                {"Name": topic, "Count": 3, "Assignments": None}, {"Name": t.name("absent"), "Count": 3, "Assignments": None}]})
+        t.send(f"delete {timeout}", "DeleteTopics", 5, {"TopicNames": [topic, t.name("absent")], "TimeoutMs": timeout})
+        t.send(f"delete by id {timeout}", "DeleteTopics", 6, {"Topics": [{"Name": topic, "TopicId": "00" * 16}, {"Name": None, "TopicId": "7f" * 16}], "TimeoutMs": timeout})
+    described(t, "after", [{"Name": topic}])
+
+
 def deletion(t):
     """Deleting by name and id; what remains."""
     one, two = t.topic("one"), t.topic("two")
@@ -126,4 +150,4 @@ def deletion(t):
     described(t, "gone", [{"Name": one}, {"Name": two}])
 
 
-SCENARIOS = [("creation", creation), ("metadata", metadata), ("automatic", automatic), ("partitions", partitions), ("deletion", deletion)]
+SCENARIOS = [("creation", creation), ("metadata", metadata), ("automatic", automatic), ("partitions", partitions), ("internal", internal), ("impatient", impatient), ("deletion", deletion)]
