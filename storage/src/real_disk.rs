@@ -248,3 +248,33 @@ impl Disk for RealDisk {
         Ok(Box::new(RealLock { _file: file }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_behind_the_end_and_is_given_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        let file = RealDisk::new(4).open(&path, OpenMode::Create).expect("opens");
+        file.write_at(0, &[IoSlice::new(&[7; 10_000])]).expect("writes");
+        file.sync().expect("syncs");
+        let blocks = || fs::metadata(&path).expect("there").blocks();
+        let before = blocks();
+        file.reserve(10_000, 1 << 20);
+        assert_eq!(file.len().expect("a length"), 10_000);
+        let supported = blocks() > before;
+        file.write_at(10_000, &[IoSlice::new(&[8; 10_000])]).expect("writes");
+        file.give_back();
+        file.sync().expect("syncs");
+        assert_eq!(file.len().expect("a length"), 20_000);
+        // A file system that cannot reserve has nothing to give back either.
+        assert!(blocks() < before + 100, "{before}, reserved: {supported}, now {}", blocks());
+        let mut bytes = vec![0; 20_000];
+        assert_eq!(file.read_at(0, &mut bytes).expect("reads"), 20_000);
+        assert!(bytes[..10_000].iter().all(|byte| *byte == 7) && bytes[10_000..].iter().all(|byte| *byte == 8));
+    }
+}

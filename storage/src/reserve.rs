@@ -1,5 +1,5 @@
-//! Blocks are asked for before a segment needs them: the file system then has none to find at each write, which costs it a quarter of the
-//! write. Invariant: what is reserved lies behind the file's end, is never read, and is at most a quarter of the segment and 4 MiB.
+//! Blocks are asked for before a segment needs them, so that the file system has none to find at each write.
+//! Invariant: what is reserved lies behind the file's end, is never read, and is at most a quarter of the segment and 4 MiB.
 
 use crate::disk::DiskFile;
 
