@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -61,6 +61,8 @@ pub struct Applier {
     pub incarnation_id: Uuid,
     /// How many connections there may be.
     pub connection_limits: ConnectionLimits,
+    /// Whether the node has asked to be unfenced.
+    pub unfencing: AtomicBool,
     /// Tells how far the node is.
     pub phase: watch::Sender<Phase>,
 }
@@ -85,6 +87,13 @@ impl Applier {
         let registered = image.broker(self.node.config.node_id);
         let Some(registered) = registered.filter(|broker| broker.incarnation_id == self.incarnation_id) else { return };
         self.node.broker_epoch.store(registered.broker_epoch, Ordering::Release);
+        if !serving && registered.fenced {
+            // The directories name the registration before anybody counts on it.
+            if !self.unfencing.swap(true, Ordering::AcqRel) {
+                boot::unfence(self, registered.broker_epoch);
+            }
+            return;
+        }
         if !serving || delta.broker_configs_changed() {
             self.connection_limits.change(accept_limits(&image, &self.node.config));
         }

@@ -115,6 +115,26 @@ pub fn register(applier: &Arc<Applier>) {
         log_dirs: starts.iter().map(|start| start.directory).collect(),
         starts,
     });
+    propose(applier, proposal, "registration");
+}
+
+/// Notes the registration in each directory, which keeps what else it says of itself, and only then has the node unfenced.
+pub fn unfence(applier: &Arc<Applier>, broker_epoch: i64) {
+    for directory in &applier.directories {
+        let said = directory.opened().as_mut().map(|opened| {
+            let sync_point = opened.log_dir.identity().sync_point;
+            opened.log_dir.unfenced(broker_epoch, sync_point)
+        });
+        if let Some(Err(error)) = said {
+            directory.fail(&format!("directory's metadata: {error}"));
+        }
+    }
+    let node_id = applier.node.config.node_id;
+    propose(applier, Proposal::UnfenceBroker { node_id, broker_epoch }, "unfencing");
+}
+
+/// Proposes what the node does not start without.
+fn propose(applier: &Arc<Applier>, proposal: Proposal, what: &'static str) {
     let applier = Arc::clone(applier);
     tokio::task::spawn_local(async move {
         let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
@@ -125,7 +145,7 @@ pub fn register(applier: &Arc<Applier>) {
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = outcome {
-            applier.phase.send_replace(Phase::Failed(format!("registration: {why}")));
+            applier.phase.send_replace(Phase::Failed(format!("{what}: {why}")));
         }
     });
 }

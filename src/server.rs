@@ -160,6 +160,7 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
         coordinator_arbiter: coordinator_arbiter.clone(),
         incarnation_id: Uuid::from_random(node.entropy.next(), node.entropy.next()),
         connection_limits,
+        unfencing: AtomicBool::new(false),
         phase,
     });
     let (sockets, network) = network(bound, workers)?;

@@ -291,7 +291,8 @@ pub enum Proposal {
     },
     /// Create an internal topic if it does not exist.
     CreateInternalTopic(InternalTopic),
-    /// Register a broker: its old registration is fenced first, and the leader epoch of all that it led is raised.
+    /// Register a broker: its old registration is fenced first, and the leader epoch of all that it led is raised. The new one is fenced until
+    /// [`Proposal::UnfenceBroker`], which the node asks for once its directories name it.
     RegisterBroker(RegisterBroker),
     /// Take a block of producer ids.
     AllocateProducerIds {
@@ -307,7 +308,7 @@ pub enum Proposal {
         /// The registration that is meant.
         broker_epoch: i64,
     },
-    /// The broker is heard of again.
+    /// The broker has noted its registration and comes to serve, or is heard of again.
     UnfenceBroker {
         /// Who.
         node_id: NodeId,

@@ -1,5 +1,6 @@
 //! Registrations of brokers, their fencing, and blocks of producer ids.
-//! Invariant: broker epochs are unique and only grow; a new one is given only after the old one is fenced, in the same entry.
+//! Invariant: broker epochs are unique and only grow; a new one is given only after the old one is fenced, in the same entry, and serves nobody
+//! before it is unfenced: until then the node's directories may still name the one before.
 
 use std::sync::Arc;
 
@@ -26,8 +27,8 @@ pub(super) fn register(draft: &mut Draft<'_>, broker: RegisterBroker) -> i64 {
             let is_lossy = |state: &PartitionImage| is_lossy(node_id, state, old, &broker.log_dirs, &broker.starts);
             elections::restarted(draft, node_id, is_lossy)
         }
-        // Nothing was ever counted on it; all the same it may lead what nobody leads.
-        None => elections::restarted(draft, node_id, |_| true),
+        // Nothing was ever counted on it.
+        None => Vec::new(),
     };
     let broker_epoch = draft.image.next_broker_epoch;
     let registration = BrokerRegistration {
@@ -37,7 +38,8 @@ pub(super) fn register(draft: &mut Draft<'_>, broker: RegisterBroker) -> i64 {
         endpoints: broker.endpoints,
         rack: broker.rack.map(Arc::from),
         log_dirs: broker.log_dirs,
-        fenced: false,
+        fenced: true,
+        served_epoch: old.as_ref().map_or(-1, |old| old.served_epoch),
     };
     draft.push(MetadataRecord::RegisterBroker(registration_record(&registration)));
     for record in changes {
@@ -46,8 +48,8 @@ pub(super) fn register(draft: &mut Draft<'_>, broker: RegisterBroker) -> i64 {
     broker_epoch
 }
 
-/// Whether the replica may lack what it was counted on for. What a directory says of itself is believed only if it was the last that this
-/// controller let serve: else it is an older copy.
+/// Whether the replica may lack what it was counted on for. What a directory says of itself is believed only if it names the last registration
+/// that served, or one since then that was noted there and never served: else it is an older copy.
 fn is_lossy(
     node_id: NodeId,
     state: &PartitionImage,
@@ -57,7 +59,8 @@ fn is_lossy(
 ) -> bool {
     let kept = |directory: &Uuid| {
         let start = starts.iter().find(|start| start.directory == *directory);
-        let believed = start.filter(|start| start.broker_epoch == old.broker_epoch || mutant(7));
+        let believed =
+            start.filter(|start| [old.broker_epoch, old.served_epoch].contains(&start.broker_epoch) || mutant(7));
         let kind = believed.map_or(RestartKind::Lossy, |start| start.kind);
         log_dirs.contains(directory) && (kind != RestartKind::Lossy || mutant(7))
     };

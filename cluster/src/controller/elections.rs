@@ -16,7 +16,7 @@ use crate::configs::TopicConfig;
 use crate::metadata::{NO_LEADER, PartitionImage, ReportedLoss};
 
 /// The keys that decide here.
-pub(super) const RULES: [&str; 1] = ["min.insync.replicas"];
+pub(super) const RULES: [&str; 2] = ["min.insync.replicas", "unclean.leader.election.enable"];
 
 /// The settings of a topic that decide here.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +32,6 @@ struct Event<'a> {
     in_sync: Vec<NodeId>,
     /// A replica that may have lost records.
     lost: Option<NodeId>,
-    /// A node that counts as alive, registered or not.
-    coming: Option<NodeId>,
     /// Every leadership of before is over, whoever leads next.
     ends_leadership: bool,
     /// It is a change even if all stays as it is.
@@ -49,7 +47,7 @@ fn rules(draft: &Draft<'_>, topic: &str) -> Rules {
 
 impl Event<'_> {
     fn is_live(&self, node: NodeId) -> bool {
-        self.coming == Some(node) || self.live.contains(&node)
+        self.live.contains(&node)
     }
 
     /// What the partition becomes; none if nothing changes.
@@ -64,7 +62,7 @@ impl Event<'_> {
         if next.leader == NO_LEADER {
             self.elect(&mut next, rules);
         }
-        let raise = next.leader != before.leader || self.ends_leadership;
+        let raise = (next.leader != before.leader || self.ends_leadership) && !mutant(32);
         if raise {
             next.leader_epoch = LeaderEpoch(before.leader_epoch.0 + 1);
         }
@@ -140,7 +138,7 @@ fn without(nodes: &[NodeId], gone: NodeId) -> Vec<NodeId> {
 }
 
 /// The broker registers anew, its old registration already fenced in the draft: what it led is over, what it held counts only as far as
-/// `is_lossy` allows. The records are to follow the registration.
+/// `is_lossy` allows. It leads again only once it is unfenced. The records are to follow the registration.
 pub(super) fn restarted(
     draft: &Draft<'_>,
     node: NodeId,
@@ -151,8 +149,6 @@ pub(super) fn restarted(
         state.assigned_replicas.contains(&node).then(|| Event {
             in_sync: without(&state.in_sync_replicas, node),
             lost: is_lossy(state).then_some(node),
-            coming: Some(node),
-            ends_leadership: state.leader == node && !mutant(32),
             ..Event::default()
         })
     })
@@ -177,11 +173,11 @@ pub(super) fn unfenced(draft: &Draft<'_>, node: NodeId) -> Vec<MetadataRecord> {
 }
 
 /// One of [`RULES`] has changed, in the draft already. Where enough are in sync by the new minimum, the high watermark moves without those who
-/// were eligible.
+/// were eligible; where nobody leads, somebody may by the new rule.
 pub(super) fn rules_changed(draft: &Draft<'_>) -> Vec<MetadataRecord> {
     let live = draft.live_nodes();
     change_all(draft, &live, |_, state| {
-        let some = !state.eligible_leader_replicas.is_empty();
+        let some = !state.eligible_leader_replicas.is_empty() || state.leader == NO_LEADER;
         some.then(|| Event { in_sync: state.in_sync_replicas.clone(), ..Event::default() })
     })
 }

@@ -46,6 +46,12 @@ impl World {
     }
 
     fn register(&mut self, node: i32, kind: RestartKind, broker_epoch: i64) -> i64 {
+        let broker_epoch = self.register_only(node, kind, broker_epoch);
+        self.ask(Proposal::UnfenceBroker { node_id: NodeId(node), broker_epoch }).expect("unfenced");
+        broker_epoch
+    }
+
+    fn register_only(&mut self, node: i32, kind: RestartKind, broker_epoch: i64) -> i64 {
         let result = self.ask(Proposal::RegisterBroker(RegisterBroker {
             node_id: NodeId(node),
             incarnation_id: Uuid([9; 16]),
@@ -153,8 +159,6 @@ fn nobody_who_may_lack_records_is_elected_unless_the_topic_allows_it() {
         ConfigAlteration { key: "unclean.leader.election.enable".into(), op: AlterOp::Set, value: Some("true".into()) };
     let resources = vec![ResourceAlteration { resource_type: 2, name: "a".into(), alterations: vec![set] }];
     world.ask(Proposal::IncrementalAlterConfigs { resources, validate_only: false }).expect("set");
-    world.fence(3);
-    world.unfence(3);
     assert_eq!((world.state(), world.partition().unclean_epoch.0), ((3, vec![3], vec![], 4), 4));
 }
 
@@ -166,14 +170,14 @@ fn a_restart_ends_every_leadership_and_only_a_lossy_one_costs_the_right_to_lead(
         world.fence(2);
         world.fence(3);
         world.restart(1, kind);
-        assert_eq!(world.state(), (1, vec![1], vec![2, 3], 1), "{kind:?}: it leads again, in a new epoch");
+        assert_eq!(world.state(), (1, vec![1], vec![2, 3], 2), "{kind:?}: it leads again, in a new epoch");
     }
     let mut world = World::new();
     world.alter(&[1]).expect("committed");
     world.restart(1, RestartKind::Lossy);
     assert_eq!(world.state(), (2, vec![2], vec![3], 1));
     world.restart(2, RestartKind::Durable);
-    assert_eq!(world.state(), (2, vec![2], vec![3], 2), "1 is not among them");
+    assert_eq!(world.state(), (3, vec![3], vec![2], 2), "1 is not among them");
 }
 
 #[test]
@@ -186,6 +190,33 @@ fn a_restarted_follower_is_not_in_sync_until_its_leader_says_so() {
     let refused = world.ask(Proposal::AlterPartition(with_old_epoch));
     assert_eq!(refused, Err(ErrorCode::IneligibleReplica.into()), "found in sync under its old registration");
     world.alter(&[1, 2, 3]).expect("committed");
+}
+
+#[test]
+fn a_registration_serves_nobody_before_its_directories_name_it_and_a_crash_on_the_way_costs_nothing() {
+    for named in [0, 1] {
+        let mut world = World::new();
+        let served = world.broker_epoch(1);
+        let registered = world.register_only(1, RestartKind::Durable, served);
+        assert!(world.image.broker(NodeId(1)).expect("registered").fenced);
+        assert_eq!((world.state().0, world.state().1), (2, vec![2, 3]), "another leads");
+        // It dies before it has noted the registration, or after that.
+        let again = world.register_only(1, RestartKind::Durable, [served, registered][named]);
+        assert_eq!(world.image.broker(NodeId(1)).expect("registered").served_epoch, served);
+        world.ask(Proposal::UnfenceBroker { node_id: NodeId(1), broker_epoch: again }).expect("unfenced");
+        assert_eq!(world.image.broker(NodeId(1)).expect("registered").served_epoch, again);
+    }
+    let mut world = World::new();
+    for node in [2, 3] {
+        world.fence(node);
+    }
+    let served = world.broker_epoch(1);
+    let registered = world.register_only(1, RestartKind::Durable, served);
+    world.register_only(1, RestartKind::Durable, registered);
+    assert!(world.state().2.contains(&1), "it is still counted on");
+    world.register(1, RestartKind::Durable, served);
+    world.register(1, RestartKind::Durable, served);
+    assert!(!world.state().2.contains(&1), "an older copy: another has served since");
 }
 
 #[test]

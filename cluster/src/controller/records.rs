@@ -124,6 +124,9 @@ pub struct RegisterBrokerRecord {
     pub log_dirs: Vec<[u8; 16]>,
     /// Whether it is fenced.
     pub fenced: bool,
+    /// The last registration of the node that was unfenced; -1 if there was none. None in records of older nodes, where each was.
+    #[speedy(default_on_eof)]
+    pub served_epoch: Option<i64>,
 }
 
 /// A broker is fenced or no longer fenced.

@@ -116,6 +116,7 @@ fn replay_register_broker(image: &mut MetadataImage, delta: &mut MetadataDelta, 
         rack: record.rack.map(Into::into),
         log_dirs: record.log_dirs.into_iter().map(Uuid).collect(),
         fenced: record.fenced,
+        served_epoch: record.served_epoch.unwrap_or(record.broker_epoch),
     };
     image.brokers.insert(node_id, Arc::new(registration));
     delta.brokers.insert(node_id);
@@ -133,7 +134,11 @@ fn endpoint(record: EndpointRecord) -> Endpoint {
 fn replay_fence_broker(image: &mut MetadataImage, delta: &mut MetadataDelta, record: &FenceBrokerRecord) {
     let node_id = NodeId(record.node_id);
     if let Some(broker) = image.brokers.get_mut(&node_id).filter(|broker| broker.broker_epoch == record.broker_epoch) {
-        Arc::make_mut(broker).fenced = record.fenced;
+        let broker = Arc::make_mut(broker);
+        broker.fenced = record.fenced;
+        if !record.fenced {
+            broker.served_epoch = record.broker_epoch;
+        }
         delta.brokers.insert(node_id);
     }
 }
@@ -178,6 +183,7 @@ pub(crate) fn registration_record(broker: &BrokerRegistration) -> RegisterBroker
         rack: broker.rack.as_ref().map(ToString::to_string),
         log_dirs: broker.log_dirs.iter().map(|directory| directory.0).collect(),
         fenced: broker.fenced,
+        served_epoch: Some(broker.served_epoch),
     }
 }
 

@@ -101,7 +101,11 @@ impl World {
             starts: Vec::new(),
         };
         match self.call(Proposal::RegisterBroker(broker)) {
-            Ok(Outcome::Registered(epoch)) => epoch,
+            Ok(Outcome::Registered(broker_epoch)) => {
+                let serves = Proposal::UnfenceBroker { node_id: NODE, broker_epoch };
+                assert_eq!(self.call(serves), Ok(Outcome::Fenced(false)));
+                broker_epoch
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -173,6 +173,8 @@ pub struct BrokerRegistration {
     pub log_dirs: Vec<Uuid>,
     /// Whether it may lead and count; a fenced one may not.
     pub fenced: bool,
+    /// The node's last registration that was unfenced, this one if it was; -1 if there was none.
+    pub served_epoch: i64,
 }
 
 impl BrokerRegistration {

@@ -115,7 +115,12 @@ impl Controller {
             starts: vec![LogDirStart { directory, kind, broker_epoch }],
         }))?;
         match result {
-            Ok(Outcome::Registered(epoch)) => Ok(epoch),
+            Ok(Outcome::Registered(broker_epoch)) => {
+                // The node's directory names it now.
+                self.propose(Proposal::UnfenceBroker { node_id: node, broker_epoch })?
+                    .map_err(|error| broken("C10", format!("{node} is not unfenced: {error:?}")))?;
+                Ok(broker_epoch)
+            }
             other => Err(broken("C10", format!("registration of {node}: {other:?}"))),
         }
     }

@@ -116,8 +116,14 @@ impl Applier {
         }
         let registered = image.broker(process.config.node_id);
         let registered = registered.filter(|broker| broker.incarnation_id == process.incarnation_id);
-        let Some(epoch) = registered.map(|broker| broker.broker_epoch) else { return Ok(()) };
-        process.broker_epoch.set(epoch);
+        let Some(registered) = registered else { return Ok(()) };
+        process.broker_epoch.set(registered.broker_epoch);
+        if !serving && registered.fenced {
+            if !process.unfencing.replace(true) {
+                self.unfence(registered.broker_epoch);
+            }
+            return Ok(());
+        }
         if serving {
             self.apply_delta(image, delta).await;
         } else {
@@ -167,7 +173,7 @@ impl Applier {
     }
 
     fn register(&self) {
-        let process = Rc::clone(&self.process);
+        let process = &self.process;
         let starts: Vec<LogDirStart> =
             process.log_dir.borrow().iter().map(|log_dir| start_of(log_dir, process.left.get())).collect();
         let endpoint = Endpoint {
@@ -184,6 +190,26 @@ impl Applier {
             log_dirs: starts.iter().map(|start| start.directory).collect(),
             starts,
         });
+        self.propose(proposal);
+    }
+
+    /// Notes the registration in the directory, as the node does, and then has the node unfenced.
+    fn unfence(&self, broker_epoch: i64) {
+        let mut log_dir = self.process.log_dir.borrow_mut();
+        if let Some(log_dir) = log_dir.as_mut() {
+            let sync_point = log_dir.identity().sync_point;
+            if log_dir.unfenced(broker_epoch, sync_point).is_err() {
+                return self.node.fail_directory(&self.process, "directory's metadata");
+            }
+        }
+        drop(log_dir);
+        let node_id = self.process.config.node_id;
+        self.propose(Proposal::UnfenceBroker { node_id, broker_epoch });
+    }
+
+    /// Proposes what the node does not start without.
+    fn propose(&self, proposal: Proposal) {
+        let process = Rc::clone(&self.process);
         let (node, scope) = (Rc::clone(&self.node), process.scope);
         let env = SimEnv { sim: Rc::clone(&node.sim), process };
         self.node.sim.executor.detach(scope, async move {

@@ -41,6 +41,8 @@ pub struct Process {
     pub image: RefCell<Arc<MetadataImage>>,
     /// The epoch of its registration, -1 before.
     pub broker_epoch: Cell<i64>,
+    /// Whether it has asked to be unfenced.
+    pub unfencing: Cell<bool>,
     /// Whether it serves clients.
     pub serving: Cell<bool>,
     /// Its replicas.
@@ -87,6 +89,7 @@ impl Process {
             incarnation_id: Uuid::from_random(sim.random(), sim.random()),
             image: RefCell::default(),
             broker_epoch: Cell::new(-1),
+            unfencing: Cell::new(false),
             serving: Cell::new(false),
             slots: RefCell::default(),
             shards: RefCell::default(),

@@ -38,7 +38,7 @@ fn a_registration_ends_the_old_one_and_every_leadership_of_it() {
         topic
             .partitions
             .values()
-            .all(|state| state.leader == NODE && state.leader_epoch.0 == 1 && state.partition_epoch == 1)
+            .all(|state| state.leader == NODE && state.leader_epoch.0 == 2 && state.partition_epoch == 2)
     );
     let stale = Proposal::AllocateProducerIds { node_id: NODE, broker_epoch: first };
     assert_eq!(world.call(stale), Err(ErrorCode::StaleBrokerEpoch.into()));
