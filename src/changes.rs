@@ -85,6 +85,8 @@ pub fn changes(
     let deleted =
         delta.deleted_topics().map(|(topic_id, name)| Change::DeleteTopic { topic_id, name: Arc::clone(name) });
     let mut changes: Vec<Change> = deleted.collect();
+    // Who learns of a state of the partition knows the settings that it was judged by.
+    changes.extend(configured(image, delta, broker, held));
     let mut new: BTreeMap<TopicId, Vec<ReplicaPlan>> = BTreeMap::new();
     for (partition, state) in delta.changed_partitions(image) {
         let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
@@ -102,7 +104,6 @@ pub fn changes(
         Some(Change::StartShards { topic: Arc::clone(topic), partitions })
     });
     changes.extend(new.into_values().map(Change::Start));
-    changes.extend(configured(image, delta, broker, held));
     changes.extend(shards);
     changes
 }

@@ -60,6 +60,8 @@ pub struct Replica {
     pub(super) gathered: Vec<Append>,
     pub(super) pending: Pending,
     syncs_in_flight: usize,
+    /// When a loss is reported again, as nothing says yet that the controller has heard of it.
+    pub(super) report_at: Option<Mono>,
     /// Cuts that this life has begun.
     pub(super) cuts: u64,
     /// Where the log was cut last, until that is on the device.
@@ -143,6 +145,7 @@ impl Replica {
             gathered: Vec::new(),
             pending: Pending::default(),
             syncs_in_flight: 0,
+            report_at: None,
             cuts: 0,
             // A cut that an earlier life began, and that may be on no device.
             unsettled_cut: (!log.is_settled()).then(|| log.log_end_offset()),
@@ -395,6 +398,9 @@ impl Machine for Replica {
                 self.publish_if_changed(effects);
                 self.answer_pending(effects);
                 self.tend_isr(now, effects);
+                if self.report_at.is_some_and(|at| at <= now) {
+                    self.report_loss(now, effects);
+                }
                 if self.flush_at.is_some_and(|at| at <= now) {
                     self.flush_at = None;
                     self.sync_now(effects);
@@ -408,7 +414,7 @@ impl Machine for Replica {
             (Role::Leader(leader), Some(own)) => leader.deadline(own, &self.config),
             _ => None,
         };
-        [self.pending.deadline(), self.flush_at, isr].into_iter().flatten().min()
+        [self.pending.deadline(), self.flush_at, self.report_at, isr].into_iter().flatten().min()
     }
 
     fn check(&self) {

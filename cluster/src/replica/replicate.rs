@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::mem;
+use std::time::Duration;
 
 use madang_actors::clock::{Mono, Wall};
 use madang_protocol::error_code::ErrorCode;
@@ -18,6 +19,9 @@ use super::replication::{
     Assignment, Confirmed, FetchAnswer, FetchBody, Fetched, Loss, ReplicationEffect, ReplicationInput,
 };
 use super::{Replica, ReplicaEffect};
+
+/// How long a report of a loss may stay without an effect on the metadata before it is made again.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Replica {
     pub(super) fn replicate(
@@ -59,8 +63,9 @@ impl Replica {
             && !is_reported(&assignment, loss)
         {
             // It acts on none of this, so it does not know it either: an unclean election on the way is still to be heeded.
-            return effects.push(ReplicaEffect::Replication(ReplicationEffect::ReportLoss(*loss)));
+            return self.report_loss(now, effects);
         }
+        self.report_at = None;
         let before = mem::replace(&mut self.known, state);
         let leads = assignment.leader == Some(assignment.node_id);
         match &mut self.role {
@@ -73,6 +78,12 @@ impl Replica {
                 self.ask_for_sync(now, wall, effects);
             }
         }
+    }
+
+    pub(super) fn report_loss(&mut self, now: Mono, effects: &mut Vec<ReplicaEffect>) {
+        let Role::Lost(loss) = &self.role else { return };
+        effects.push(ReplicaEffect::Replication(ReplicationEffect::ReportLoss(*loss)));
+        self.report_at = Some(now + REPORT_INTERVAL);
     }
 
     /// The same state of the partition, and maybe other brokers that are alive.

@@ -88,11 +88,15 @@ fn a_loss_that_a_process_finds_at_its_start_reaches_the_controller_before_it_lea
 fn a_loss_that_nobody_knows_of_stays_below_its_note() {
     let mut replica = lost();
     replica.assign(assignment(1, 5, 7, &[1, 2]));
+    replica.now = replica.replica.deadline().expect("it does not leave it at one report");
+    replica.input(ReplicaInput::Tick);
+    assert!(matches!(replica.asked[..], [ReplicationEffect::ReportLoss(_), ReplicationEffect::ReportLoss(_)]));
     let snapshot = replica.snapshot.clone().expect("published");
     assert_eq!((snapshot.view.log_end_offset(), snapshot.note().log_end_offset), (Offset(1), Offset(2)));
     let known = Assignment { reported_loss: Some(3), ..*assignment(2, 6, 8, &[2]) };
     replica.assign(Box::new(known));
     assert_eq!(replica.snapshot.as_ref().expect("published").note().log_end_offset, Offset(1));
+    assert_eq!(replica.replica.deadline(), None, "it knows");
 }
 
 #[test]
