@@ -151,7 +151,10 @@ impl Log {
         let jitter = jitter.below(u64::try_from(millis(config.segment_jitter)).unwrap_or(0));
         let confirmed = match open.start {
             Start::Clean | Start::Unclean => end,
-            Start::SameProcess | Start::SameBoot => open.confirmed_end().unwrap_or(log_start_offset).min(end),
+            Start::SameProcess | Start::SameBoot => {
+                // What lies below the start was deleted, and needs no device.
+                open.confirmed_end().map_or(log_start_offset, |point| point.max(log_start_offset)).min(end)
+            }
         };
         let (dirty, report) = (std::mem::take(&mut opening.dirty), std::mem::take(&mut opening.report));
         let mut log = Self {

@@ -102,6 +102,7 @@ impl Replica {
             // The same state gives the role back; an older one is older still.
             replica.known = (before.known_epoch, before.partition_epoch - 1);
             replica.resumes = true;
+            replica.unsettled_cut = replica.unsettled_cut.min(before.cut_to.or(replica.unsettled_cut));
             replica.inherited = before.leader_epoch.filter(|_| !mutant(34)).map(|leader_epoch| Inherited {
                 leader_epoch,
                 partition_epoch: before.partition_epoch,

@@ -113,6 +113,10 @@ fn one_that_ends_below_the_leaders_start_starts_anew_there() {
         assert!(snapshot.note().unsettled && snapshot.recovery_point() >= before);
         assert!(snapshot.recovery_point() <= Offset(2), "a power cut may bring back what there was");
         assert!(follower.asked.is_empty(), "not on the device yet");
+        follower.restart().expect("nothing is lost that was not given up");
+        follower.assign(assignment(2, 5, 7, &[1, 2]));
+        let again = follower.snapshot.as_ref().expect("published");
+        assert_eq!((again.recovery_point(), again.high_watermark), (snapshot.recovery_point(), Offset(9)));
         follower.sync();
         let position = follower.next_fetch();
         assert_eq!((position.fetch_offset, position.last_fetched_epoch), (Offset(9), LeaderEpoch::NONE));
