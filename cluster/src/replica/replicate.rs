@@ -234,13 +234,15 @@ impl Replica {
         effects: &mut Vec<ReplicaEffect>,
     ) {
         let (Role::Follower(follower), Some(log)) = (&mut self.role, &self.log) else { return };
-        let recovery_point = cut_at(log, epoch, end_offset, self.high_watermark);
-        if recovery_point < self.high_watermark {
-            return self.halt(recovery_point, effects);
+        let to = cut_at(log, epoch, end_offset, self.high_watermark);
+        if to < self.high_watermark {
+            return self.halt(to, effects);
         }
+        // A cut confirms nothing of what it leaves.
+        let recovery_point = to.min(log.confirmed_offset());
         self.cuts += 1;
         let (number, high_watermark) = (self.cuts, self.high_watermark);
-        follower.begin_cut(number, recovery_point);
+        follower.begin_cut(number, to);
         if mutant(45) {
             return self.cut(now, wall, number, effects);
         }

@@ -255,7 +255,7 @@ pub enum ReplicationEffect {
     LowerRecoveryPoint {
         /// Number of the cut within this life.
         number: u64,
-        /// Where the log will end.
+        /// What will be on the device of what is left.
         recovery_point: Offset,
         /// The high watermark.
         high_watermark: Offset,

@@ -44,6 +44,19 @@ fn nothing_stored_says_more_than_a_log_will_hold_before_it_is_cut() {
 }
 
 #[test]
+fn a_recovery_point_is_lowered_to_no_more_than_is_on_the_device() {
+    let mut follower = Fixture::new(Durability::PageCache);
+    follower.assign(assignment(2, 5, 7, &[1, 2]));
+    follower.follow(records(&[(0, 4), (1, 5)], 0));
+    follower.asked.clear();
+    follower.follow(FetchBody::Diverging { epoch: LeaderEpoch(4), end_offset: Offset(1) });
+    let (number, recovery_point) = follower.lowered();
+    assert_eq!(recovery_point, 0, "nothing was synced");
+    follower.replicate(ReplicationInput::Lowered(number));
+    assert_eq!(follower.end(), 1);
+}
+
+#[test]
 fn what_is_fetched_next_waits_for_the_cut_to_be_on_the_device() {
     let mut follower = about_to_cut();
     let (number, _) = follower.lowered();
