@@ -179,25 +179,25 @@ mod tests {
             let env = silent(&millis.to_string());
             let group = || std::borrow::Cow::Borrowed("g");
             let deletes = DeleteGroupsRequest { groups_names: vec![group()] };
-            drop(delete_groups::handle(&env, deletes).now_or_never());
+            assert!(delete_groups::handle(&env, deletes).now_or_never().is_some());
             let describes = DescribeGroupsRequest { groups: vec![group()], ..Default::default() };
-            drop(describe_groups::handle(&env, describes, 5).now_or_never());
+            assert!(describe_groups::handle(&env, describes, 5).now_or_never().is_some());
             let beats = HeartbeatRequest { group_id: group(), ..Default::default() };
-            drop(heartbeat::handle(&env, &beats).now_or_never());
+            assert!(heartbeat::handle(&env, &beats).now_or_never().is_some());
             let leaves = LeaveGroupRequest { group_id: group(), ..Default::default() };
-            drop(leave_group::handle(&env, leaves, 1).now_or_never());
-            drop(list_groups::handle(&env, ListGroupsRequest::default()).now_or_never());
+            assert!(leave_group::handle(&env, leaves, 1).now_or_never().is_some());
+            assert!(list_groups::handle(&env, ListGroupsRequest::default()).now_or_never().is_some());
             let fetches = OffsetFetchRequest { group_id: group(), ..Default::default() };
-            drop(offset_fetch::handle(&env, fetches, 5).now_or_never());
+            assert!(offset_fetch::handle(&env, fetches, 5).now_or_never().is_some());
             let topic = OffsetCommitRequestTopic {
                 name: "t".into(),
                 partitions: vec![OffsetCommitRequestPartition::default()],
                 ..Default::default()
             };
             let commits = OffsetCommitRequest { group_id: group(), topics: vec![topic], ..Default::default() };
-            drop(offset_commit::handle(&env, commits, 8).now_or_never());
+            assert!(offset_commit::handle(&env, commits, 8).now_or_never().is_some());
             let forgets = OffsetDeleteRequest { group_id: group(), ..Default::default() };
-            drop(offset_delete::handle(&env, forgets).now_or_never());
+            assert!(offset_delete::handle(&env, forgets).now_or_never().is_some());
             assert_eq!(*env.given.borrow(), [Duration::from_millis(millis); 8]);
         }
     }
