@@ -160,8 +160,11 @@ mod tests {
             configs: Vec::new(),
         };
         let create = Proposal::CreateTopics { topics: vec![topic], validate_only: false };
-        let begin = MetadataImage::default();
-        [register, create].into_iter().fold(begin, |image, one| decide(&image, config, &mut rng, one).image)
+        let mut then = |image: &MetadataImage, one| decide(image, config, &mut rng, one).image;
+        let image = then(&MetadataImage::default(), register);
+        let broker_epoch = image.broker(config.node_id).expect("registered").broker_epoch;
+        let image = then(&image, Proposal::UnfenceBroker { node_id: config.node_id, broker_epoch });
+        then(&image, create)
     }
 
     fn silent(timeout_ms: &str) -> Silent {
