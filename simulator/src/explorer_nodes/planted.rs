@@ -53,8 +53,8 @@ pub const BUGS: [Planted; 17] = [
     bug(35, "a replica that found less goes on", 2, PageCache, 1, 3),
     bug(39, "unsynced copies counted in fsync mode", 4, Fsync, 0, 6),
     bug(45, "a log cut under a recovery point that stays", 9, Fsync, 1, 4),
-    bug(46, "a replica that lost records notes its shorter end", 2, PageCache, 2, 3),
-    bug(47, "a loss that is found at a process's start is kept to itself", 2, PageCache, 2, 3),
+    bug(46, "a replica that lost records notes its shorter end", 5, PageCache, 2, 3),
+    bug(47, "a loss that is found at a process's start is kept to itself", 5, PageCache, 2, 3),
 ];
 
 /// What was broken, by which path, after how many paths; none if the bug was not found.
