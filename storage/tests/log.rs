@@ -250,9 +250,9 @@ fn a_shorter_life_of_producers_holds_at_once() {
     let disk: Arc<dyn Disk> = Arc::new(FaultDisk::new());
     let kept = LogConfig { producer_id_expiration: Duration::from_millis(1000), ..small() };
     let mut log = open(&disk, Path::new("/data/producers-0"), kept.clone(), Start::Unclean);
-    let mut produce = |log: &mut Log, sequence, wall| {
+    let produce = |log: &mut Log, sequence, wall| {
         let batch = common::producer_batch(7, sequence, 1, 50, wall);
-        log.append_as_leader(&[batch], EPOCH, Wall(wall)).expect("appends")[0].clone()
+        log.append_as_leader(&[batch], EPOCH, Wall(wall)).expect("appends")[0]
     };
     assert!(matches!(produce(&mut log, 0, 1000), AppendOutcome::Appended(_)));
     assert!(matches!(produce(&mut log, 5, 1600), AppendOutcome::Refused(_)));
