@@ -275,7 +275,6 @@ pub(super) fn report_loss(draft: &mut Draft<'_>, report: &ReportLoss) -> ApiResu
         ends_leadership: true,
         always: true,
         live: &live,
-        ..Event::default()
     };
     let mut next = event.settle(&state, rules(draft, &topic)).ok_or(ErrorCode::UnknownServerError)?;
     let current = |known: &ReportedLoss| {
