@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::pin::pin;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::future::{Either, poll_immediate, select};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::ReadHalf;
@@ -110,7 +110,7 @@ impl<'a> FrameReader<'a> {
             self.first_read().await?
         } else {
             self.grow(needed).await?;
-            self.next_read().await?
+            self.next_read(needed).await?
         };
         if read == 0 {
             let clean = self.buffer.is_empty();
@@ -154,8 +154,11 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    async fn next_read(&mut self) -> Result<usize, CloseReason> {
-        let read = pin!(self.half.read_buf(&mut self.buffer));
+    /// Reads no further than the end of a long frame of `needed` bytes: what follows it would have to be copied out of its buffer.
+    async fn next_read(&mut self, needed: usize) -> Result<usize, CloseReason> {
+        let most = if needed > BASE { needed - self.buffer.len() + SLACK } else { usize::MAX };
+        let mut room = (&mut self.buffer).limit(most);
+        let read = pin!(self.half.read_buf(&mut room));
         let draining = pin!(until(self.ledger, |ledger| ledger.is_draining()));
         match select(read, draining).await {
             Either::Left((read, _)) => read.map_err(|_| CloseReason::ReadFailed),
