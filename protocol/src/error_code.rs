@@ -219,6 +219,8 @@ impl fmt::Display for ErrorCode {
     }
 }
 
+crate::encode_as!(ErrorCode => i16, |error| error.code(), Self::from_code);
+
 impl From<ErrorCode> for i16 {
     fn from(error: ErrorCode) -> Self {
         error.code()

@@ -1,4 +1,4 @@
-//! Kafka's wire format: bytes in, values out. No I/O.
+//! Kafka's wire format, and what nodes say to each other: bytes in, values out. No I/O.
 
 // The derive macro names this crate from outside and from inside alike.
 extern crate self as madang_protocol;
@@ -9,6 +9,7 @@ pub mod error_code;
 pub mod frame;
 pub mod message;
 pub mod messages;
+pub mod node;
 pub mod payload;
 pub mod reader;
 pub mod record;

@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;
 
+use speedy::{Readable, Writable};
+
 /// A position in a partition's log. The first record of a log is at offset 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Readable, Writable)]
 pub struct Offset(pub i64);
 
 impl Offset {
@@ -36,7 +38,7 @@ impl fmt::Display for Offset {
 }
 
 /// The number of a leadership of one partition; every new leader has a higher one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Readable, Writable)]
 pub struct LeaderEpoch(pub i32);
 
 impl LeaderEpoch {
@@ -51,7 +53,7 @@ impl fmt::Display for LeaderEpoch {
 }
 
 /// A node of the cluster: Kafka's broker id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Readable, Writable)]
 pub struct NodeId(pub i32);
 
 impl fmt::Display for NodeId {
@@ -61,7 +63,7 @@ impl fmt::Display for NodeId {
 }
 
 /// 128 bits that name a topic, a directory or a cluster. Printed as Kafka prints them: URL-safe base64 without padding, 22 characters.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Readable, Writable)]
 pub struct Uuid(pub [u8; 16]);
 
 impl Uuid {
@@ -150,7 +152,7 @@ impl FromStr for Uuid {
 pub type TopicId = Uuid;
 
 /// A partition of a topic, by the topic's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Readable, Writable)]
 pub struct TopicPartition {
     /// The topic.
     pub topic_id: TopicId,
