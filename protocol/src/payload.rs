@@ -30,6 +30,26 @@ pub trait Region: Send + Sync + Debug {
     fn is_warm(&self) -> bool;
 }
 
+impl Region for Bytes {
+    fn len(&self) -> usize {
+        Self::len(self)
+    }
+
+    fn read_at(&self, offset: usize, buffer: &mut [u8]) -> io::Result<()> {
+        let range = offset..offset.saturating_add(buffer.len());
+        buffer.copy_from_slice(self.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn as_fd(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        None
+    }
+
+    fn is_warm(&self) -> bool {
+        true
+    }
+}
+
 /// Bytes in memory, or a range of a file.
 #[derive(Clone, Debug)]
 pub enum Payload {
@@ -40,6 +60,20 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// Parts in memory, one after the other. They are not copied.
+    #[must_use]
+    pub fn of_parts(mut parts: Vec<Bytes>) -> Self {
+        parts.retain(|part| !part.is_empty());
+        match parts.pop() {
+            None => Self::default(),
+            Some(only) if parts.is_empty() => Self::Bytes(only),
+            Some(last) => {
+                let regions = parts.into_iter().chain([last]).map(|part| Arc::new(part) as Arc<dyn Region>);
+                Self::Regions(regions.collect())
+            }
+        }
+    }
+
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
