@@ -4,5 +4,6 @@ pub mod configs;
 pub mod controller;
 pub mod coordinator;
 pub mod metadata;
+pub mod peers;
 pub mod replica;
 pub mod request;

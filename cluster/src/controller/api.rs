@@ -1,4 +1,6 @@
 //! What the controller can be asked, and what it answers. Errors are Kafka's codes with the texts that clients show.
+//! Nodes send both to each other, so the order of fields and the tags are a layout on the wire, which the tests of `peers` hold: no struct
+//! here gets another field; what is new is a variant with a new tag, or a field of the message around it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +8,7 @@ use std::sync::Arc;
 use madang_protocol::ErrorCode;
 use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, TopicPartition, Uuid};
 use madang_storage::RestartKind;
+use speedy::{Readable, Writable};
 
 use crate::metadata::{ConfigResourceType, Endpoint};
 use crate::replica::replication::IsrMember;
@@ -43,7 +46,7 @@ impl From<ErrorCode> for ApiError {
 pub type ApiResult<T> = Result<T, ApiError>;
 
 /// A topic to create.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Readable, Writable)]
 pub struct NewTopic {
     /// Its name.
     pub name: String,
@@ -71,11 +74,14 @@ pub struct CreatedTopic {
 }
 
 /// Which topic is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+#[speedy(tag_type = u16)]
 pub enum TopicRef {
     /// The one that has the name now.
+    #[speedy(tag = 0)]
     Name(String),
     /// The one that has the id.
+    #[speedy(tag = 1)]
     Id(TopicId),
 }
 
@@ -89,7 +95,7 @@ pub struct DeletedTopic {
 }
 
 /// A topic that shall have more partitions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct MorePartitions {
     /// Its name.
     pub name: String,
@@ -100,15 +106,20 @@ pub struct MorePartitions {
 }
 
 /// What to do to a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Readable, Writable)]
+#[speedy(tag_type = u16)]
 pub enum AlterOp {
     /// Give it the value.
+    #[speedy(tag = 0)]
     Set,
     /// Take its value back.
+    #[speedy(tag = 1)]
     Delete,
     /// Add items to a list.
+    #[speedy(tag = 2)]
     Append,
     /// Take items from a list.
+    #[speedy(tag = 3)]
     Subtract,
 }
 
@@ -138,7 +149,7 @@ impl AlterOp {
 }
 
 /// One change to one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct ConfigAlteration {
     /// The key.
     pub key: String,
@@ -149,7 +160,7 @@ pub struct ConfigAlteration {
 }
 
 /// Changes to one resource. The type is Kafka's number as it came, so that an unknown one gets its own error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct ResourceAlteration {
     /// Kafka's number of the resource type.
     pub resource_type: i8,
@@ -168,7 +179,7 @@ impl ResourceAlteration {
 }
 
 /// All keys of one resource, replacing what was set before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct ResourceReplacement {
     /// Kafka's number of the resource type.
     pub resource_type: i8,
@@ -179,7 +190,7 @@ pub struct ResourceReplacement {
 }
 
 /// A broker that starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct RegisterBroker {
     /// Its node.
     pub node_id: NodeId,
@@ -207,7 +218,7 @@ pub struct LogDirStart {
 }
 
 /// A leader's proposal of another in-sync set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct AlterPartition {
     /// The partition.
     pub partition: TopicPartition,
@@ -224,7 +235,7 @@ pub struct AlterPartition {
 }
 
 /// A replica's word that it has found less than it had published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct ReportLoss {
     /// The partition.
     pub partition: TopicPartition,
@@ -237,11 +248,14 @@ pub struct ReportLoss {
 }
 
 /// A topic that brokers need for themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Readable, Writable)]
+#[speedy(tag_type = u16)]
 pub enum InternalTopic {
     /// `__consumer_offsets`.
+    #[speedy(tag = 0)]
     ConsumerOffsets,
     /// `__transaction_state`.
+    #[speedy(tag = 1)]
     TransactionState,
 }
 
@@ -257,9 +271,11 @@ impl InternalTopic {
 }
 
 /// Something to change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+#[speedy(tag_type = u16)]
 pub enum Proposal {
     /// Create topics, each on its own.
+    #[speedy(tag = 0)]
     CreateTopics {
         /// The topics.
         topics: Vec<NewTopic>,
@@ -267,8 +283,10 @@ pub enum Proposal {
         validate_only: bool,
     },
     /// Delete topics, each on its own.
+    #[speedy(tag = 1)]
     DeleteTopics(Vec<TopicRef>),
     /// Add partitions, each topic on its own.
+    #[speedy(tag = 2)]
     CreatePartitions {
         /// The topics.
         topics: Vec<MorePartitions>,
@@ -276,6 +294,7 @@ pub enum Proposal {
         validate_only: bool,
     },
     /// Change keys, each resource on its own.
+    #[speedy(tag = 3)]
     IncrementalAlterConfigs {
         /// The resources.
         resources: Vec<ResourceAlteration>,
@@ -283,6 +302,7 @@ pub enum Proposal {
         validate_only: bool,
     },
     /// Replace all keys, each resource on its own.
+    #[speedy(tag = 4)]
     AlterConfigs {
         /// The resources.
         resources: Vec<ResourceReplacement>,
@@ -290,11 +310,14 @@ pub enum Proposal {
         validate_only: bool,
     },
     /// Create an internal topic if it does not exist.
+    #[speedy(tag = 5)]
     CreateInternalTopic(InternalTopic),
     /// Register a broker: its old registration is fenced first, and the leader epoch of all that it led is raised. The new one is fenced until
     /// [`Proposal::UnfenceBroker`], which the node asks for once its directories name it.
+    #[speedy(tag = 6)]
     RegisterBroker(RegisterBroker),
     /// Take a block of producer ids.
+    #[speedy(tag = 7)]
     AllocateProducerIds {
         /// Who asks.
         node_id: NodeId,
@@ -302,6 +325,7 @@ pub enum Proposal {
         broker_epoch: i64,
     },
     /// Fence a broker: it leads nothing and is in no in-sync set until it is unfenced or registers anew.
+    #[speedy(tag = 8)]
     FenceBroker {
         /// Who.
         node_id: NodeId,
@@ -309,6 +333,7 @@ pub enum Proposal {
         broker_epoch: i64,
     },
     /// The broker has noted its registration and comes to serve, or is heard of again.
+    #[speedy(tag = 9)]
     UnfenceBroker {
         /// Who.
         node_id: NodeId,
@@ -316,29 +341,40 @@ pub enum Proposal {
         broker_epoch: i64,
     },
     /// Change a partition's in-sync set.
+    #[speedy(tag = 10)]
     AlterPartition(AlterPartition),
     /// A replica lost records inside a living process.
+    #[speedy(tag = 11)]
     ReportLoss(ReportLoss),
     /// Make the first replicas lead, each partition on its own.
+    #[speedy(tag = 12)]
     ElectPreferredLeaders(Vec<TopicPartition>),
 }
 
 /// The answer to a proposal; lists have one result for each part asked, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+#[speedy(tag_type = u16)]
 pub enum Outcome {
     /// Topics created.
+    #[speedy(tag = 0)]
     CreateTopics(Vec<ApiResult<CreatedTopic>>),
     /// Topics deleted.
+    #[speedy(tag = 1)]
     DeleteTopics(Vec<ApiResult<DeletedTopic>>),
     /// Partitions added.
+    #[speedy(tag = 2)]
     CreatePartitions(Vec<ApiResult<()>>),
     /// Configurations changed, by either call.
+    #[speedy(tag = 3)]
     AlterConfigs(Vec<ApiResult<()>>),
     /// The internal topic's id.
+    #[speedy(tag = 4)]
     InternalTopic(TopicId),
     /// The new registration's broker epoch.
+    #[speedy(tag = 5)]
     Registered(i64),
     /// A block of [`PRODUCER_ID_BLOCK`] producer ids.
+    #[speedy(tag = 6)]
     ProducerIds {
         /// The first of them.
         first: i64,
@@ -346,14 +382,18 @@ pub enum Outcome {
         count: i64,
     },
     /// Whether the broker is fenced now.
+    #[speedy(tag = 7)]
     Fenced(bool),
     /// The in-sync set is as proposed.
+    #[speedy(tag = 8)]
     AlterPartition {
         /// The partition's state that says so.
         partition_epoch: i32,
     },
     /// The replica is counted on no more.
+    #[speedy(tag = 9)]
     LossReported,
     /// Leaders elected.
+    #[speedy(tag = 10)]
     PreferredLeaders(Vec<ApiResult<()>>),
 }

@@ -41,6 +41,7 @@ pub use self::api::{
     RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
 };
 use self::draft::Draft;
+pub(crate) use self::quorum::raft_id;
 use self::quorum::{Decided, Quorum};
 pub use self::raft_log::{Loaded, RaftLog, RaftLogError, SnapshotMeta, StoredSnapshot};
 use self::records::{ClusterRecord, MetadataRecord, RecordError, decode_records, encode_records};

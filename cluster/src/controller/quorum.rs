@@ -51,7 +51,7 @@ pub(super) struct Quorum {
 }
 
 /// Raft's number of a node: never 0.
-pub(super) fn raft_id(node: madang_protocol::types::NodeId) -> u64 {
+pub(crate) fn raft_id(node: madang_protocol::types::NodeId) -> u64 {
     u64::from(node.0.unsigned_abs()) + 1
 }
 

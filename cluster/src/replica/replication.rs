@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition};
+use speedy::{Readable, Writable};
 
 use super::ReplicaSnapshot;
 use crate::metadata::{MetadataImage, NO_LEADER};
@@ -159,8 +160,8 @@ pub enum FetchBody {
     Error(ErrorCode),
 }
 
-/// A member of a proposed in-sync set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A member of a proposed in-sync set. Nodes send it to each other with the proposal: the order of fields is a layout on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Readable, Writable)]
 pub struct IsrMember {
     /// The node.
     pub node_id: NodeId,

@@ -1,0 +1,4 @@
+//! Conversions there and back, and bytes that lie.
+
+mod messages;
+mod proposals;
