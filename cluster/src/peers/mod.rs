@@ -1,5 +1,5 @@
 //! What nodes say to each other, from and to what the cores speak of. Pure.
-//! Invariant: who sent a message is what its certificate says, and no field of the message; what it leaves open is never taken for a refusal.
+//! Invariant: who has sent something is what its certificate says, whatever its fields do; an end that is left open is never taken for a refusal.
 
 mod encoding;
 mod propose;

@@ -6,7 +6,7 @@ use madang_protocol::node_message;
 use madang_protocol::types::NodeId;
 use speedy::{Readable, Writable};
 
-use crate::controller::{ApiError, ApiResult, Outcome, Proposal};
+use crate::controller::{AlterPartition, ApiError, ApiResult, Outcome, Proposal, RegisterBroker, ReportLoss};
 use crate::replica::replication::ProposalOutcome;
 
 node_message! {
@@ -19,6 +19,28 @@ node_message! {
 
 impl NodeRequest for Propose {
     type Answer = ProposeAnswer;
+}
+
+impl Propose {
+    /// Whether `peer` may propose it: what a broker says of itself, it says itself.
+    #[must_use]
+    pub fn may_come_from(&self, peer: NodeId) -> bool {
+        match &self.proposal {
+            Proposal::RegisterBroker(RegisterBroker { node_id, .. })
+            | Proposal::AllocateProducerIds { node_id, .. }
+            | Proposal::UnfenceBroker { node_id, .. }
+            | Proposal::AlterPartition(AlterPartition { node_id, .. })
+            | Proposal::ReportLoss(ReportLoss { node_id, .. }) => *node_id == peer,
+            Proposal::CreateTopics { .. }
+            | Proposal::DeleteTopics(_)
+            | Proposal::CreatePartitions { .. }
+            | Proposal::IncrementalAlterConfigs { .. }
+            | Proposal::AlterConfigs { .. }
+            | Proposal::CreateInternalTopic(_)
+            | Proposal::FenceBroker { .. }
+            | Proposal::ElectPreferredLeaders(_) => true,
+        }
+    }
 }
 
 /// How a proposal ended, as far as the node that was asked knows.

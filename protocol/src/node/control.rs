@@ -47,7 +47,7 @@ impl NodeRequest for Raft {
 node_message! {
     /// A broker is there.
     pub struct Heartbeat = Tag::Heartbeat {
-        /// The broker.
+        /// The broker: whoever its certificate names, or the heartbeat is refused.
         node_id: NodeId,
         /// Its registration.
         broker_epoch: i64,

@@ -236,6 +236,15 @@ fn every_variant_has_a_sample() {
 }
 
 #[test]
+fn what_a_broker_says_of_itself_it_says_itself() {
+    for (proposal, _) in proposals() {
+        let (number, propose) = (number(&proposal), Propose { proposal });
+        assert!(propose.may_come_from(NODE));
+        assert_eq!(propose.may_come_from(NodeId(2)), ![6, 7, 9, 10, 11].contains(&number), "{propose:?}");
+    }
+}
+
+#[test]
 fn what_is_open_is_never_told_as_a_refusal() {
     let taken = |error: ErrorCode| ProposeResult::from(Err(error.into()));
     for open in [ErrorCode::NotController, ErrorCode::RequestTimedOut] {
