@@ -78,7 +78,7 @@ pub(super) struct Leader {
     since: Mono,
     isr: InSync,
     followers: BTreeMap<NodeId, Follower>,
-    /// Nodes of which nothing has come for a session.
+    /// Nodes of which nothing has come for a session, or since a proposal left them out.
     silent: BTreeSet<NodeId>,
     propose_at: Option<Mono>,
 }
@@ -297,6 +297,8 @@ impl Leader {
         self.propose_at = None;
         let wanted = self.wanted(now, own, high_watermark, config)?;
         let leader = self.this_node()?;
+        // Else one that has fallen silent would join again at once where the high watermark stands, as it has all below it.
+        self.silent.extend(self.isr.committed().difference(&wanted));
         let joining: Vec<NodeId> = wanted.difference(self.isr.committed()).copied().collect();
         for node in joining {
             // Else one that joins under load would be dropped again before it can be caught up for once.

@@ -26,6 +26,25 @@ fn one_that_is_always_a_sync_behind_stays_in_sync() {
 }
 
 #[test]
+fn one_that_was_dropped_joins_only_when_it_is_heard_again() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2, 3]);
+    for node in [2, 3] {
+        leader.fetch(node, 0, 0);
+    }
+    leader.append();
+    leader.sync();
+    leader.now = leader.now + LAG + STEP;
+    leader.input(ReplicaInput::Tick);
+    assert_eq!(leader.proposed(), [[1]]);
+    // One alone is too few, so the high watermark stands where all of them have what is below it.
+    leader.assign(assignment(1, 5, 8, &[1]));
+    leader.input(ReplicaInput::Tick);
+    assert_eq!(leader.proposed(), Vec::<Vec<i32>>::new());
+    leader.fetch(3, 0, 0);
+    assert_eq!(leader.proposed(), [[1, 3]]);
+}
+
+#[test]
 fn one_that_joins_under_load_is_not_dropped_at_once() {
     let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
     for _ in 0..5 {
