@@ -116,6 +116,13 @@ impl<M: ActorMessage> IncarnationRef<M> {
         self.actor.mailbox.try_push_to(self.incarnation, message)
     }
 
+    /// Whether that incarnation has ended; one that is about to start has not.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let latest = self.actor.incarnation();
+        latest > self.incarnation || (latest == self.incarnation && self.actor.state() != ActorState::Running)
+    }
+
     /// The incarnation it leads to.
     #[must_use]
     pub const fn incarnation(&self) -> Incarnation {

@@ -1,5 +1,6 @@
 //! The node's clocks, read by shells only. Follows tokio's clock, so a test that pauses it pauses everything.
 
+use std::future::Future;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,4 +31,9 @@ pub fn wall() -> Wall {
 pub fn instant(at: Mono) -> tokio::time::Instant {
     let far = std::time::Duration::from_secs(86_400 * 365);
     tokio::time::Instant::from_std(start() + at.since_start().min(far))
+}
+
+/// Resolves when `work` does, or at `at` with none: `work` is dropped then.
+pub async fn until<T>(at: Mono, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(instant(at), work).await.ok()
 }
