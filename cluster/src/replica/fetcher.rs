@@ -25,6 +25,10 @@ pub struct FetcherConfig {
     pub back_off: Duration,
     /// The longest.
     pub back_off_max: Duration,
+    /// How long the leader may keep a request while it has nothing new.
+    pub max_wait: Duration,
+    /// The most bytes of records in one answer, a first batch that is longer aside.
+    pub max_bytes: usize,
 }
 
 impl Default for FetcherConfig {
@@ -35,6 +39,8 @@ impl Default for FetcherConfig {
             timeout: Duration::from_secs(5),
             back_off: Duration::from_millis(50),
             back_off_max: Duration::from_secs(1),
+            max_wait: Duration::from_millis(500),
+            max_bytes: 10 << 20,
         }
     }
 }
@@ -46,6 +52,8 @@ pub enum FetcherInput {
     Want(TopicPartition, FetchPosition),
     /// Nothing more is wanted of the partition.
     Forget(TopicPartition),
+    /// Several of both at once, which then go together: what each of the partitions wants from now on, or that it wants nothing.
+    Changed(Vec<(TopicPartition, Option<FetchPosition>)>),
     /// The leader has answered.
     Answered {
         /// Which request.
@@ -209,7 +217,7 @@ impl Fetcher {
 }
 
 /// Whether the answer is to what is wanted: same leadership, same life, same place.
-fn answers_to(answer: &FetchAnswer, position: &FetchPosition) -> bool {
+pub(super) fn answers_to(answer: &FetchAnswer, position: &FetchPosition) -> bool {
     answer.leader_epoch == position.leader_epoch
         && answer.incarnation == position.incarnation
         && answer.fetch_offset == position.fetch_offset
@@ -223,6 +231,14 @@ impl Machine for Fetcher {
         match input {
             FetcherInput::Want(partition, position) => self.want(now, partition, position),
             FetcherInput::Forget(partition) => drop(self.wants.remove(&partition)),
+            FetcherInput::Changed(changes) => {
+                for (partition, wanted) in changes {
+                    match wanted {
+                        Some(position) => self.want(now, partition, position),
+                        None => drop(self.wants.remove(&partition)),
+                    }
+                }
+            }
             FetcherInput::Answered { request, answers } => self.answered(now, request, answers, effects),
             FetcherInput::Failed { request } => self.failed(now, request),
             FetcherInput::Tick => {}
@@ -345,6 +361,18 @@ mod tests {
         world.now = world.now + Duration::from_millis(50);
         let effects = world.step(FetcherInput::Answered { request: 3, answers: Vec::new() });
         assert_eq!(sent(&effects), [(4, vec![9, 3])], "and goes before what has come since");
+    }
+
+    #[test]
+    fn what_is_wanted_at_once_goes_in_one_request() {
+        let mut world = World::new(2);
+        let wanted = |index, offset| (partition(index), Some(position(offset)));
+        let effects = world.step(FetcherInput::Changed(vec![wanted(4, 0), wanted(2, 0)]));
+        assert_eq!(sent(&effects), [(1, vec![4, 2])]);
+        assert!(world.step(FetcherInput::Changed(vec![(partition(4), None), wanted(2, 1)])).is_empty());
+        let effects = world.step(FetcherInput::Answered { request: 1, answers: vec![(partition(4), answer(0))] });
+        assert_eq!(effects.len(), 1, "nobody wants the answer any more");
+        assert_eq!(sent(&effects), [(2, vec![2])]);
     }
 
     #[test]
