@@ -26,6 +26,12 @@ const LIVE: Duration = Duration::from_secs(25);
 const NOT_SENT: &[(&str, &str, &str)] = &[
     ("/replicas/", "Lead", "no partition of a lone node changes its leader while the node lives"),
     ("/replicas/", "Lowered", "no log of a lone node is cut behind its end while the node lives"),
+    ("/replicas/", "Assign", "a lone node's replicas lead without an assignment"),
+    ("/replicas/", "Fetched", "a lone node has no followers that fetch"),
+    ("/replicas/", "Confirmed", "a lone node has no followers that confirm"),
+    ("/replicas/", "ProposalEnded", "a lone node proposes no in-sync set"),
+    ("/replicas/", "Silent", "a lone node has no neighbour that falls silent"),
+    ("/replicas/", "Answered", "a lone node's replicas fetch from nobody"),
     ("/replicas/load-0", "Compact", "the topic of the load is not compacted"),
     ("/replicas/load-0", "Compacted", "the topic of the load is not compacted"),
     ("/replicas/__consumer_offsets", "DeleteRecords", "records of an internal topic are not deleted, as in Kafka"),

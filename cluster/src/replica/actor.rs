@@ -12,6 +12,7 @@ use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{Offset, TopicPartition};
 use madang_storage::{Checkpoint, CompactionJob, SyncRequest};
 
+use super::outside::{Neighbours, Outside};
 use super::replication::{ReplicationEffect, ReplicationInput};
 use super::{
     Append, AppendResult, Replica, ReplicaEffect, ReplicaInput, ReplicaMessage, ReplicaSnapshot, SharedReplica,
@@ -46,6 +47,8 @@ pub struct ReplicaActor<D> {
     replica: Option<Replica>,
     shared: Arc<SharedReplica>,
     directory: D,
+    /// None on a node that has no others: its replicas ask nothing of them.
+    outside: Option<Outside>,
     rng: Prng,
     next_request: u64,
     appends: HashMap<RequestId, Reply<AppendResult>>,
@@ -73,6 +76,7 @@ impl<D: Directory> ReplicaActor<D> {
             replica,
             shared,
             directory,
+            outside: None,
             rng: Prng::new(0),
             next_request: 0,
             appends: HashMap::new(),
@@ -81,12 +85,30 @@ impl<D: Directory> ReplicaActor<D> {
         }
     }
 
-    /// Publishes the first snapshot of this life, and leads if committed metadata lets it.
+    /// Gives it the ways to other nodes and to the controller.
+    #[must_use]
+    pub fn linked(mut self, neighbours: Neighbours) -> Self {
+        self.outside = Some(Outside::new(neighbours, self.shared.partition()));
+        self
+    }
+
+    /// Publishes the first snapshot of this life, and leads or follows as committed metadata says.
     pub fn begin(&mut self, context: &mut ShellContext<ReplicaMessage>) {
-        match self.shared.leader_epoch() {
-            Some(epoch) => self.step(ReplicaInput::Lead(epoch), context),
-            None => self.step(ReplicaInput::Tick, context),
+        if let Some(outside) = &mut self.outside {
+            outside.begin(self.shared.set_aside(), context);
         }
+        if self.shared.is_offline() {
+            // An earlier life was set aside: what it must not do this one must not either.
+            return self.go_offline();
+        }
+        let input = match (self.shared.assignment(), self.shared.leader_epoch()) {
+            (Some(assignment), _) => {
+                ReplicaInput::Replication(ReplicationInput::Assign(Box::new((*assignment).clone())))
+            }
+            (None, Some(epoch)) => ReplicaInput::Lead(epoch),
+            (None, None) => ReplicaInput::Tick,
+        };
+        self.step(input, context);
     }
 
     fn new_request(&mut self) -> RequestId {
@@ -130,20 +152,28 @@ impl<D: Directory> ReplicaActor<D> {
                 context.stop();
             }
             ReplicaEffect::Closed => self.shared.set_closed(),
-            ReplicaEffect::Replication(ReplicationEffect::Halt(why)) => {
+            ReplicaEffect::Replication(asked) => self.replicate(asked, context),
+        }
+    }
+
+    fn replicate(&mut self, asked: ReplicationEffect, context: &mut ShellContext<ReplicaMessage>) {
+        match asked {
+            ReplicationEffect::Halt(why) => {
                 tracing::error!(partition = %self.shared.partition(), topic = %self.shared.topic(), why, "partition is set aside");
+                if let Some(loss) = self.outside.as_mut().and_then(|outside| outside.set_aside(context.now())) {
+                    self.shared.note_set_aside(loss);
+                }
                 self.go_offline();
             }
-            ReplicaEffect::Replication(ReplicationEffect::LowerRecoveryPoint {
-                number,
-                recovery_point,
-                high_watermark,
-            }) => {
+            ReplicationEffect::LowerRecoveryPoint { number, recovery_point, high_watermark } => {
                 let checkpoint = Checkpoint { recovery_point, high_watermark };
                 self.directory.lower(self.shared.partition(), checkpoint, number, context);
             }
-            // A node that leads alone is assigned nothing that would make its replicas ask for another node.
-            ReplicaEffect::Replication(_) => {}
+            asked => {
+                if let Some(outside) = &mut self.outside {
+                    outside.perform(asked, context);
+                }
+            }
         }
     }
 }
@@ -155,6 +185,14 @@ impl<D> ReplicaActor<D> {
         self.replica = None;
         self.appends.clear();
         self.deletes.clear();
+        self.keep_to_leader();
+    }
+
+    /// Wants nothing more of a leader that it does not follow any more.
+    fn keep_to_leader(&mut self) {
+        if let Some(outside) = &mut self.outside {
+            outside.follows(self.replica.as_ref().and_then(Replica::follows));
+        }
     }
 
     /// Answers a message without a log. Nothing was done, so the error is definite.
@@ -175,17 +213,29 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
             // Its directory has failed meanwhile, by a neighbour's sync or by the watchdog.
             self.go_offline();
         }
+        if let (ReplicaMessage::Assign(assignment), Some(outside)) = (&message, &self.outside) {
+            outside.assigned(assignment);
+        }
         if self.replica.is_none() {
             return Self::refuse(message);
         }
+        let replication = ReplicaInput::Replication;
         let input = match message {
             ReplicaMessage::Lead { leader_epoch } => ReplicaInput::Lead(leader_epoch),
             ReplicaMessage::Configure(config) => ReplicaInput::Configure(*config),
             ReplicaMessage::Synced(outcome) => ReplicaInput::Synced(outcome),
-            ReplicaMessage::Lowered(number) => ReplicaInput::Replication(ReplicationInput::Lowered(number)),
+            ReplicaMessage::Lowered(number) => replication(ReplicationInput::Lowered(number)),
             ReplicaMessage::Retain => ReplicaInput::Retain,
             ReplicaMessage::Compact => ReplicaInput::Compact,
             ReplicaMessage::Compacted(result) => ReplicaInput::Compacted(result),
+            ReplicaMessage::Assign(assignment) => replication(ReplicationInput::Assign(assignment)),
+            ReplicaMessage::Fetched(fetched) => replication(ReplicationInput::Fetched(fetched)),
+            ReplicaMessage::Confirmed(confirmed) => replication(ReplicationInput::Confirmed(confirmed)),
+            ReplicaMessage::Answered { answer } => replication(ReplicationInput::Answered(answer)),
+            ReplicaMessage::ProposalEnded { number, outcome } => {
+                replication(ReplicationInput::ProposalEnded { number, outcome })
+            }
+            ReplicaMessage::Silent(node_id) => replication(ReplicationInput::Silent(node_id)),
             ReplicaMessage::Append { batch, required_acks, deadline, expected_epoch, reply } => {
                 let request = self.new_request();
                 self.appends.insert(request, reply);
@@ -205,18 +255,24 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
         if let Some(replica) = &self.replica {
             replica.check();
         }
+        self.keep_to_leader();
     }
 
     fn deadline(&self) -> Option<Mono> {
-        self.replica.as_ref().and_then(Machine::deadline)
+        let outside = self.outside.as_ref().and_then(Outside::deadline);
+        [self.replica.as_ref().and_then(Machine::deadline), outside].into_iter().flatten().min()
     }
 
     fn on_deadline(&mut self, context: &mut ShellContext<ReplicaMessage>) {
+        if let Some(outside) = &mut self.outside {
+            outside.on_deadline(context);
+        }
         self.step(ReplicaInput::Tick, context);
     }
 
     fn stopping(&mut self, context: &mut ShellContext<ReplicaMessage>) {
         self.shared.suspend();
         self.step(ReplicaInput::Close, context);
+        self.keep_to_leader();
     }
 }

@@ -177,6 +177,15 @@ impl Replica {
         }
     }
 
+    /// The leader that it follows; none if it does not, or if nobody leads.
+    #[must_use]
+    pub const fn follows(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower(follower) => follower.leader(),
+            Role::Idle | Role::Leader(_) | Role::Lost(_) => None,
+        }
+    }
+
     /// Leads a partition that is on no other node.
     fn lead(&mut self, now: Mono, epoch: LeaderEpoch, effects: &mut Vec<ReplicaEffect>) {
         if self.leader_epoch().is_some_and(|current| current >= epoch) {

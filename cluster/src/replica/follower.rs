@@ -27,6 +27,10 @@ impl Follower {
         Self { leader, epoch, agrees: false, leader_high_watermark: Offset::ZERO, told: Offset::NONE, cutting: None }
     }
 
+    pub(super) const fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
     pub(super) const fn epoch(&self) -> LeaderEpoch {
         self.epoch
     }

@@ -2,7 +2,8 @@
 //!
 //! `core.rs` decides and is pure, by role: `leader.rs` with `isr.rs`, and `follower.rs`; `replicate.rs` takes what comes from the metadata and from
 //! other replicas; `replication.rs` is what they say to each other; `shared.rs` is what every other thread sees of it; `actor.rs` runs it on its
-//! directory's disk arbiter.
+//! directory's disk arbiter, and `outside.rs` performs what it asks of other nodes. Other nodes are reached by `links.rs`: `fetching/` asks each
+//! remote leader for all followers at once.
 
 #[cfg(feature = "host")]
 pub mod actor;
@@ -12,9 +13,13 @@ mod core;
 #[cfg(test)]
 mod failure_tests;
 pub mod fetcher;
+pub mod fetching;
 mod follower;
 mod isr;
 mod leader;
+pub mod links;
+#[cfg(feature = "host")]
+mod outside;
 mod pending;
 mod publish;
 mod replicate;
@@ -31,7 +36,7 @@ use madang_actors::messages;
 use madang_actors::reply::Reply;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::record_batch::{ProduceRules, ValidatedBatch};
-use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
 use madang_storage::mutants::mutant;
 use madang_storage::{
     CompactionError, CompactionJob, CompactionResult, CompactionSettings, LogConfig, LogError, Recovery, SyncOutcome,
@@ -39,7 +44,11 @@ use madang_storage::{
 };
 
 pub use self::core::Replica;
-use self::replication::{ReplicationEffect, ReplicationInput};
+#[cfg(feature = "host")]
+pub use self::outside::Neighbours;
+use self::replication::{
+    Assignment, Confirmed, FetchAnswer, Fetched, ProposalOutcome, ReplicationEffect, ReplicationInput,
+};
 pub use self::shared::{ReplicaHandle, ReplicaSnapshot, SharedReplica};
 pub use crate::configs::Durability;
 use crate::request::RequestId;
@@ -249,6 +258,21 @@ messages! {
             Compact,
             /// A compaction has ended.
             Compacted(Box<Compacted>),
+            /// The metadata says this of the partition.
+            Assign(Box<Assignment>),
+            /// A follower's fetch was served. Goes before appends, as they wait for the high watermark that it moves.
+            Fetched(Fetched),
+            /// A follower's durable end has moved.
+            Confirmed(Confirmed),
+            /// A proposal to the controller has ended.
+            ProposalEnded {
+                /// Which.
+                number: u64,
+                /// How.
+                outcome: ProposalOutcome,
+            },
+            /// Nothing has come from that node for a session.
+            Silent(NodeId),
         }
         data {
             /// Append a batch.
@@ -271,6 +295,11 @@ messages! {
                 /// The answer's slot.
                 reply: Reply<Result<Offset, ErrorCode>>,
             },
+            /// The leader has answered this follower's fetch.
+            Answered {
+                /// What it answers.
+                answer: FetchAnswer,
+            } => answer.size_in_bytes(),
         }
     }
 }

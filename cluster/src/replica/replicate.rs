@@ -21,7 +21,7 @@ use super::replication::{
 use super::{Replica, ReplicaEffect};
 
 /// How long a report of a loss may stay without an effect on the metadata before it is made again.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Replica {
     pub(super) fn replicate(

@@ -132,6 +132,24 @@ pub struct FetchAnswer {
     pub body: FetchBody,
 }
 
+impl FetchAnswer {
+    /// The bytes of its records.
+    #[must_use]
+    pub fn size_in_bytes(&self) -> usize {
+        match &self.body {
+            FetchBody::Records { records, .. } => records.len(),
+            FetchBody::Diverging { .. } | FetchBody::BelowStart { .. } | FetchBody::Error(_) => 0,
+        }
+    }
+
+    /// The answer of a node that serves nobody of the partition.
+    #[must_use]
+    pub const fn refused(position: &FetchPosition, error: ErrorCode) -> Self {
+        let (incarnation, fetch_offset) = (position.incarnation, position.fetch_offset);
+        Self { leader_epoch: LeaderEpoch::NONE, incarnation, fetch_offset, body: FetchBody::Error(error) }
+    }
+}
+
 /// What a leader answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FetchBody {
@@ -298,7 +316,13 @@ impl ReplicaSnapshot {
     /// Answers a follower's fetch with at most `max_bytes`, the first batch aside. The flag says whether the fetch counts.
     #[must_use]
     pub fn answer(&self, position: &FetchPosition, max_bytes: usize) -> (FetchAnswer, bool) {
-        let body = self.judge(position).and_then(|()| self.records(position.fetch_offset, max_bytes));
+        self.answer_within(position, max_bytes, true)
+    }
+
+    /// As [`ReplicaSnapshot::answer`]; `at_least_one` says whether a first batch that is longer than `max_bytes` is answered all the same.
+    #[must_use]
+    pub fn answer_within(&self, position: &FetchPosition, max_bytes: usize, at_least_one: bool) -> (FetchAnswer, bool) {
+        let body = self.judge(position).and_then(|()| self.records(position.fetch_offset, max_bytes, at_least_one));
         let counts = body.is_ok();
         let body = body.unwrap_or_else(|refusal| refusal);
         let leader_epoch = self.leader_epoch.unwrap_or(LeaderEpoch::NONE);
@@ -306,9 +330,10 @@ impl ReplicaSnapshot {
         (FetchAnswer { leader_epoch, incarnation, fetch_offset, body }, counts)
     }
 
-    fn records(&self, from: Offset, max_bytes: usize) -> Result<FetchBody, FetchBody> {
+    fn records(&self, from: Offset, max_bytes: usize, at_least_one: bool) -> Result<FetchBody, FetchBody> {
         let storage = FetchBody::Error(ErrorCode::KafkaStorageError);
-        let read = self.view.read(from, self.view.log_end_offset(), max_bytes, true).map_err(|_| storage.clone())?;
+        let read = self.view.read(from, self.view.log_end_offset(), max_bytes, at_least_one);
+        let read = read.map_err(|_| storage.clone())?;
         Ok(FetchBody::Records {
             records: read.records.read().map_err(|_| storage)?,
             high_watermark: self.high_watermark,

@@ -2,10 +2,10 @@
 //! Invariant: a reader works on one snapshot, so it can never mix the states of two moments.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::{Mono, Wall};
 use madang_actors::mailbox::{ActorState, SendError};
@@ -18,7 +18,7 @@ use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition};
 use madang_storage::mutants::mutant;
 use madang_storage::{LogView, Note};
 
-use super::replication::Loss;
+use super::replication::{Assignment, Loss};
 use super::{AppendResult, ReplicaConfig, ReplicaMessage, RequiredAcks};
 
 /// The most parked fetches of one partition; one more is answered at once with what there is.
@@ -103,7 +103,16 @@ pub struct SharedReplica {
     config: ArcSwap<ReplicaConfig>,
     /// The epoch that committed metadata lets this node lead in; negative if another node leads.
     leader_epoch: AtomicI32,
+    /// What committed metadata says of a partition that several nodes hold.
+    assignment: ArcSwapOption<Assignment>,
+    /// What was lost by a replica that is set aside.
+    set_aside: Mutex<Option<Loss>>,
     closed: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No user code runs under these locks, so a poisoned one is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SharedReplica {
@@ -123,6 +132,8 @@ impl SharedReplica {
             published: Published::new(MAX_WAITERS),
             config: ArcSwap::from_pointee(config),
             leader_epoch: AtomicI32::new(leader_epoch.unwrap_or(LeaderEpoch::NONE).0),
+            assignment: ArcSwapOption::empty(),
+            set_aside: Mutex::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -155,6 +166,28 @@ impl SharedReplica {
     /// Notes the epoch for the replica's next life; the running one learns of it by message.
     pub fn set_leader_epoch(&self, epoch: Option<LeaderEpoch>) {
         self.leader_epoch.store(epoch.unwrap_or(LeaderEpoch::NONE).0, Ordering::Release);
+    }
+
+    /// What committed metadata says of the partition, if it is one that several nodes hold.
+    #[must_use]
+    pub fn assignment(&self) -> Option<Arc<Assignment>> {
+        self.assignment.load_full()
+    }
+
+    /// Notes what committed metadata says of the partition, for the replica's next life; the running one learns of it by message.
+    pub fn set_assignment(&self, assignment: Arc<Assignment>) {
+        self.assignment.store(Some(assignment));
+    }
+
+    /// What was lost by a replica that an earlier life has set aside.
+    #[must_use]
+    pub fn set_aside(&self) -> Option<Loss> {
+        *lock(&self.set_aside)
+    }
+
+    /// Notes that the replica is set aside, for its next lives: each goes on telling the controller.
+    pub fn note_set_aside(&self, loss: Loss) {
+        *lock(&self.set_aside) = Some(loss);
     }
 
     /// Changes the settings that produce requests are checked with; the replica itself learns of them by message.

@@ -197,6 +197,14 @@ impl ReplicaShell {
             ReplicaMessage::Lowered(number) => {
                 self.input(ReplicaInput::Replication(ReplicationInput::Lowered(number)));
             }
+            ReplicaMessage::Assign(_)
+            | ReplicaMessage::Fetched(_)
+            | ReplicaMessage::Confirmed(_)
+            | ReplicaMessage::ProposalEnded { .. }
+            | ReplicaMessage::Silent(_)
+            | ReplicaMessage::Answered { .. } => {
+                self.sim.violate("R15", "a lone node's replica is sent what is between several");
+            }
             ReplicaMessage::Compact => self.input(ReplicaInput::Compact),
             ReplicaMessage::Compacted(result) => self.input(ReplicaInput::Compacted(result)),
             ReplicaMessage::Retain => {
