@@ -3,7 +3,7 @@
 //! `core.rs` decides and is pure, by role: `leader.rs` with `isr.rs`, and `follower.rs`; `replicate.rs` takes what comes from the metadata and from
 //! other replicas; `replication.rs` is what they say to each other; `shared.rs` is what every other thread sees of it; `actor.rs` runs it on its
 //! directory's disk arbiter, and `outside.rs` performs what it asks of other nodes. Other nodes are reached by `links.rs`: `fetching/` asks each
-//! remote leader for all followers at once.
+//! remote leader for all followers at once, `serving.rs` answers that.
 
 #[cfg(feature = "host")]
 pub mod actor;
@@ -24,6 +24,7 @@ mod pending;
 mod publish;
 mod replicate;
 pub mod replication;
+pub mod serving;
 mod shared;
 #[cfg(test)]
 mod tests;

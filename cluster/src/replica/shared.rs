@@ -1,6 +1,7 @@
 //! What every other thread sees of a replica: its last published snapshot, its settings, who waits on it, its mailbox.
 //! Invariant: a reader works on one snapshot, so it can never mix the states of two moments.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition};
 use madang_storage::mutants::mutant;
 use madang_storage::{LogView, Note};
 
-use super::replication::{Assignment, Loss};
+use super::replication::{Assignment, FollowerFetch, Loss};
 use super::{AppendResult, ReplicaConfig, ReplicaMessage, RequiredAcks};
 
 /// The most parked fetches of one partition; one more is answered at once with what there is.
@@ -92,6 +93,13 @@ impl ReplicaSnapshot {
     }
 }
 
+/// The high watermark that a follower heard last, in one life of it.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    life: (i64, u64),
+    high_watermark: Offset,
+}
+
 /// The shared side of one replica. It outlives the replica's restarts.
 #[derive(Debug)]
 pub struct SharedReplica {
@@ -107,6 +115,8 @@ pub struct SharedReplica {
     assignment: ArcSwapOption<Assignment>,
     /// What was lost by a replica that is set aside.
     set_aside: Mutex<Option<Loss>>,
+    /// By follower: what it was told last, so that a fetch waits only if it would be told nothing new.
+    told: Mutex<BTreeMap<NodeId, Told>>,
     closed: AtomicBool,
 }
 
@@ -134,6 +144,7 @@ impl SharedReplica {
             leader_epoch: AtomicI32::new(leader_epoch.unwrap_or(LeaderEpoch::NONE).0),
             assignment: ArcSwapOption::empty(),
             set_aside: Mutex::default(),
+            told: Mutex::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -188,6 +199,17 @@ impl SharedReplica {
     /// Notes that the replica is set aside, for its next lives: each goes on telling the controller.
     pub fn note_set_aside(&self, loss: Loss) {
         *lock(&self.set_aside) = Some(loss);
+    }
+
+    /// The high watermark that the follower's present life was told last.
+    pub(super) fn told(&self, follower: &FollowerFetch) -> Option<Offset> {
+        let life = (follower.broker_epoch, follower.position.incarnation);
+        lock(&self.told).get(&follower.node_id).filter(|told| told.life == life).map(|told| told.high_watermark)
+    }
+
+    pub(super) fn tell(&self, follower: &FollowerFetch, high_watermark: Offset) {
+        let life = (follower.broker_epoch, follower.position.incarnation);
+        lock(&self.told).insert(follower.node_id, Told { life, high_watermark });
     }
 
     /// Changes the settings that produce requests are checked with; the replica itself learns of them by message.
