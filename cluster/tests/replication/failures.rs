@@ -1,0 +1,141 @@
+//! What becomes of replicas when actors die, answers are lost, and records are found missing.
+
+use std::time::Duration;
+
+use madang_actors::host::clock;
+use madang_cluster::replica::replication::{Confirmed, FetchAnswer, FetchBody};
+use madang_cluster::replica::serving;
+use madang_cluster::replica::{Durability, ReplicaMessage, RequiredAcks};
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
+
+use crate::wire::{CONTROLLER, Leader};
+use crate::world::{World, answered, paused, until};
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[test]
+fn what_an_older_life_of_a_follower_says_does_not_count_for_the_next() {
+    paused(async {
+        let world = World::new(Durability::Fsync).await;
+        world.hold_syncs(2, true);
+        let mut answer = world.append(1, 1, RequiredAcks::All, LONG);
+        until("node 2 has the record", || world.log_end(2) == 1).await;
+        until("node 3 has it on its device", || world.snapshot(3).confirmed_end.0 == 1).await;
+        let old = world.snapshot(2).incarnation;
+        world.plant_panic(2);
+        // What it publishes next is that the log has grown.
+        assert!(world.append(1, 2, RequiredAcks::Leader, LONG).await.is_ok());
+        until("its next life asks", || world.net.last_asked(2).unwrap().position.incarnation > old).await;
+        let late = Confirmed {
+            node_id: NodeId(2),
+            broker_epoch: world.net.broker_epoch(2),
+            incarnation: old,
+            leader_epoch: world.leads(1).unwrap(),
+            confirmed_offset: Offset(1),
+        };
+        let leader = Leader { net: &world.net, node: 1 };
+        serving::take_confirmed(&leader, vec![(world.net.partition(), late)]);
+        until("the leader has heard it", || world.node(1).replica.actor().depth().items == 0).await;
+        until("node 3 goes on", || world.snapshot(3).confirmed_end.0 == 2).await;
+        assert_eq!((answered(&mut answer), world.high_watermark(1)), (None, 0));
+        world.hold_syncs(2, false);
+        assert!(answer.await.is_ok());
+        world.settle(1).await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_leader_that_is_rebuilt_goes_on_in_its_epoch_without_waiting_for_its_followers_patience() {
+    paused(async {
+        let world = World::new(Durability::Fsync).await;
+        assert_eq!(world.produce(1, 1).await, Ok(0));
+        world.settle(1).await;
+        let (epoch, life) = (world.leads(1), world.snapshot(1).incarnation);
+        world.plant_panic(1);
+        let lost = world.append(1, 2, RequiredAcks::All, LONG).await;
+        assert_eq!(lost.map_err(|refused| refused.error), Err(ErrorCode::NotLeaderOrFollower));
+        until("its next life leads", || world.snapshot(1).incarnation > life).await;
+        let begun = clock::now();
+        world.settle(1).await;
+        assert!(clock::now().saturating_since(begun) < Duration::from_millis(100));
+        assert_eq!((world.leads(1), world.produce(1, 3).await), (epoch, Ok(2)), "what was left open was written");
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_lost_answer_is_fetched_again() {
+    paused(async {
+        let world = World::new(Durability::Fsync).await;
+        world.net.lose_answers(2, 3);
+        world.net.lose_answers(3, 1);
+        assert_eq!(world.produce(1, 1).await, Ok(0));
+        world.settle(1).await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn followers_go_on_when_their_fetcher_dies() {
+    paused(async {
+        let world = World::new(Durability::Fsync).await;
+        assert_eq!(world.produce(1, 1).await, Ok(0));
+        for node in [2, 3] {
+            world.net.panics.lock().unwrap().insert(node);
+        }
+        assert_eq!(world.produce(1, 2).await, Ok(1));
+        assert!(world.net.panics.lock().unwrap().is_empty(), "both died");
+        world.settle(1).await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn nobody_waits_for_ever_on_a_link_that_is_cut() {
+    paused(async {
+        let world = World::new(Durability::Fsync).await;
+        until("all wait for news", || world.node(1).replica.waiters().len() == 2).await;
+        world.net.cut(1, &[2, 3, CONTROLLER]);
+        let begun = clock::now();
+        let refused = world.append(1, 1, RequiredAcks::All, LONG).await.map_err(|refused| refused.error);
+        assert_eq!(refused, Err(ErrorCode::RequestTimedOut));
+        assert_eq!(clock::now().saturating_since(begun).as_secs(), LONG.as_secs());
+        assert!(world.node(1).replica.waiters().is_empty(), "parked fetches ended by themselves");
+        assert_eq!(world.net.in_sync(), [1, 2, 3], "no proposal comes through");
+        assert!(!world.wanted(2).is_empty() && !world.wanted(3).is_empty(), "they ask on");
+        world.net.heal();
+        world.settle(1).await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_replica_that_is_set_aside_says_so_until_the_controller_knows() {
+    paused(async {
+        let world = World::new(Durability::Fsync).await;
+        assert_eq!(world.produce(1, 1).await, Ok(0));
+        world.settle(1).await;
+        world.net.cut(3, &[1, CONTROLLER]);
+        let (epoch, offset) = (world.leads(1).unwrap(), Offset(1));
+        // A leader that has lost what it had acknowledged.
+        let body = FetchBody::Diverging { epoch: LeaderEpoch::NONE, end_offset: Offset::ZERO };
+        let incarnation = world.snapshot(3).incarnation;
+        let answer = FetchAnswer { leader_epoch: epoch, incarnation, fetch_offset: offset, body };
+        world.send(3, ReplicaMessage::Answered { answer });
+        until("it is set aside", || world.node(3).replica.shared().is_offline()).await;
+        assert_eq!(world.wanted(3), [], "it wants nothing more");
+        until("it says so again and again", || world.net.reports() >= 3).await;
+        assert!(world.net.state().losses.is_empty());
+        world.net.heal();
+        until("the controller knows", || !world.net.state().losses.is_empty()).await;
+        assert_eq!(world.net.in_sync(), [1, 2]);
+        let said = world.net.reports();
+        assert_eq!(world.produce(1, 2).await, Ok(1));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(world.produce(1, 3).await, Ok(2));
+        assert_eq!(world.net.reports(), said, "it has been heard");
+        world.end().await;
+    });
+}

@@ -1,0 +1,240 @@
+//! One leader and what followers ask of it: when a fetch is counted, when it is answered, and with how much.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use madang_actors::actor_ref::ActorRef;
+use madang_actors::child_spec::Incarnation;
+use madang_actors::clock::{Mono, Wall};
+use madang_actors::host::clock;
+use madang_actors::machine::Machine;
+use madang_actors::mailbox::{Bounds, Capacity};
+use madang_actors::prng::Prng;
+use madang_cluster::replica::links::{CoalescedFetch, FetchAnswers};
+use madang_cluster::replica::replication::{FetchBody, FetchPosition, FollowerFetch};
+use madang_cluster::replica::serving::{LocalFuture, ServingEnv, answer};
+use madang_cluster::replica::{
+    Append, Durability, Replica, ReplicaEffect, ReplicaHandle, ReplicaInput, ReplicaMessage, RequiredAcks,
+    SharedReplica,
+};
+use madang_cluster::request::RequestId;
+use madang_protocol::error_code::ErrorCode;
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
+use madang_storage::{Disk, FaultDisk, Log, LogConfig, OpenLog};
+
+use crate::world::{config, paused, validated};
+
+const EPOCH: LeaderEpoch = LeaderEpoch(5);
+const WAIT: Duration = Duration::from_millis(500);
+
+/// A leader that a test steps by hand.
+struct Led {
+    replica: Replica,
+    handle: ReplicaHandle,
+}
+
+/// Leaders of a few partitions on one node.
+struct Leaders(BTreeMap<TopicPartition, Led>);
+
+fn partition(index: i32) -> TopicPartition {
+    TopicPartition { topic_id: Uuid([1; 16]), partition: index }
+}
+
+impl Led {
+    fn step(&mut self, input: ReplicaInput) {
+        let mut effects = Vec::new();
+        self.replica.step(clock::now(), Wall(0), input, &mut Prng::new(0), &mut effects);
+        for effect in effects {
+            if let ReplicaEffect::Publish(snapshot) = effect {
+                self.handle.shared().publish(snapshot);
+            }
+        }
+    }
+
+    fn append(&mut self, value: u8) {
+        let deadline = clock::now() + WAIT;
+        let (request, required_acks) = (RequestId(u64::from(value)), RequiredAcks::Leader);
+        let append = Append { request, batch: validated(value), required_acks, deadline, expected_epoch: None };
+        self.step(ReplicaInput::Append(append));
+        self.step(ReplicaInput::EndBatch);
+    }
+
+    /// What reached its mailbox first of what is left there: the follower that was counted, and the offset that it wants.
+    fn counted(&self) -> Option<(NodeId, Offset)> {
+        match self.handle.actor().mailbox().pop()? {
+            ReplicaMessage::Fetched(fetched) => Some((fetched.fetch.node_id, fetched.fetch.position.fetch_offset)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Leaders {
+    fn new(partitions: i32, room: usize) -> Self {
+        let led = |index| {
+            let disk = FaultDisk::new();
+            disk.create_dir(Path::new("/data")).unwrap();
+            let path = Path::new("/data/orders-0");
+            let (log, _) = Log::open(Arc::new(disk), path, LogConfig::default(), &OpenLog::default()).unwrap();
+            let config = config(Durability::PageCache);
+            let shared = SharedReplica::new(partition(index), "orders".into(), false, Some(EPOCH), config.clone());
+            let bounds = Bounds { items: room, bytes: 1 << 20, waiters: 10 };
+            let actor = ActorRef::new("orders", Capacity { control: bounds, data: bounds });
+            actor.mailbox().open(Incarnation(1));
+            let handle = ReplicaHandle::new(Arc::new(shared), actor);
+            let mut led = Led { replica: Replica::new(1, log, config, None).unwrap(), handle };
+            led.step(ReplicaInput::Lead(EPOCH));
+            (partition(index), led)
+        };
+        Self((0..partitions).map(led).collect())
+    }
+
+    fn led(&mut self, index: i32) -> &mut Led {
+        self.0.get_mut(&partition(index)).unwrap()
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings(self.0.iter().map(|(partition, led)| (*partition, led.handle.clone())).collect())
+    }
+}
+
+struct Surroundings(BTreeMap<TopicPartition, ReplicaHandle>);
+
+impl ServingEnv for Surroundings {
+    fn now(&self) -> Mono {
+        clock::now()
+    }
+
+    fn sleep_until(&self, at: Mono) -> LocalFuture<()> {
+        Box::pin(tokio::time::sleep_until(clock::instant(at)))
+    }
+
+    fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle> {
+        self.0.get(partition).cloned()
+    }
+
+    fn read<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> LocalFuture<Option<T>> {
+        Box::pin(async move { Some(work()) })
+    }
+}
+
+/// Node 2's fetch of those partitions, of which it has so many records.
+fn fetch(partitions: &[(i32, i64)], max_bytes: usize) -> CoalescedFetch {
+    let one = |(index, offset): &(i32, i64)| {
+        let position = FetchPosition {
+            leader: NodeId(1),
+            leader_epoch: EPOCH,
+            incarnation: 1,
+            fetch_offset: Offset(*offset),
+            last_fetched_epoch: if *offset == 0 { LeaderEpoch::NONE } else { EPOCH },
+            confirmed_offset: Offset(*offset),
+            after_error: false,
+        };
+        (partition(*index), FollowerFetch { node_id: NodeId(2), broker_epoch: 12, position })
+    };
+    CoalescedFetch { partitions: partitions.iter().map(one).collect(), max_wait: WAIT, max_bytes }
+}
+
+/// Which partitions, in their order, and how many bytes of records of each; -1 for a refusal.
+fn sizes(answers: &FetchAnswers) -> Vec<(i32, i64)> {
+    let size = |body: &FetchBody| match body {
+        FetchBody::Records { records, .. } => i64::try_from(records.len()).unwrap(),
+        _ => -1,
+    };
+    answers.iter().map(|(partition, answer)| (partition.partition, size(&answer.body))).collect()
+}
+
+fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_fetch_at_the_logs_end_is_counted_at_once_and_once_and_waits_for_news() {
+    paused(async {
+        let mut leaders = Leaders::new(1, 10);
+        let env = leaders.surroundings();
+        leaders.led(0).append(1);
+        assert!(!answer(&env, fetch(&[(0, 0)], 1000)).await.is_empty());
+        assert_eq!(leaders.led(0).counted(), Some((NodeId(2), Offset(0))));
+        let mut parked = pin!(answer(&env, fetch(&[(0, 1)], 1000)));
+        assert!(poll(parked.as_mut()).is_pending());
+        assert_eq!(leaders.led(0).counted(), Some((NodeId(2), Offset(1))));
+        leaders.led(0).step(ReplicaInput::Tick);
+        assert!(poll(parked.as_mut()).is_pending());
+        leaders.led(0).append(2);
+        let Poll::Ready(answers) = poll(parked.as_mut()) else { panic!("there is a record") };
+        assert!(sizes(&answers)[0].1 > 0);
+        assert_eq!(leaders.led(0).counted(), None);
+        assert!(leaders.led(0).handle.waiters().is_empty());
+    });
+}
+
+#[test]
+fn a_fetch_without_news_is_answered_when_its_wait_is_over() {
+    paused(async {
+        let mut leaders = Leaders::new(2, 10);
+        let env = leaders.surroundings();
+        let asked = || fetch(&[(0, 0), (1, 0)], 1000);
+        assert_eq!(sizes(&answer(&env, asked()).await), [(0, 0), (1, 0)], "at first the high watermark is news");
+        let begun = clock::now();
+        assert_eq!(sizes(&answer(&env, asked()).await), [(0, 0), (1, 0)]);
+        assert_eq!(clock::now().saturating_since(begun), WAIT);
+        assert!((0..2).all(|index| leaders.led(index).handle.waiters().is_empty()));
+        let _given_up = poll(pin!(answer(&env, asked())));
+        assert!((0..2).all(|index| leaders.led(index).handle.waiters().is_empty()));
+    });
+}
+
+#[test]
+fn the_bytes_of_one_answer_are_bounded_and_who_got_none_asks_first() {
+    paused(async {
+        let mut leaders = Leaders::new(3, 10);
+        let env = leaders.surroundings();
+        for index in 0..3 {
+            leaders.led(index).append(1);
+            leaders.led(index).append(2);
+        }
+        let whole = sizes(&answer(&env, fetch(&[(0, 0)], 1 << 20)).await)[0].1;
+        let limit = |bytes: i64| usize::try_from(bytes).unwrap();
+        let all = [(2, 0), (0, 0), (1, 0)];
+        let answers = answer(&env, fetch(&all, limit(whole + whole / 2))).await;
+        assert_eq!(sizes(&answers), [(1, 0), (2, whole), (0, whole / 2)]);
+        let answers = answer(&env, fetch(&all, 1)).await;
+        assert_eq!(sizes(&answers), [(0, 0), (1, 0), (2, whole / 2)], "one batch goes whatever the limit");
+    });
+}
+
+#[test]
+fn a_fetch_that_counts_waits_for_room_in_the_mailbox_while_it_is_parked() {
+    paused(async {
+        let mut leaders = Leaders::new(1, 1);
+        let env = leaders.surroundings();
+        drop(answer(&env, fetch(&[(0, 0)], 1000)).await);
+        let mut parked = pin!(answer(&env, fetch(&[(0, 0)], 1000)));
+        assert!(poll(parked.as_mut()).is_pending());
+        assert_eq!(leaders.led(0).handle.actor().depth().waiting, 1);
+        assert!(leaders.led(0).counted().is_some());
+        assert!(poll(parked.as_mut()).is_pending());
+        assert!(leaders.led(0).counted().is_some(), "the second one too");
+    });
+}
+
+#[test]
+fn a_refusal_is_told_at_once_and_holds_nobody_up() {
+    paused(async {
+        let mut leaders = Leaders::new(2, 10);
+        let env = leaders.surroundings();
+        drop(answer(&env, fetch(&[(0, 0), (1, 0)], 1000)).await);
+        let mut parked = pin!(answer(&env, fetch(&[(0, 0), (1, 0)], 1000)));
+        assert!(poll(parked.as_mut()).is_pending());
+        leaders.led(1).handle.shared().set_offline();
+        let Poll::Ready(answers) = poll(parked.as_mut()) else { panic!("the follower of 1 must hear of it") };
+        assert_eq!(sizes(&answers), [(0, 0), (1, -1)]);
+        assert_eq!(answers[1].1.body, FetchBody::Error(ErrorCode::KafkaStorageError));
+        let answers = answer(&env, fetch(&[(7, 0)], 1000)).await;
+        assert_eq!(answers[0].1.body, FetchBody::Error(ErrorCode::UnknownTopicOrPartition));
+    });
+}
