@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use madang_actors::host::clock;
-use madang_cluster::replica::replication::{Confirmed, FetchAnswer, FetchBody};
+use madang_cluster::replica::replication::{Confirmed, FetchAnswer, FetchBody, Loss};
 use madang_cluster::replica::serving;
-use madang_cluster::replica::{Durability, ReplicaMessage, RequiredAcks};
+use madang_cluster::replica::{Durability, ReplicaMessage, RequiredAcks, SharedReplica};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
 
@@ -107,6 +107,64 @@ fn nobody_waits_for_ever_on_a_link_that_is_cut() {
         assert!(!world.wanted(2).is_empty() && !world.wanted(3).is_empty(), "they ask on");
         world.net.heal();
         world.settle(1).await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_proposal_that_is_lost_is_made_again() {
+    paused(async {
+        let world = World::new(Durability::Fsync).await;
+        world.net.cut(1, &[3, CONTROLLER]);
+        let answer = world.append(1, 1, RequiredAcks::All, LONG);
+        until("the leader has tried again", || world.net.proposals() >= 2).await;
+        assert_eq!(world.net.in_sync(), [1, 2, 3]);
+        world.net.mend(1, &[CONTROLLER]);
+        assert!(answer.await.is_ok());
+        assert_eq!(world.net.in_sync(), [1, 2]);
+        world.net.heal();
+        world.settle(1).await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_replica_that_finds_less_than_it_has_published_is_counted_on_no_more_until_it_has_caught_up() {
+    paused(async {
+        let world = World::new(Durability::PageCache).await;
+        assert_eq!(world.produce(1, 1).await, Ok(0));
+        world.settle(1).await;
+        let epoch = world.leads(1).unwrap();
+        world.net.cut(2, &[CONTROLLER]);
+        world.plant_loss(2);
+        assert!(world.append(1, 2, RequiredAcks::Leader, LONG).await.is_ok());
+        until("it says so again and again", || world.net.reports() >= 2).await;
+        assert_eq!(world.snapshot(2).loss.map(|loss| (loss.published, loss.found)), Some((Offset(1), Offset(0))));
+        assert_eq!(world.wanted(2), [], "it follows nobody before the controller knows");
+        world.net.heal();
+        until("the controller knows", || !world.net.state().losses.is_empty()).await;
+        assert!(world.net.state().leader_epoch > epoch, "nothing that its last life said counts");
+        world.settle(1).await;
+        assert_eq!(world.produce(1, 3).await, Ok(2));
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_replica_that_an_earlier_life_has_set_aside_stays_so_and_goes_on_saying_it() {
+    paused(async {
+        let loss = Loss { incarnation: 1, published: Offset(9), found: Offset(7) };
+        let set_aside = |id, replica: &SharedReplica| {
+            if id == 3 {
+                replica.note_set_aside(loss);
+                replica.set_offline();
+            }
+        };
+        let world = World::prepared(Durability::Fsync, set_aside).await;
+        until("the controller knows", || !world.net.state().losses.is_empty()).await;
+        assert_eq!((world.net.in_sync(), world.net.reports()), (vec![1, 2], 1));
+        assert_eq!((world.produce(1, 1).await, world.wanted(3)), (Ok(0), vec![]));
+        assert!(world.node(3).replica.shared().last_published().is_none(), "it tells nobody anything");
         world.end().await;
     });
 }

@@ -44,6 +44,12 @@ fn partition(index: i32) -> TopicPartition {
     TopicPartition { topic_id: Uuid([1; 16]), partition: index }
 }
 
+fn empty() -> Log {
+    let disk = FaultDisk::new();
+    disk.create_dir(Path::new("/data")).unwrap();
+    Log::open(Arc::new(disk), Path::new("/data/orders-0"), LogConfig::default(), &OpenLog::default()).unwrap().0
+}
+
 impl Led {
     fn step(&mut self, input: ReplicaInput) {
         let mut effects = Vec::new();
@@ -53,6 +59,14 @@ impl Led {
                 self.handle.shared().publish(snapshot);
             }
         }
+    }
+
+    /// The next life of the replica leads; its log is as empty as it was.
+    fn rebuild(&mut self) {
+        let before = self.handle.shared().last_published().unwrap();
+        self.replica =
+            Replica::new(before.incarnation + 1, empty(), config(Durability::PageCache), Some(&before)).unwrap();
+        self.step(ReplicaInput::Lead(EPOCH));
     }
 
     fn append(&mut self, value: u8) {
@@ -75,17 +89,13 @@ impl Led {
 impl Leaders {
     fn new(partitions: i32, room: usize) -> Self {
         let led = |index| {
-            let disk = FaultDisk::new();
-            disk.create_dir(Path::new("/data")).unwrap();
-            let path = Path::new("/data/orders-0");
-            let (log, _) = Log::open(Arc::new(disk), path, LogConfig::default(), &OpenLog::default()).unwrap();
             let config = config(Durability::PageCache);
             let shared = SharedReplica::new(partition(index), "orders".into(), false, Some(EPOCH), config.clone());
             let bounds = Bounds { items: room, bytes: 1 << 20, waiters: 10 };
             let actor = ActorRef::new("orders", Capacity { control: bounds, data: bounds });
             actor.mailbox().open(Incarnation(1));
             let handle = ReplicaHandle::new(Arc::new(shared), actor);
-            let mut led = Led { replica: Replica::new(1, log, config, None).unwrap(), handle };
+            let mut led = Led { replica: Replica::new(1, empty(), config, None).unwrap(), handle };
             led.step(ReplicaInput::Lead(EPOCH));
             (partition(index), led)
         };
@@ -219,6 +229,22 @@ fn a_fetch_that_counts_waits_for_room_in_the_mailbox_while_it_is_parked() {
         assert!(leaders.led(0).counted().is_some());
         assert!(poll(parked.as_mut()).is_pending());
         assert!(leaders.led(0).counted().is_some(), "the second one too");
+    });
+}
+
+#[test]
+fn a_leader_that_is_rebuilt_counts_the_fetches_that_are_parked() {
+    paused(async {
+        let mut leaders = Leaders::new(1, 10);
+        let env = leaders.surroundings();
+        drop(answer(&env, fetch(&[(0, 0)], 1000)).await);
+        let mut parked = pin!(answer(&env, fetch(&[(0, 0)], 1000)));
+        assert!(poll(parked.as_mut()).is_pending());
+        while leaders.led(0).counted().is_some() {}
+        leaders.led(0).rebuild();
+        assert!(poll(parked.as_mut()).is_pending(), "it has no news");
+        assert_eq!(leaders.led(0).counted(), Some((NodeId(2), Offset(0))));
+        assert_eq!(leaders.led(0).counted(), None);
     });
 }
 

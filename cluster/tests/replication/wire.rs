@@ -42,6 +42,7 @@ pub(crate) struct Net {
     /// Whose links panic at the next fetch.
     pub(crate) panics: Mutex<BTreeSet<i32>>,
     reports: Mutex<usize>,
+    proposals: Mutex<usize>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,6 +61,7 @@ impl Net {
             asked: Mutex::default(),
             panics: Mutex::default(),
             reports: Mutex::default(),
+            proposals: Mutex::default(),
         });
         for node in 1..=3 {
             net.register(node);
@@ -161,6 +163,13 @@ impl Net {
         self.publish();
     }
 
+    /// What was cut between the node and `others` is whole again.
+    pub(crate) fn mend(&self, node: i32, others: &[i32]) {
+        lock(&self.cut)
+            .retain(|(from, to)| !(*from == node && others.contains(to)) && !(*to == node && others.contains(from)));
+        self.publish();
+    }
+
     pub(crate) fn lose_answers(&self, node: i32, count: usize) {
         lock(&self.losing).insert(node, count);
     }
@@ -175,6 +184,11 @@ impl Net {
     /// The node's last fetch that reached a leader.
     pub(crate) fn last_asked(&self, node: i32) -> Option<FollowerFetch> {
         lock(&self.asked).iter().rev().find(|asked| asked.node_id == NodeId(node)).copied()
+    }
+
+    /// How many proposals of in-sync sets were sent.
+    pub(crate) fn proposals(&self) -> usize {
+        *lock(&self.proposals)
     }
 
     /// How many reports of losses were sent.
@@ -261,6 +275,7 @@ impl Links for Wire {
     }
 
     fn propose(&self, proposal: AlterPartition, _: Mono) -> LinkFuture<ProposalOutcome> {
+        *lock(&self.net.proposals) += 1;
         if !self.reaches(CONTROLLER) {
             return lost();
         }

@@ -25,7 +25,9 @@ use madang_cluster::replica::{
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::record_batch::{BatchBuilder, BatchOptions, ProduceRules, ValidatedBatch, validate_produced};
 use madang_protocol::types::{LeaderEpoch, NodeId, TopicPartition};
-use madang_storage::{Checkpoint, CompactionJob, Disk, FaultDisk, Log, LogConfig, OpenLog, Start, SyncRequest};
+use madang_storage::{
+    Checkpoint, CompactionJob, Disk, FaultDisk, Log, LogConfig, OpenLog, OpenMode, Start, SyncRequest,
+};
 use tokio::sync::watch;
 
 use crate::wire::{Net, Wire};
@@ -34,6 +36,8 @@ use crate::wire::{Net, Wire};
 pub(crate) const LAG: Duration = Duration::from_secs(10);
 /// `min.insync.replicas`.
 const MIN_IN_SYNC: usize = 2;
+/// Where each node has its log.
+const LOG: &str = "/data/orders-0";
 
 /// Runs `test` in an actix system whose clock jumps to the next timer whenever nothing runs.
 pub(crate) fn paused<T>(test: impl Future<Output = T>) -> T {
@@ -74,6 +78,9 @@ pub(crate) fn validated(value: u8) -> ValidatedBatch {
 struct Faults {
     /// Whether the next publication panics.
     panic: AtomicBool,
+    /// Whether half of the log's bytes and a few more go with it.
+    damage: AtomicBool,
+    disk: FaultDisk,
     /// Whether syncs wait.
     held: watch::Sender<bool>,
 }
@@ -93,7 +100,14 @@ impl Directory for TestDirectory {
     fn compact(&self, _: CompactionJob, _: &mut ShellContext<ReplicaMessage>) {}
 
     fn note(&self, _: TopicPartition, _: &ReplicaSnapshot) {
-        assert!(!self.0.panic.swap(false, Ordering::Relaxed), "planted: a publication");
+        if self.0.panic.swap(false, Ordering::Relaxed) {
+            if self.0.damage.swap(false, Ordering::Relaxed) {
+                let path = Path::new(LOG).join("00000000000000000000.log");
+                let file = self.0.disk.open(&path, OpenMode::Existing).unwrap();
+                file.truncate(file.len().unwrap() / 2 - 4).unwrap();
+            }
+            panic!("planted: a publication");
+        }
     }
 
     fn lower(&self, _: TopicPartition, _: Checkpoint, number: u64, context: &mut ShellContext<ReplicaMessage>) {
@@ -140,7 +154,6 @@ fn quick() -> Backoff {
 
 /// One life of a replica, from its disk.
 fn life(
-    disk: &FaultDisk,
     shared: &Arc<SharedReplica>,
     directory: &TestDirectory,
     neighbours: &Neighbours,
@@ -154,18 +167,24 @@ fn life(
         incarnation,
         ..OpenLog::default()
     };
-    let (log, _) = Log::open(Arc::new(disk.clone()), Path::new("/data/orders-0"), LogConfig::default(), &open)?;
-    let replica = Replica::new(incarnation, log, (*shared.config()).clone(), before.as_deref())?;
+    let reopen = || Log::open(Arc::new(directory.0.disk.clone()), Path::new(LOG), LogConfig::default(), &open);
+    let config = (*shared.config()).clone();
+    let replica = match Replica::new(incarnation, reopen()?.0, config.clone(), before.as_deref()) {
+        Ok(replica) => replica,
+        Err(lost) => Replica::after_loss(incarnation, reopen()?.0, config, lost),
+    };
     let mut actor = ReplicaActor::new(replica, Arc::clone(shared), directory.clone()).linked(neighbours.clone());
     actor.begin(context);
     Ok(actor)
 }
 
-fn node(id: i32, net: &Arc<Net>, durability: Durability) -> (Node, Branch) {
+fn node(id: i32, net: &Arc<Net>, durability: Durability, prepare: &impl Fn(i32, &SharedReplica)) -> (Node, Branch) {
     let disk = FaultDisk::new();
     disk.create_dir(Path::new("/data")).unwrap();
-    let faults = Arc::new(Faults { panic: AtomicBool::new(false), held: watch::Sender::new(false) });
+    let (panic, damage) = (AtomicBool::new(false), AtomicBool::new(false));
+    let faults = Arc::new(Faults { panic, damage, disk, held: watch::Sender::new(false) });
     let shared = Arc::new(SharedReplica::new(net.partition(), "orders".into(), false, None, config(durability)));
+    prepare(id, &shared);
     let actor = ActorRef::new("orders-0", Capacity::default());
     let replica = ReplicaHandle::new(Arc::clone(&shared), actor.clone());
     net.add(id, replica.clone());
@@ -181,8 +200,7 @@ fn node(id: i32, net: &Arc<Net>, durability: Durability) -> (Node, Branch) {
     }));
     let neighbours = Neighbours { links, fetchers: Arc::clone(&fetchers) };
     let directory = TestDirectory(Arc::clone(&faults));
-    let child =
-        Child::actor(&actor, Placement::Here, move |context| life(&disk, &shared, &directory, &neighbours, context));
+    let child = Child::actor(&actor, Placement::Here, move |context| life(&shared, &directory, &neighbours, context));
     let branch = Branch::new(format!("node-{id}"), Strategy::OneForOne).child(peers).child(child.backoff(quick()));
     (Node { replica, fetchers, faults }, branch)
 }
@@ -190,11 +208,16 @@ fn node(id: i32, net: &Arc<Net>, durability: Durability) -> (Node, Branch) {
 impl World {
     /// Three nodes that run, all in sync; node 1 leads.
     pub(crate) async fn new(durability: Durability) -> Self {
+        Self::prepared(durability, |_, _| {}).await
+    }
+
+    /// As [`World::new`]; `prepare` is given each node's number and its replica before that starts.
+    pub(crate) async fn prepared(durability: Durability, prepare: impl Fn(i32, &SharedReplica)) -> Self {
         let net = Net::new(MIN_IN_SYNC);
         let mut nodes = Vec::new();
         let mut root = Branch::new("cluster", Strategy::OneForOne);
         for id in 1..=3 {
-            let (node, branch) = node(id, &net, durability);
+            let (node, branch) = node(id, &net, durability, &prepare);
             nodes.push(node);
             root = root.child(branch);
         }
@@ -254,6 +277,12 @@ impl World {
     /// The node's replica panics as soon as it publishes.
     pub(crate) fn plant_panic(&self, id: i32) {
         self.node(id).faults.panic.store(true, Ordering::Relaxed);
+    }
+
+    /// As [`World::plant_panic`], and the older half of its log is damaged behind its back.
+    pub(crate) fn plant_loss(&self, id: i32) {
+        self.node(id).faults.damage.store(true, Ordering::Relaxed);
+        self.plant_panic(id);
     }
 
     pub(crate) fn send(&self, id: i32, message: ReplicaMessage) {
