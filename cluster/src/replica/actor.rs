@@ -96,6 +96,9 @@ impl<D: Directory> ReplicaActor<D> {
     pub fn begin(&mut self, context: &mut ShellContext<ReplicaMessage>) {
         if let Some(outside) = &mut self.outside {
             outside.begin(self.shared.set_aside(), context);
+            if let Some(assignment) = self.shared.assignment() {
+                outside.assigned(&assignment);
+            }
         }
         if self.shared.is_offline() {
             // An earlier life was set aside: what it must not do this one must not either.
@@ -213,7 +216,7 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
             // Its directory has failed meanwhile, by a neighbour's sync or by the watchdog.
             self.go_offline();
         }
-        if let (ReplicaMessage::Assign(assignment), Some(outside)) = (&message, &self.outside) {
+        if let (ReplicaMessage::Assign(assignment), Some(outside)) = (&message, &mut self.outside) {
             outside.assigned(assignment);
         }
         if self.replica.is_none() {

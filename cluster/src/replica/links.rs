@@ -54,8 +54,8 @@ pub trait Links: Send + Sync + 'static {
     /// else has happened is [`ProposalOutcome::Unknown`], as it may be committed later. See [`outcome_of`].
     fn propose(&self, proposal: AlterPartition, deadline: Mono) -> LinkFuture<ProposalOutcome>;
 
-    /// Tells the controller of a loss; true once it is committed.
-    fn report_loss(&self, report: ReportLoss, deadline: Mono) -> LinkFuture<bool>;
+    /// Tells the controller of a loss. That it is known the metadata shows; until then it is told again.
+    fn report_loss(&self, report: ReportLoss, deadline: Mono) -> LinkFuture<()>;
 }
 
 /// How a proposal ended, by the controller's answer.

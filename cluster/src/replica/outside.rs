@@ -52,8 +52,8 @@ pub(super) struct Outside {
     reporting: Rc<Cell<bool>>,
     /// Of a replica that is set aside: when its loss is reported again, should the controller not know of it. The machine is gone by then.
     report_at: Option<Mono>,
-    /// The registration under which the controller knows of the loss. It forgets what an older one has reported.
-    known_under: Rc<Cell<Option<i64>>>,
+    /// The registration under which the metadata shows the loss. The controller forgets what an older one has reported.
+    known_under: Option<i64>,
 }
 
 impl Outside {
@@ -66,7 +66,7 @@ impl Outside {
             loss: None,
             reporting: Rc::default(),
             report_at: None,
-            known_under: Rc::default(),
+            known_under: None,
         }
     }
 
@@ -138,11 +138,9 @@ impl Outside {
         let deadline = context.now() + REPORT_TIMEOUT;
         let report = ReportLoss { partition: self.partition, node_id, broker_epoch, incarnation: loss.incarnation };
         let reported = self.neighbours.links.report_loss(report, deadline);
-        let (reporting, known_under) = (Rc::clone(&self.reporting), Rc::clone(&self.known_under));
+        let reporting = Rc::clone(&self.reporting);
         context.spawn(async move {
-            if clock::until(deadline, reported).await == Some(true) {
-                known_under.set(Some(broker_epoch));
-            }
+            clock::until(deadline, reported).await;
             reporting.set(false);
         });
     }
@@ -154,15 +152,15 @@ impl Outside {
     }
 
     /// The metadata may show that the controller knows of the loss.
-    pub(super) fn assigned(&self, assignment: &Assignment) {
+    pub(super) fn assigned(&mut self, assignment: &Assignment) {
         let shown = |loss: Loss| assignment.reported_loss.is_some_and(|reported| reported >= loss.incarnation);
         if self.loss.is_some_and(shown) {
-            self.known_under.set(Some(self.neighbours.links.registration().broker_epoch));
+            self.known_under = Some(self.neighbours.links.registration().broker_epoch);
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
-        self.report_at.filter(|_| self.known_under.get() != Some(self.neighbours.links.registration().broker_epoch))
+        self.report_at.filter(|_| self.known_under != Some(self.neighbours.links.registration().broker_epoch))
     }
 
     /// Reports the loss of a replica that is set aside again, if it is time.

@@ -52,8 +52,8 @@ impl Links for Hand {
         Box::pin(async { ProposalOutcome::Unknown })
     }
 
-    fn report_loss(&self, _: ReportLoss, _: Mono) -> LinkFuture<bool> {
-        Box::pin(async { false })
+    fn report_loss(&self, _: ReportLoss, _: Mono) -> LinkFuture<()> {
+        Box::pin(async {})
     }
 }
 
