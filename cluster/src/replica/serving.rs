@@ -87,18 +87,24 @@ impl Part {
     }
 
     /// Has the fetch counted by the life of the leader that would serve it, once, if it is valid; answers the message if it has to wait for room.
-    fn count(&mut self, snapshot: &ReplicaSnapshot) -> Option<Admission<ReplicaMessage>> {
+    ///
+    /// # Errors
+    /// The leader does not run now, although what it has published can be read: the follower has to ask again, or the next life would not hear of
+    /// it before the wait is over.
+    fn count(&mut self, snapshot: &ReplicaSnapshot) -> Result<Option<Admission<ReplicaMessage>>, ErrorCode> {
         let leader_incarnation = snapshot.incarnation;
+        let Some(replica) = &self.replica else { return Ok(None) };
         if self.counted == Some(leader_incarnation) || snapshot.judge(&self.fetch.position).is_err() {
-            return None;
+            return Ok(None);
         }
-        self.counted = Some(leader_incarnation);
-        let actor = self.replica.as_ref()?.actor();
-        match actor.try_send(ReplicaMessage::Fetched(Fetched { fetch: self.fetch, leader_incarnation })) {
+        let (actor, fetch) = (replica.actor(), self.fetch);
+        let admission = match actor.try_send(ReplicaMessage::Fetched(Fetched { fetch, leader_incarnation })) {
+            Ok(()) => None,
             Err(SendError::Full(fetched)) => Some(actor.admit(fetched)),
-            // A leader that does not run hears of its followers when it runs again.
-            Ok(()) | Err(_) => None,
-        }
+            Err(_) => return Err(ErrorCode::NotLeaderOrFollower),
+        };
+        self.counted = Some(leader_incarnation);
+        Ok(admission)
     }
 
     /// Whether the follower is to hear of it now.
@@ -158,9 +164,12 @@ impl Parked {
         let mut jobs: Vec<Job> = Vec::with_capacity(which.len());
         for at in which {
             let Some(part) = self.parts.get_mut(*at) else { continue };
-            let snapshot = part.snapshot();
-            if let Ok(snapshot) = &snapshot {
-                self.admissions.extend(part.count(snapshot));
+            let mut snapshot = part.snapshot();
+            if let Ok(published) = &snapshot {
+                match part.count(published) {
+                    Ok(admission) => self.admissions.extend(admission),
+                    Err(error) => snapshot = Err(error),
+                }
             }
             jobs.push((*at, part.fetch.position, snapshot));
         }

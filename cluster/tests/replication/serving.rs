@@ -12,7 +12,7 @@ use madang_actors::child_spec::Incarnation;
 use madang_actors::clock::{Mono, Wall};
 use madang_actors::host::clock;
 use madang_actors::machine::Machine;
-use madang_actors::mailbox::{Bounds, Capacity};
+use madang_actors::mailbox::{ActorState, Bounds, Capacity};
 use madang_actors::prng::Prng;
 use madang_cluster::replica::links::{CoalescedFetch, FetchAnswers};
 use madang_cluster::replica::replication::{FetchBody, FetchPosition, FollowerFetch};
@@ -245,6 +245,20 @@ fn a_leader_that_is_rebuilt_counts_the_fetches_that_are_parked() {
         assert!(poll(parked.as_mut()).is_pending(), "it has no news");
         assert_eq!(leaders.led(0).counted(), Some((NodeId(2), Offset(0))));
         assert_eq!(leaders.led(0).counted(), None);
+    });
+}
+
+#[test]
+fn a_leader_that_does_not_run_has_its_followers_ask_again() {
+    paused(async {
+        let mut leaders = Leaders::new(1, 10);
+        let env = leaders.surroundings();
+        leaders.led(0).append(1);
+        leaders.led(0).handle.actor().mailbox().close(Incarnation(1), ActorState::Restarting);
+        let answers = answer(&env, fetch(&[(0, 0)], 1000)).await;
+        assert_eq!(answers[0].1.body, FetchBody::Error(ErrorCode::NotLeaderOrFollower));
+        leaders.led(0).handle.actor().mailbox().open(Incarnation(2));
+        assert!(sizes(&answer(&env, fetch(&[(0, 0)], 1000)).await)[0].1 > 0);
     });
 }
 
