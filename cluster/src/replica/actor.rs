@@ -49,6 +49,8 @@ pub struct ReplicaActor<D> {
     directory: D,
     /// None on a node that has no others: its replicas ask nothing of them.
     outside: Option<Outside>,
+    /// Whether the metadata is still to be looked at with the mailbox open: what changed while this life began was told to nobody.
+    looks_again: bool,
     rng: Prng,
     next_request: u64,
     appends: HashMap<RequestId, Reply<AppendResult>>,
@@ -77,6 +79,7 @@ impl<D: Directory> ReplicaActor<D> {
             shared,
             directory,
             outside: None,
+            looks_again: false,
             rng: Prng::new(0),
             next_request: 0,
             appends: HashMap::new(),
@@ -96,22 +99,29 @@ impl<D: Directory> ReplicaActor<D> {
     pub fn begin(&mut self, context: &mut ShellContext<ReplicaMessage>) {
         if let Some(outside) = &mut self.outside {
             outside.begin(self.shared.set_aside(), context);
-            if let Some(assignment) = self.shared.assignment() {
-                outside.assigned(&assignment);
-            }
         }
+        self.looks_again = self.outside.is_some();
         if self.shared.is_offline() {
             // An earlier life was set aside: what it must not do this one must not either.
             return self.go_offline();
         }
-        let input = match (self.shared.assignment(), self.shared.leader_epoch()) {
-            (Some(assignment), _) => {
-                ReplicaInput::Replication(ReplicationInput::Assign(Box::new((*assignment).clone())))
-            }
-            (None, Some(epoch)) => ReplicaInput::Lead(epoch),
-            (None, None) => ReplicaInput::Tick,
-        };
-        self.step(input, context);
+        if !self.assign(context) {
+            let leads = self.shared.leader_epoch();
+            self.step(leads.map_or(ReplicaInput::Tick, ReplicaInput::Lead), context);
+        }
+    }
+
+    /// Acts on what the metadata says of a partition that several nodes hold; false if this is not one.
+    fn assign(&mut self, context: &mut ShellContext<ReplicaMessage>) -> bool {
+        let Some(assignment) = self.shared.assignment() else { return false };
+        // Read after it and acted on before it: who learns of an in-sync set knows the settings that it was judged by.
+        self.step(ReplicaInput::Configure((*self.shared.config()).clone()), context);
+        if let Some(outside) = &mut self.outside {
+            outside.assigned(&assignment);
+        }
+        let assignment = Box::new((*assignment).clone());
+        self.step(ReplicaInput::Replication(ReplicationInput::Assign(assignment)), context);
+        true
     }
 
     fn new_request(&mut self) -> RequestId {
@@ -262,11 +272,17 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
     }
 
     fn deadline(&self) -> Option<Mono> {
+        if self.looks_again {
+            return Some(Mono::ZERO);
+        }
         let outside = self.outside.as_ref().and_then(Outside::deadline);
         [self.replica.as_ref().and_then(Machine::deadline), outside].into_iter().flatten().min()
     }
 
     fn on_deadline(&mut self, context: &mut ShellContext<ReplicaMessage>) {
+        if std::mem::take(&mut self.looks_again) {
+            self.assign(context);
+        }
         if let Some(outside) = &mut self.outside {
             outside.on_deadline(context);
         }

@@ -1,5 +1,6 @@
 //! What becomes of replicas when actors die, answers are lost, and records are found missing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use madang_actors::host::clock;
@@ -61,6 +62,21 @@ fn a_leader_that_is_rebuilt_goes_on_in_its_epoch_without_waiting_for_its_followe
         world.settle(1).await;
         assert!(clock::now().saturating_since(begun) < Duration::from_millis(100));
         assert_eq!((world.leads(1), world.produce(1, 3).await), (epoch, Ok(2)), "what was left open was written");
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_life_learns_of_metadata_that_changed_while_it_began() {
+    paused(async {
+        let world = World::new(Durability::Fsync).await;
+        let net = Arc::clone(&world.net);
+        world.plant_restart(2, move || net.fence(1, true));
+        assert!(world.append(1, 1, RequiredAcks::Leader, LONG).await.is_ok());
+        until("node 2 leads", || world.leads(2).is_some()).await;
+        assert_eq!(world.produce(2, 2).await, Ok(1));
+        world.net.fence(1, false);
+        world.settle(2).await;
         world.end().await;
     });
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ struct Faults {
     panic: AtomicBool,
     /// Whether half of the log's bytes and a few more go with it.
     damage: AtomicBool,
+    /// What happens during the next publication that does not panic.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     disk: FaultDisk,
     /// Whether syncs wait.
     held: watch::Sender<bool>,
@@ -107,6 +109,10 @@ impl Directory for TestDirectory {
                 file.truncate(file.len().unwrap() / 2 - 4).unwrap();
             }
             panic!("planted: a publication");
+        }
+        let meanwhile = self.0.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
         }
     }
 
@@ -182,7 +188,7 @@ fn node(id: i32, net: &Arc<Net>, durability: Durability, prepare: &impl Fn(i32, 
     let disk = FaultDisk::new();
     disk.create_dir(Path::new("/data")).unwrap();
     let (panic, damage) = (AtomicBool::new(false), AtomicBool::new(false));
-    let faults = Arc::new(Faults { panic, damage, disk, held: watch::Sender::new(false) });
+    let faults = Arc::new(Faults { panic, damage, meanwhile: Mutex::default(), disk, held: watch::Sender::new(false) });
     let shared = Arc::new(SharedReplica::new(net.partition(), "orders".into(), false, None, config(durability)));
     prepare(id, &shared);
     let actor = ActorRef::new("orders-0", Capacity::default());
@@ -277,6 +283,12 @@ impl World {
     /// The node's replica panics as soon as it publishes.
     pub(crate) fn plant_panic(&self, id: i32) {
         self.node(id).faults.panic.store(true, Ordering::Relaxed);
+    }
+
+    /// As [`World::plant_panic`], and `meanwhile` happens while its next life begins.
+    pub(crate) fn plant_restart(&self, id: i32, meanwhile: impl FnOnce() + Send + 'static) {
+        *self.node(id).faults.meanwhile.lock().unwrap() = Some(Box::new(meanwhile));
+        self.plant_panic(id);
     }
 
     /// As [`World::plant_panic`], and the older half of its log is damaged behind its back.
