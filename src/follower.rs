@@ -14,6 +14,7 @@ use madang_actors::reply::Reply;
 use madang_cluster::controller::actor::MetadataSink;
 use madang_cluster::controller::{ApiResult, Outcome};
 use madang_cluster::metadata::{MetadataDelta, MetadataImage};
+use madang_protocol::types::NodeId;
 
 use crate::applier::Applier;
 
@@ -74,6 +75,9 @@ impl MetadataSink for Feed {
     fn publish(&self, image: Arc<MetadataImage>, delta: Arc<MetadataDelta>) {
         self.push(Step::Apply { image, delta });
     }
+
+    /// A lone voter leads as soon as it has started.
+    fn leader(&self, _: Option<NodeId>) {}
 
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>) {
         self.push(Step::Answer { reply, result: Box::new(result) });

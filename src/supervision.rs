@@ -27,7 +27,7 @@ use std::time::Duration;
 use madang_actors::child_spec::{Restart, Strategy};
 use madang_actors::host::{Arbiter, Branch, Child, SupervisorHandle};
 use madang_cluster::controller::ControllerConfig;
-use madang_cluster::controller::actor::{ControllerActor, MetadataSyncs};
+use madang_cluster::controller::actor::{ControllerActor, MetadataSyncs, NoVoters};
 use madang_storage::Disk;
 use madang_transport::kafka::{Listener, Worker};
 
@@ -104,7 +104,8 @@ fn metadata(parts: &Parts) -> Branch {
     Branch::new("metadata", Strategy::OneForAll)
         .child(Child::actor(&actor, arbiter, move |_| {
             let sink = Arc::clone(&sink);
-            ControllerActor::open(config.clone(), Arc::clone(&disk), sink, syncs.clone(), node.entropy.next())
+            let links = Arc::new(NoVoters);
+            ControllerActor::open(config.clone(), Arc::clone(&disk), sink, syncs.clone(), links, node.entropy.next())
         }))
         .child(Child::actor(&follower, arbiter, move |context| {
             Ok(Follower::new(Arc::clone(&feed), Arc::clone(&applier), context))

@@ -14,6 +14,11 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 "$simulator" --mutants
 "$simulator" --nodes 3 --explore
 "$simulator" --nodes 3 --mutants
+"$simulator" --voters 1 --seeds 0..20
+"$simulator" --voters 3 --seeds 0..150
+"$simulator" --voters 5 --seeds 0..40
+"$simulator" --voters 3 --seeds 0..5 --twice
+"$simulator" --voters 3 --mutants
 outcome=0
 wait "$seeds" || outcome=$?
 cat "$log"

@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LIVE: Duration = Duration::from_secs(25);
 /// What one node under this load never sends, and why.
 const NOT_SENT: &[(&str, &str, &str)] = &[
+    ("/controller", "Raft", "a lone voter hears of no other"),
+    ("/controller", "Unreachable", "a lone voter sends nothing"),
+    ("/controller", "SnapshotSent", "a lone voter sends nothing"),
+    ("/controller", "Heartbeat", "the broker of a lone node lives as long as its controller"),
     ("/replicas/", "Lead", "no partition of a lone node changes its leader while the node lives"),
     ("/replicas/", "Lowered", "no log of a lone node is cut behind its end while the node lives"),
     ("/replicas/", "Assign", "a lone node's replicas lead without an assignment"),

@@ -13,7 +13,9 @@ use madang_actors::machine::Machine;
 use madang_actors::messages;
 use madang_actors::prng::Prng;
 use madang_actors::reply::Reply;
+use madang_protocol::types::NodeId;
 use madang_storage::{Disk, DiskFile};
+use raft::eraftpb::Message;
 
 use super::{
     ApiResult, Controller, ControllerConfig, ControllerEffect, ControllerInput, Outcome, Proposal, SyncTicket,
@@ -36,6 +38,17 @@ messages! {
                 /// How; an error's text.
                 result: Result<(), String>,
             },
+            /// Another voter's message.
+            Raft(Box<Message>),
+            /// A message to that voter was lost.
+            Unreachable(NodeId),
+            /// A snapshot has reached that voter, or has not.
+            SnapshotSent {
+                /// The voter.
+                to: NodeId,
+                /// Whether it has it.
+                delivered: bool,
+            },
         }
         data {
             /// Something to change.
@@ -45,7 +58,33 @@ messages! {
                 /// The answer's slot.
                 reply: Reply<ApiResult<Outcome>>,
             },
+            /// A broker is alive.
+            Heartbeat {
+                /// The broker.
+                node_id: NodeId,
+                /// The registration it has.
+                broker_epoch: i64,
+                /// The answer's slot.
+                reply: Reply<ApiResult<Outcome>>,
+            },
         }
+    }
+}
+
+/// Who carries messages to the other voters.
+pub trait VoterLinks: Send + Sync + 'static {
+    /// Sends the message, or drops it if it cannot leave soon: must not block. Where it is known to be lost, `controller` is told
+    /// [`ControllerMessage::Unreachable`]; a snapshot's fate is always told as [`ControllerMessage::SnapshotSent`].
+    fn send(&self, to: NodeId, message: Box<Message>, is_snapshot: bool, controller: IncarnationRef<ControllerMessage>);
+}
+
+/// The links of a lone voter: there is nobody to send to.
+#[derive(Clone, Copy, Debug)]
+pub struct NoVoters;
+
+impl VoterLinks for NoVoters {
+    fn send(&self, to: NodeId, _: Box<Message>, _: bool, _: IncarnationRef<ControllerMessage>) {
+        tracing::error!(%to, "a lone voter has a message for another one");
     }
 }
 
@@ -53,6 +92,8 @@ messages! {
 pub trait MetadataSink: Send + Sync + 'static {
     /// Committed metadata changed.
     fn publish(&self, image: Arc<MetadataImage>, delta: Arc<MetadataDelta>);
+    /// Who leads the quorum has changed, as far as this node's voter knows.
+    fn leader(&self, leader: Option<NodeId>);
     /// Answer `reply` with `result` once everything published before has been applied.
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>);
     /// The metadata log cannot be written, synced or understood: this process may not go on with it.
@@ -90,6 +131,7 @@ pub struct ControllerActor {
     controller: Controller,
     sink: Arc<dyn MetadataSink>,
     syncs: MetadataSyncs,
+    links: Arc<dyn VoterLinks>,
     rng: Prng,
     next_request: u64,
     replies: HashMap<RequestId, Reply<ApiResult<Outcome>>>,
@@ -97,7 +139,7 @@ pub struct ControllerActor {
 }
 
 impl ControllerActor {
-    /// Opens the metadata log, which `syncs` syncs. `seed` feeds ids and election timeouts.
+    /// Opens the metadata log, which `syncs` syncs. `links` lead to the other voters. `seed` feeds ids and election timeouts.
     ///
     /// # Errors
     /// The log cannot be opened.
@@ -106,6 +148,7 @@ impl ControllerActor {
         disk: Arc<dyn Disk>,
         sink: Arc<dyn MetadataSink>,
         syncs: MetadataSyncs,
+        links: Arc<dyn VoterLinks>,
         seed: u64,
     ) -> StartResult<Self> {
         let controller = Controller::open(config, disk)?;
@@ -113,11 +156,19 @@ impl ControllerActor {
             controller,
             sink,
             syncs,
+            links,
             rng: Prng::new(seed),
             next_request: 0,
             replies: HashMap::new(),
             started: false,
         })
+    }
+
+    fn awaited(&mut self, reply: Reply<ApiResult<Outcome>>) -> RequestId {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.replies.insert(request, reply);
+        request
     }
 
     fn step(&mut self, input: ControllerInput, context: &mut ShellContext<ControllerMessage>) {
@@ -143,8 +194,10 @@ impl ControllerActor {
                     self.sink.answer(reply, result);
                 }
             }
-            // A lone voter has nobody to send to.
-            ControllerEffect::Send { .. } => {}
+            ControllerEffect::Send { to, message, is_snapshot } => {
+                self.links.send(to, message, is_snapshot, context.this_life());
+            }
+            ControllerEffect::Leader(leader) => self.sink.leader(leader),
             ControllerEffect::Fatal(why) => {
                 // A later life would find in the page cache what no device has, and a later sync would not tell.
                 self.sink.failed(&why);
@@ -190,11 +243,18 @@ impl Behavior for ControllerActor {
             ControllerMessage::Synced { ticket, result } => {
                 self.step(ControllerInput::Synced { ticket, result }, context);
             }
+            ControllerMessage::Raft(message) => self.step(ControllerInput::Message(message), context),
+            ControllerMessage::Unreachable(voter) => self.step(ControllerInput::Unreachable(voter), context),
+            ControllerMessage::SnapshotSent { to, delivered } => {
+                self.step(ControllerInput::SnapshotSent { to, delivered }, context);
+            }
             ControllerMessage::Propose { proposal, reply } => {
-                self.next_request += 1;
-                let request = RequestId(self.next_request);
-                self.replies.insert(request, reply);
+                let request = self.awaited(reply);
                 self.step(ControllerInput::Propose { request, proposal }, context);
+            }
+            ControllerMessage::Heartbeat { node_id, broker_epoch, reply } => {
+                let request = self.awaited(reply);
+                self.step(ControllerInput::Heartbeat { request, node_id, broker_epoch }, context);
             }
         }
     }
@@ -231,6 +291,7 @@ mod tests {
 
     impl MetadataSink for Ended {
         fn publish(&self, _: Arc<MetadataImage>, _: Arc<MetadataDelta>) {}
+        fn leader(&self, _: Option<NodeId>) {}
         fn answer(&self, _: Reply<ApiResult<Outcome>>, _: ApiResult<Outcome>) {}
         fn failed(&self, why: &str) {
             self.0.lock().unwrap().push(why.to_owned());

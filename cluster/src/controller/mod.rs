@@ -11,11 +11,13 @@ mod configs;
 mod damage_tests;
 mod draft;
 mod elections;
+mod leadership;
 mod partitions;
 mod quorum;
 mod raft_log;
 pub mod records;
 mod replay;
+mod sessions;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ use madang_actors::machine::Machine;
 use madang_actors::prng::Prng;
 use madang_protocol::ErrorCode;
 use madang_protocol::types::{NodeId, Uuid};
+use madang_storage::mutants::mutant;
 use madang_storage::{Disk, DiskFile};
 use raft::eraftpb::{Entry, EntryType, Message};
 use thiserror::Error;
@@ -41,12 +44,14 @@ pub use self::api::{
     RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
 };
 use self::draft::Draft;
+pub use self::quorum::QuorumStatus;
 pub(crate) use self::quorum::raft_id;
 use self::quorum::{Decided, Quorum};
 pub use self::raft_log::{Loaded, RaftLog, RaftLogError, SnapshotMeta, StoredSnapshot};
 use self::records::{ClusterRecord, MetadataRecord, RecordError, decode_records, encode_records};
 use self::replay::default_record;
 pub use self::replay::{dump, replay};
+use self::sessions::Sessions;
 pub use self::topics::check_name as check_topic_name;
 use crate::configs::{BrokerConfig, CLUSTER_KEYS};
 use crate::metadata::{Fnv, MetadataDelta, MetadataImage};
@@ -106,6 +111,24 @@ pub enum ControllerInput {
     },
     /// Another voter's message.
     Message(Box<Message>),
+    /// A message to that voter was lost, as far as its sender knows.
+    Unreachable(NodeId),
+    /// A snapshot has reached that voter, or has not. Has to come for each one sent: the voter is sent nothing else before.
+    SnapshotSent {
+        /// The voter.
+        to: NodeId,
+        /// Whether it has it.
+        delivered: bool,
+    },
+    /// A broker is alive. Answered like a proposal, with [`Outcome::Fenced`].
+    Heartbeat {
+        /// Who asks.
+        request: RequestId,
+        /// The broker.
+        node_id: NodeId,
+        /// The registration it has.
+        broker_epoch: i64,
+    },
 }
 
 /// What a controller asks of its shell. Effects are performed in order.
@@ -134,13 +157,17 @@ pub enum ControllerEffect {
         /// How it ended. `NOT_CONTROLLER` says nothing about whether the change will be made.
         result: ApiResult<Outcome>,
     },
-    /// Send to the voter of this Raft number (node id + 1). May be lost.
+    /// Send to that voter. May be lost, and then [`ControllerInput::Unreachable`] says so where the sender knows.
     Send {
         /// To whom.
-        to: u64,
+        to: NodeId,
         /// What.
         message: Box<Message>,
+        /// Whether it is a snapshot, and [`ControllerInput::SnapshotSent`] has to follow.
+        is_snapshot: bool,
     },
+    /// Who leads the quorum has changed, as far as this voter knows.
+    Leader(Option<NodeId>),
     /// The controller cannot go on: its log failed. It takes no further input; the process has to open it anew.
     Fatal(String),
 }
@@ -155,8 +182,14 @@ struct Waiting {
 
 /// A voter of the metadata quorum; the elected one takes proposals.
 pub struct Controller {
+    node_id: NodeId,
     defaults: BrokerConfig,
     quorum: Quorum,
+    sessions: Sessions,
+    /// The leader that was told last.
+    leader: Option<NodeId>,
+    /// The other voter that led last, as far as this one knows.
+    predecessor: Option<NodeId>,
     /// What is committed.
     image: MetadataImage,
     /// What will be, once all that was proposed is committed; only on the leader.
@@ -176,13 +209,22 @@ impl Controller {
         let mut image = MetadataImage::default();
         load_snapshot(&mut image, &quorum.node.store().snapshot)?;
         let (waiting, pending) = (VecDeque::new(), None);
-        Ok(Self { defaults: config.broker, quorum, image, pending, waiting, failed: false })
+        let sessions = Sessions::new(config.node_id, config.broker.broker_session_timeout);
+        let (node_id, defaults) = (config.node_id, config.broker);
+        let (leader, predecessor) = (None, None);
+        Ok(Self { node_id, defaults, quorum, sessions, leader, predecessor, image, pending, waiting, failed: false })
     }
 
     /// The committed metadata.
     #[must_use]
     pub const fn image(&self) -> &MetadataImage {
         &self.image
+    }
+
+    /// What this voter knows of the quorum.
+    #[must_use]
+    pub fn status(&self) -> QuorumStatus {
+        self.quorum.status()
     }
 
     /// Whether this voter takes proposals.
@@ -211,9 +253,17 @@ impl Controller {
             ControllerInput::Synced { result: Err(why), .. } => return Err(format!("sync of the metadata log: {why}")),
             // A message that Raft refuses is one of a node that is not, or no longer, a voter.
             ControllerInput::Message(message) => drop(self.quorum.node.step(*message)),
+            ControllerInput::Unreachable(voter) => self.quorum.unreachable(voter),
+            ControllerInput::SnapshotSent { to, delivered } => self.quorum.snapshot_sent(to, delivered),
+            ControllerInput::Heartbeat { request, node_id, broker_epoch } => {
+                let result = self.heartbeat(now, node_id, broker_epoch);
+                effects.push(ControllerEffect::Reply { request, result });
+            }
         }
         self.settle(rng, effects)?;
-        self.found_cluster(rng, effects)
+        self.follow_leadership(now, rng, effects)?;
+        self.found_cluster(rng, effects)?;
+        self.tend_sessions(now, rng, effects)
     }
 
     /// Lets Raft run until it has nothing more to do by itself.
@@ -280,7 +330,8 @@ impl Controller {
             Err(error) => Err(error),
         };
         // Even a refusal may rest on what is not committed yet.
-        self.waiting.push_back(Waiting { index: self.quorum.last_index(), request, result });
+        let index = if mutant(50) { 0 } else { self.quorum.last_index() };
+        self.waiting.push_back(Waiting { index, request, result });
         self.answer(effects);
         Ok(())
     }
@@ -406,7 +457,7 @@ impl Machine for Controller {
         effects: &mut Vec<ControllerEffect>,
     ) {
         if self.failed {
-            if let ControllerInput::Propose { request, .. } = input {
+            if let ControllerInput::Propose { request, .. } | ControllerInput::Heartbeat { request, .. } = input {
                 let result = Err(ErrorCode::NotController.into());
                 effects.push(ControllerEffect::Reply { request, result });
             }
@@ -423,7 +474,8 @@ impl Machine for Controller {
     }
 
     fn deadline(&self) -> Option<Mono> {
-        self.quorum.deadline().filter(|_| !self.failed)
+        let sessions = self.sessions.deadline().filter(|_| self.quorum.is_leader());
+        [self.quorum.deadline(), sessions].into_iter().flatten().min().filter(|_| !self.failed)
     }
 
     fn check(&self) {

@@ -2,14 +2,17 @@
 //! Invariant: a message or a commit that promises durability leaves only after the sync that it stands for.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use madang_actors::clock::Mono;
 use madang_actors::prng::Prng;
+use madang_protocol::types::NodeId;
 use madang_storage::Disk;
-use raft::eraftpb::{Entry, Message};
-use raft::{RawNode, StateRole};
+use madang_storage::mutants::mutant;
+use raft::eraftpb::{Entry, HardState, Message, MessageType};
+use raft::{RawNode, SnapshotStatus, StateRole};
 
 use super::raft_log::{RaftLog, SnapshotMeta, StoredSnapshot};
 use super::records::encode_records;
@@ -47,12 +50,32 @@ pub(super) struct Quorum {
     next_ticket: u64,
     next_tick: Option<Mono>,
     seeded: (u64, StateRole, usize),
+    /// The ready that brought a snapshot which is not durable yet: Raft is not told before that it is applied.
+    installing: Option<u64>,
     lone: bool,
 }
 
+/// What a voter knows of its quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuorumStatus {
+    /// The newest term it has heard of.
+    pub term: u64,
+    /// Who leads in that term.
+    pub leader: Option<NodeId>,
+    /// Index of the last entry that is known to be committed.
+    pub committed: u64,
+    /// Index of the last entry of its log.
+    pub last_index: u64,
+}
+
 /// Raft's number of a node: never 0.
-pub(crate) fn raft_id(node: madang_protocol::types::NodeId) -> u64 {
+pub(crate) fn raft_id(node: NodeId) -> u64 {
     u64::from(node.0.unsigned_abs()) + 1
+}
+
+/// The node of a Raft number; none for 0, which is nobody.
+fn node_of(raft_id: u64) -> Option<NodeId> {
+    raft_id.checked_sub(1).and_then(|id| i32::try_from(id).ok()).map(NodeId)
 }
 
 impl Quorum {
@@ -80,7 +103,8 @@ impl Quorum {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&settings, tail, &logger).map_err(|error| ControllerError::Raft(error.to_string()))?;
         let seeded = (u64::MAX, StateRole::Follower, 0);
-        Ok(Self { node, log, persisting: VecDeque::new(), next_ticket: 1, next_tick: None, seeded, lone })
+        let (persisting, installing) = (VecDeque::new(), None);
+        Ok(Self { node, log, persisting, next_ticket: 1, next_tick: None, seeded, installing, lone })
     }
 
     pub(super) fn is_leader(&self) -> bool {
@@ -90,6 +114,26 @@ impl Quorum {
     /// Whether this is the only voter.
     pub(super) const fn is_lone(&self) -> bool {
         self.lone
+    }
+
+    /// Who leads, as far as this voter knows.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        node_of(self.node.raft.leader_id)
+    }
+
+    pub(super) fn status(&self) -> QuorumStatus {
+        let raft = &self.node.raft;
+        let (committed, last_index) = (raft.raft_log.committed, raft.raft_log.last_index());
+        QuorumStatus { term: raft.term, leader: self.leader(), committed, last_index }
+    }
+
+    pub(super) fn unreachable(&mut self, voter: NodeId) {
+        self.node.report_unreachable(raft_id(voter));
+    }
+
+    pub(super) fn snapshot_sent(&mut self, voter: NodeId, delivered: bool) {
+        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(raft_id(voter), status);
     }
 
     pub(super) fn last_index(&self) -> u64 {
@@ -137,7 +181,7 @@ impl Quorum {
             return Ok(None);
         }
         let mut ready = self.node.ready();
-        effects.extend(ready.take_messages().into_iter().map(send));
+        effects.extend(ready.take_messages().into_iter().filter_map(send));
         let snapshot = (ready.snapshot().get_metadata().index > 0).then(|| ready.snapshot().clone());
         let entries = ready.take_entries();
         let hard_state = ready.hs().cloned();
@@ -152,16 +196,32 @@ impl Quorum {
         self.node.mut_store().append(&entries);
         self.write(image, installed.as_ref(), &entries, hard_state.as_ref()).map_err(|error| error.to_string())?;
         let (number, must_sync) = (ready.number(), ready.must_sync());
-        let messages = ready.take_persisted_messages();
+        let mut messages = ready.take_persisted_messages();
+        if mutant(11) {
+            effects.extend(mem::take(&mut messages).into_iter().filter_map(send));
+        }
         let committed = ready.take_committed_entries();
         self.node.advance_append_async(ready);
+        if installed.is_some() {
+            self.installing = Some(number);
+        }
         self.persist(number, must_sync, messages, effects);
         Ok(Some(installed.map_or(Decided::Entries(committed), Decided::Snapshot)))
     }
 
     /// All that was decided is applied.
     pub(super) fn applied(&mut self) {
-        self.node.advance_apply();
+        if self.installing.is_none() {
+            self.node.advance_apply();
+        }
+    }
+
+    /// Everything up to this ready is durable.
+    fn persisted(&mut self, ready: u64) {
+        self.node.on_persist_ready(ready);
+        if self.installing.take_if(|installing| *installing <= ready).is_some() {
+            self.node.advance_apply();
+        }
     }
 
     fn write(
@@ -169,7 +229,7 @@ impl Quorum {
         image: &MetadataImage,
         installed: Option<&StoredSnapshot>,
         entries: &[Entry],
-        hard_state: Option<&raft::eraftpb::HardState>,
+        hard_state: Option<&HardState>,
     ) -> Result<(), ControllerError> {
         if installed.is_none() && self.log.fits(entries, hard_state) {
             return Ok(self.log.append(entries, hard_state)?);
@@ -180,14 +240,16 @@ impl Quorum {
         };
         let tail = self.node.mut_store();
         tail.compact(snapshot);
-        Ok(self.log.roll(&tail.snapshot, &tail.entries, &tail.hard_state)?)
+        let hard_state = if mutant(49) { &HardState::default() } else { &tail.hard_state };
+        Ok(self.log.roll(&tail.snapshot, &tail.entries, hard_state)?)
     }
 
     fn snapshot_of(&self, image: &MetadataImage) -> Result<StoredSnapshot, ControllerError> {
         let mut records = Vec::new();
         encode_records(&dump(image), &mut records)?;
         let tail = self.node.store();
-        let index = image.version().max(tail.snapshot.meta.index);
+        let applied = if mutant(48) { self.last_index() } else { image.version() };
+        let index = applied.max(tail.snapshot.meta.index);
         let term = raft::Storage::term(tail, index).map_err(|error| ControllerError::Raft(error.to_string()))?;
         Ok(StoredSnapshot { meta: SnapshotMeta { index, term, voters: tail.snapshot.meta.voters.clone() }, records })
     }
@@ -203,8 +265,8 @@ impl Quorum {
             last.ready = ready;
             last.messages.extend(messages);
         } else {
-            effects.extend(messages.into_iter().map(send));
-            self.node.on_persist_ready(ready);
+            effects.extend(messages.into_iter().filter_map(send));
+            self.persisted(ready);
         }
     }
 
@@ -213,17 +275,18 @@ impl Quorum {
         let mut persisted = None;
         while let Some(done) = self.persisting.pop_front_if(|oldest| oldest.ticket <= ticket) {
             self.log.synced(done.generation, done.position);
-            effects.extend(done.messages.into_iter().map(send));
+            effects.extend(done.messages.into_iter().filter_map(send));
             persisted = Some(done.ready);
         }
         if let Some(number) = persisted {
-            self.node.on_persist_ready(number);
+            self.persisted(number);
         }
     }
 }
 
-fn send(message: Message) -> ControllerEffect {
-    ControllerEffect::Send { to: message.to, message: Box::new(message) }
+fn send(message: Message) -> Option<ControllerEffect> {
+    let is_snapshot = message.msg_type == MessageType::MsgSnapshot;
+    Some(ControllerEffect::Send { to: node_of(message.to)?, message: Box::new(message), is_snapshot })
 }
 
 fn stored(snapshot: &raft::eraftpb::Snapshot) -> StoredSnapshot {

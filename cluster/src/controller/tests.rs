@@ -60,6 +60,7 @@ impl World {
                 }
                 ControllerEffect::Publish { image, .. } => image.check(),
                 ControllerEffect::Send { .. } => panic!("a lone voter talks to nobody"),
+                ControllerEffect::Leader(leader) => assert_eq!(leader, Some(NODE), "there is nobody else"),
                 ControllerEffect::Fatal(why) => panic!("{why}"),
             }
         }

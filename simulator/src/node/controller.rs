@@ -24,6 +24,7 @@ use madang_cluster::controller::{
     SyncTicket,
 };
 use madang_cluster::request::RequestId;
+use madang_protocol::ErrorCode;
 use madang_storage::DiskFile;
 
 use crate::cover;
@@ -151,6 +152,10 @@ impl Shell {
     fn handle(&mut self, message: ControllerMessage) {
         match message {
             ControllerMessage::Synced { ticket, result } => self.step(ControllerInput::Synced { ticket, result }),
+            ControllerMessage::Raft(_) | ControllerMessage::Unreachable(_) | ControllerMessage::SnapshotSent { .. } => {
+                self.node.sim.violate("C1", "a lone voter hears of another one");
+            }
+            ControllerMessage::Heartbeat { reply, .. } => reply.send(Err(ErrorCode::NotController.into())),
             ControllerMessage::Propose { proposal, reply } => {
                 self.next_request += 1;
                 let request = RequestId(self.next_request);
@@ -185,6 +190,7 @@ impl Shell {
                 Some(reply) => self.process.feed.answer(reply, result),
                 None => self.node.sim.violate("U1", format!("controller: {request:?} is answered twice")),
             },
+            ControllerEffect::Leader(_) => {}
             ControllerEffect::Send { .. } => self.node.sim.violate("C1", "a lone voter sends"),
             ControllerEffect::Fatal(why) => {
                 self.node.sim.note("controller failed", &[i64::try_from(why.len()).unwrap_or(0)]);
