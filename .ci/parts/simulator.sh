@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The simulator's short form: seeds, determinism, the crash-point sweep, the explorers of one replica and of three, the planted bugs.
+# The simulator's short form: seeds, determinism, the crash-point sweep, the explorers of one replica and of three, the metadata quorum, planted bugs.
 # Each run has one thread, so two go on at once: the seeds, and all the rest.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -13,6 +13,7 @@ pub mod history;
 pub mod invariants;
 pub mod node;
 pub mod planted;
+pub mod quorum;
 pub mod scenario;
 pub mod sim;
 pub mod swarm;

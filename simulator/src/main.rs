@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use madang_simulator::executor::Planted;
 use madang_simulator::world::{self, Verdict};
-use madang_simulator::{coverage, explorer, explorer_nodes, planted, sweep};
+use madang_simulator::{coverage, explorer, explorer_nodes, planted, quorum, sweep};
 
 const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--coverage] [--sweep] [--mutants] [--explore]
        madang-simulator --nodes 3 --explore [--depth N] [--faults N]
-       madang-simulator --nodes 3 --mutants [--mutant K]";
+       madang-simulator --nodes 3 --mutants [--mutant K]
+       madang-simulator --voters 1|3|5 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--mutants]";
 /// Disk operations of the swept scenario.
 const SWEPT_OPERATIONS: u64 = 2000;
 /// Events on the explorer's longest path.
@@ -28,6 +29,7 @@ struct Arguments {
     mutants: bool,
     explore: bool,
     three_nodes: bool,
+    voters: Option<usize>,
     depth: Option<usize>,
     faults: Option<usize>,
 }
@@ -43,6 +45,9 @@ fn parse() -> Option<Arguments> {
                     "3" => true,
                     _ => return None,
                 }
+            }
+            "--voters" => {
+                arguments.voters = Some(given.next()?.parse().ok().filter(|voters| [1, 3, 5].contains(voters))?)
             }
             "--depth" => arguments.depth = Some(given.next()?.parse().ok()?),
             "--faults" => arguments.faults = Some(given.next()?.parse().ok()?),
@@ -90,6 +95,9 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if let Some(voters) = arguments.voters {
+        return if run_quorum(voters, &arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let mut failed = 0;
     for seed in &arguments.seeds {
         let verdict = world::run(*seed, arguments.mutant);
@@ -121,6 +129,58 @@ fn main() -> ExitCode {
         failed += u32::from(arguments.explore && !explore_all());
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Seeds of the metadata quorum, and its planted bugs.
+fn run_quorum(voters: usize, arguments: &Arguments) -> bool {
+    let mut failed = 0;
+    for seed in &arguments.seeds {
+        let verdict = quorum::run(voters, *seed, arguments.mutant);
+        let mut good = print_quorum(&verdict, voters, arguments.mutant);
+        if arguments.twice && quorum::run(voters, *seed, arguments.mutant).digest != verdict.digest {
+            println!("FAIL seed {seed} U6: another digest the second time");
+            good = false;
+        }
+        failed += u32::from(!good);
+    }
+    if !arguments.seeds.is_empty() {
+        println!("{} seeds of {voters} voters, {failed} failed", arguments.seeds.len());
+    }
+    failed == 0 && (!arguments.mutants || hunt_in_quorums())
+}
+
+fn print_quorum(verdict: &quorum::Verdict, voters: usize, mutant: Option<u32>) -> bool {
+    let quorum::Verdict { seed, events, digest, acknowledged, terms, snapshots, .. } = verdict;
+    let (count, classes): (u64, usize) = (verdict.faults.values().sum(), verdict.faults.len());
+    let lacks = mutant.is_none() && voters > 1 && classes < quorum::FAULT_CLASSES;
+    match &verdict.violation {
+        None if !lacks => {
+            println!(
+                "PASS seed {seed} events {events} digest {digest:016x} faults {count} classes {classes} acked {acknowledged} terms {terms} snapshots {snapshots}"
+            );
+            return true;
+        }
+        None => println!("FAIL seed {seed} FAULTS: only {:?}", verdict.faults),
+        Some(violation) => println!("FAIL seed {seed} {}: {}", violation.code, violation.what),
+    }
+    let mutant = mutant.map(|mutant| format!(" --mutant {mutant}")).unwrap_or_default();
+    println!("  repeat: cargo run --release -p madang-simulator -- --voters {voters} --seed {seed}{mutant}");
+    false
+}
+
+fn hunt_in_quorums() -> bool {
+    println!("{:>4}  {:<50} {:>5}  invariant", "bug", "what", "seeds");
+    let mut all = true;
+    for bug in &quorum::planted::BUGS {
+        let found = quorum::planted::hunt(bug);
+        all &= found.is_some();
+        let (seeds, code) = match found.and_then(|(seeds, verdict)| Some((seeds, verdict.violation?))) {
+            Some((seeds, violation)) => (seeds, violation.code.to_owned()),
+            None => (quorum::planted::BUDGET, format!("NOT FOUND by {}", bug.by.join(", "))),
+        };
+        println!("{:>4}  {:<50} {seeds:>5}  {code}", bug.number, bug.what);
+    }
+    all
 }
 
 fn sweep_all() -> bool {
