@@ -240,8 +240,7 @@ impl Quorum {
         };
         let tail = self.node.mut_store();
         tail.compact(snapshot);
-        let hard_state = if mutant(49) { &HardState::default() } else { &tail.hard_state };
-        Ok(self.log.roll(&tail.snapshot, &tail.entries, hard_state)?)
+        Ok(self.log.roll(&tail.snapshot, &tail.entries, &tail.hard_state)?)
     }
 
     fn snapshot_of(&self, image: &MetadataImage) -> Result<StoredSnapshot, ControllerError> {

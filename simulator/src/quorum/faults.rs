@@ -44,12 +44,23 @@ impl World {
         }
     }
 
-    /// One sync after the other, as the log has one thread for them.
     fn plan_sync(&mut self, voter: usize, life: u64, ticket: SyncTicket, file: Arc<dyn DiskFile>) {
-        let begins = self.syncs[voter].max(self.now);
+        self.voters[voter].unsynced.push_back((ticket, file));
+        if !self.voters[voter].syncing {
+            self.begin_sync(voter, life);
+        }
+    }
+
+    /// One sync after the other, as the log has one thread for them, each for all that wait for the same file.
+    fn begin_sync(&mut self, voter: usize, life: u64) {
+        let waiting = &mut self.voters[voter].unsynced;
+        let Some((mut ticket, file)) = waiting.pop_front() else { return };
+        while let Some((later, _)) = waiting.pop_front_if(|(_, next)| Arc::ptr_eq(next, &file)) {
+            ticket = later;
+        }
+        self.voters[voter].syncing = true;
         let takes = Duration::from_micros(10 + self.rng.below(self.swarm.sync));
-        self.syncs[voter] = begins + takes;
-        self.at(begins + takes, Event::Synced { voter, life, ticket, file });
+        self.at(self.now + takes, Event::Synced { voter, life, ticket, file });
     }
 
     pub(super) fn synced(
@@ -67,6 +78,10 @@ impl World {
             return Ok(());
         }
         let result = file.sync().map_err(|error| error.to_string());
+        self.voters[voter].syncing = false;
+        if result.is_ok() {
+            self.begin_sync(voter, life);
+        }
         self.step(voter, ControllerInput::Synced { ticket, result })
     }
 
@@ -110,7 +125,6 @@ impl World {
                 return Err(Violation { code: "C3", what });
             }
         }
-        self.syncs[voter] = self.now;
         self.checks.started(&self.voters[voter])?;
         self.step(voter, ControllerInput::Start)
     }

@@ -120,8 +120,6 @@ struct World {
     rng: Prng,
     swarm: Swarm,
     voters: Vec<Voter>,
-    /// When each voter's last sync ends.
-    syncs: Vec<Mono>,
     /// Links that carry nothing, by sender and receiver.
     cut: BTreeSet<(usize, usize)>,
     work: Work,
@@ -167,7 +165,6 @@ impl World {
             happened: 0,
             swarm,
             voters,
-            syncs: vec![Mono::ZERO; all.len()],
             cut: BTreeSet::new(),
             work: Work::new(all.len()),
             checks: Checks::default(),

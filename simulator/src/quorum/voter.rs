@@ -1,6 +1,7 @@
 //! One voter: its disk, its process if it has one, and what that process has been given and not taken.
 //! Invariant: what a life was asked to do never reaches the next one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use madang_actors::clock::{Mono, Wall};
@@ -8,10 +9,10 @@ use madang_actors::machine::Machine;
 use madang_actors::prng::Prng;
 use madang_cluster::configs::BrokerConfig;
 use madang_cluster::controller::{
-    Controller, ControllerConfig, ControllerEffect, ControllerError, ControllerInput, QuorumStatus,
+    Controller, ControllerConfig, ControllerEffect, ControllerError, ControllerInput, QuorumStatus, SyncTicket,
 };
 use madang_protocol::types::NodeId;
-use madang_storage::{Crash, FaultDisk};
+use madang_storage::{Crash, DiskFile, FaultDisk};
 
 use super::{Event, place};
 
@@ -29,6 +30,10 @@ pub(super) struct Voter {
     /// Held while the process is frozen.
     frozen: Option<Vec<Event>>,
     armed: Option<Mono>,
+    /// What its log's sync thread has been asked and has not begun.
+    pub(super) unsynced: VecDeque<(SyncTicket, Arc<dyn DiskFile>)>,
+    /// Whether that thread is at work.
+    pub(super) syncing: bool,
 }
 
 impl Voter {
@@ -37,7 +42,8 @@ impl Voter {
         let broker = named.map(|(config, _)| config).unwrap_or_default();
         let config = ControllerConfig { node_id, voters: voters.to_vec(), broker, directory: DIRECTORY.into() };
         let disk = FaultDisk::new();
-        Self { node_id, disk, config, rng, life: 0, controller: None, frozen: None, armed: None }
+        let (unsynced, syncing) = (VecDeque::new(), false);
+        Self { node_id, disk, config, rng, life: 0, controller: None, frozen: None, armed: None, unsynced, syncing }
     }
 
     /// The number of the life that is going on.
@@ -56,7 +62,8 @@ impl Voter {
     /// Opens the log.
     pub(super) fn start(&mut self) -> Result<(), ControllerError> {
         self.life += 1;
-        (self.frozen, self.armed) = (None, None);
+        (self.frozen, self.armed, self.syncing) = (None, None, false);
+        self.unsynced.clear();
         self.controller = Some(Controller::open(self.config.clone(), Arc::new(self.disk.clone()))?);
         Ok(())
     }

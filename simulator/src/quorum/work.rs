@@ -124,10 +124,10 @@ impl Work {
             (Want::Register(node), Outcome::Registered(epoch)) => {
                 self.brokers[place(*node)].broker_epoch = Some(*epoch);
             }
-            (Want::Create(name, deletions), Outcome::CreateTopics(results)) if results.iter().all(Result::is_ok) => {
-                if self.deletions_of(name) == *deletions {
-                    self.topics.insert(name.clone());
-                }
+            (Want::Create(name, deletions), Outcome::CreateTopics(results))
+                if results.iter().all(Result::is_ok) && self.deletions_of(name) == *deletions =>
+            {
+                self.topics.insert(name.clone());
             }
             _ => {}
         }
