@@ -169,7 +169,7 @@ pub struct Producer {
     client: Client,
     config: ProducerConfig,
     room: Arc<Semaphore>,
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::Sender<Command>,
     /// Counts up for records without a key.
     turn: std::sync::atomic::AtomicU32,
 }
@@ -180,6 +180,8 @@ impl fmt::Debug for Producer {
     }
 }
 
+/// Accepted records that the sender's task has not taken yet. They hold room in the buffer as well, which small records would fill too slowly.
+const COMMANDS: usize = 4096;
 /// Records without a key stay on one partition for this many, so that they fill batches.
 const RECORDS_A_TURN: u32 = 100;
 
@@ -190,8 +192,7 @@ impl Producer {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(client: Client, config: ProducerConfig) -> Self {
-        // The channel itself is unbounded; what is in it holds room in the buffer.
-        let (commands, inbox) = mpsc::unbounded_channel();
+        let (commands, inbox) = mpsc::channel(COMMANDS);
         tokio::spawn(Sender::new(client.clone(), config, inbox).run());
         let room = Arc::new(Semaphore::new(config.buffer_bytes.min(Semaphore::MAX_PERMITS)));
         Self { client, config, room, commands, turn: Default::default() }
@@ -212,7 +213,7 @@ impl Producer {
         let room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| ProduceError::Closed)?;
         let (answer, delivery) = oneshot::channel();
         let accepted = Accepted { record, partition, size, answer, _room: room };
-        self.commands.send(Command::Append(accepted)).map_err(|_| ProduceError::Closed)?;
+        self.commands.send(Command::Append(accepted)).await.map_err(|_| ProduceError::Closed)?;
         Ok(Delivery { answer: delivery })
     }
 
@@ -222,7 +223,7 @@ impl Producer {
     /// `Closed` if the sender's task has ended with the runtime.
     pub async fn flush(&self) -> Result<(), ProduceError> {
         let (done, waiting) = oneshot::channel();
-        self.commands.send(Command::Flush(done)).map_err(|_| ProduceError::Closed)?;
+        self.commands.send(Command::Flush(done)).await.map_err(|_| ProduceError::Closed)?;
         waiting.await.map_err(|_| ProduceError::Closed)
     }
 

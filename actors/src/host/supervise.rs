@@ -183,6 +183,8 @@ pub(crate) async fn supervise(
     stop: oneshot::Receiver<()>,
     parent: (mpsc::UnboundedSender<Event>, ChildId, Incarnation),
 ) -> ExitReason {
+    // A child's end is told from its guard's drop, which can neither wait nor be refused. It holds a start and an end for each life of a
+    // child, and a call for each caller that waits: never more than there are of these.
     let (events, mut heard) = mpsc::unbounded();
     let mut host = Host::new(branch, path, observer, events, parent);
     if let Some(end) = host.step(SupervisorInput::Begin) {

@@ -51,6 +51,7 @@ impl Tree {
     pub fn start(branch: Branch, options: TreeOptions) -> Self {
         assert_panics_unwind();
         install_panic_hook();
+        // One start and one end, of the root.
         let (events, mut heard) = mpsc::unbounded();
         let (report, progress) = watch::channel(Progress::Starting);
         let launch = Launch {

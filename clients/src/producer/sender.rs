@@ -46,7 +46,7 @@ pub(super) struct Sender {
     client: Client,
     config: ProducerConfig,
     lane: Lane,
-    inbox: mpsc::UnboundedReceiver<Command>,
+    inbox: mpsc::Receiver<Command>,
     batches: Batches,
     busy: BTreeSet<NodeId>,
     requests: JoinSet<Returned>,
@@ -55,7 +55,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(client: Client, config: ProducerConfig, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
+    pub(super) fn new(client: Client, config: ProducerConfig, inbox: mpsc::Receiver<Command>) -> Self {
         let lane = client.new_lane();
         Self {
             client,

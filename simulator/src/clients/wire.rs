@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_channel::mpsc::TrySendError;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use madang_protocol::frame::{LENGTH_PREFIX, RequestHeader, decode_response, encode_request};
@@ -78,7 +79,10 @@ impl Connection {
         if answered {
             self.outstanding.borrow_mut().push_back((id, R::KEY));
         }
-        let sent = self.ends.borrow().as_ref().is_some_and(|ends| ends.to.unbounded_send(frame).is_ok());
+        let sent = self.ends.borrow_mut().as_mut().map(|ends| ends.to.try_send(frame));
+        let full = sent.as_ref().is_some_and(|sent| sent.as_ref().is_err_and(TrySendError::is_full));
+        self.sim.require(!full, "U3", || "a connection holds more requests than its client may have sent".to_owned());
+        let sent = sent.is_some_and(|sent| sent.is_ok());
         if !sent || self.breaks() {
             self.close();
             return Err(Disconnected);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_channel::mpsc::{Receiver, Sender, TrySendError, channel};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use madang::broker::{Admission, Outcome, PeerInfo, admit, overlaps};
@@ -25,20 +25,23 @@ use crate::swarm::FaultClass;
 /// What a connection closes for without anybody's fault.
 const APPEND_FAILED: &str = "produce with acks=0 failed";
 
+/// Frames on their way in one direction. Clients here wait for their answers long before.
+const WINDOW: usize = 256;
+
 /// The client's end of a connection.
 pub struct Ends {
     /// Frames to the node, without their length.
-    pub to: UnboundedSender<Bytes>,
+    pub to: Sender<Bytes>,
     /// Frames from the node, with it.
-    pub from: UnboundedReceiver<Bytes>,
+    pub from: Receiver<Bytes>,
 }
 
 /// Connects to the process; none if there is none that serves.
 #[must_use]
 pub fn connect(node: &Rc<Node>) -> Option<Ends> {
     let process = node.serving()?;
-    let (to, requests) = unbounded();
-    let (answers, from) = unbounded();
+    let (to, requests) = channel(WINDOW);
+    let (answers, from) = channel(WINDOW);
     let sim = &node.sim;
     let env = SimEnv { sim: Rc::clone(sim), process: Rc::clone(&process) };
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -53,7 +56,7 @@ pub fn connect(node: &Rc<Node>) -> Option<Ends> {
     Some(Ends { to, from })
 }
 
-async fn serve(env: SimEnv, peer: PeerInfo, mut requests: UnboundedReceiver<Bytes>, answers: UnboundedSender<Bytes>) {
+async fn serve(env: SimEnv, peer: PeerInfo, mut requests: Receiver<Bytes>, answers: Sender<Bytes>) {
     let mut ledger = Ledger { sim: Rc::clone(&env.sim), completing: VecDeque::new(), admitting: None, answers };
     let mut next: Option<(Bytes, bool)> = None;
     let mut open = true;
@@ -106,7 +109,7 @@ struct Ledger {
     /// The first one is polled when the outcomes of all before it are known.
     completing: VecDeque<LocalBoxFuture<'static, Outcome>>,
     admitting: Option<(LocalBoxFuture<'static, Admission>, bool)>,
-    answers: UnboundedSender<Bytes>,
+    answers: Sender<Bytes>,
 }
 
 impl Ledger {
@@ -137,7 +140,7 @@ impl Ledger {
         Poll::Ready(true)
     }
 
-    fn leaves(&self, outcome: Outcome) -> bool {
+    fn leaves(&mut self, outcome: Outcome) -> bool {
         let response = match outcome {
             Outcome::Silent => return true,
             Outcome::Close(why) => {
@@ -157,8 +160,11 @@ impl Ledger {
                 }
             }
         }
+        let sent = self.answers.try_send(Bytes::from(bytes));
+        let full = sent.as_ref().is_err_and(TrySendError::is_full);
+        self.sim.require(!full, "U3", || "a connection holds more answers than its client has requests".to_owned());
         // A client that has gone hears nothing.
-        self.answers.unbounded_send(Bytes::from(bytes)).is_ok() && response.close.is_none()
+        sent.is_ok() && response.close.is_none()
     }
 }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_channel::mpsc::{Receiver, Sender, channel};
 use futures_util::StreamExt;
 use futures_util::future::select;
 use madang_actors::actor_ref::IncarnationRef;
@@ -40,6 +40,9 @@ pub fn directory() -> std::path::PathBuf {
     Path::new(DATA).join("metadata")
 }
 
+/// As many as wait for a node's own thread.
+const SYNC_QUEUE: usize = 4096;
+
 /// A sync of the metadata log, and the life of the controller that waits for it.
 struct SyncJob {
     life: IncarnationRef<ControllerMessage>,
@@ -50,7 +53,7 @@ struct SyncJob {
 /// Supervises the controller.
 pub fn start(node: &Rc<Node>, process: &Rc<Process>) {
     let (node, process) = (Rc::clone(node), Rc::clone(process));
-    let (syncs, jobs) = unbounded();
+    let (syncs, jobs) = channel(SYNC_QUEUE);
     node.sim.executor.detach(process.scope, sync_all(Rc::clone(&node), jobs));
     node.sim.clone().executor.detach(process.scope, async move {
         let sim = Rc::clone(&node.sim);
@@ -96,7 +99,7 @@ struct Shell {
     next_request: u64,
     replies: BTreeMap<RequestId, Reply<ApiResult<Outcome>>>,
     life: IncarnationRef<ControllerMessage>,
-    syncs: UnboundedSender<SyncJob>,
+    syncs: Sender<SyncJob>,
     ended: Rc<Cell<bool>>,
 }
 
@@ -106,7 +109,7 @@ impl Shell {
         process: &Rc<Process>,
         controller: Controller,
         life: IncarnationRef<ControllerMessage>,
-        syncs: UnboundedSender<SyncJob>,
+        syncs: Sender<SyncJob>,
     ) -> Self {
         Self {
             node: Rc::clone(node),
@@ -180,7 +183,9 @@ impl Shell {
     fn perform(&mut self, effect: ControllerEffect) {
         match effect {
             ControllerEffect::Sync { ticket, file } => {
-                drop(self.syncs.unbounded_send(SyncJob { life: self.life.clone(), ticket, file }));
+                let asked = self.syncs.try_send(SyncJob { life: self.life.clone(), ticket, file });
+                let full = asked.is_err_and(|refused| refused.is_full());
+                self.node.sim.require(!full, "U3", || "more syncs of the metadata log wait than ever may".to_owned());
             }
             ControllerEffect::Publish { image, delta } => {
                 metadata::committed(&self.node.sim, &image);
@@ -202,7 +207,7 @@ impl Shell {
 }
 
 /// The metadata log's own sync thread: one for all lives of the controller. A sync that fails is its last one, and ends the process at once.
-async fn sync_all(node: Rc<Node>, mut jobs: UnboundedReceiver<SyncJob>) {
+async fn sync_all(node: Rc<Node>, mut jobs: Receiver<SyncJob>) {
     let sim = Rc::clone(&node.sim);
     while let Some(SyncJob { life, ticket, file }) = jobs.next().await {
         sim.pause(10, sim.swarm.sync_us).await;
