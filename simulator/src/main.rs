@@ -133,7 +133,7 @@ fn main() -> ExitCode {
 
 /// Seeds of the metadata quorum, and its planted bugs.
 fn run_quorum(voters: usize, arguments: &Arguments) -> bool {
-    let mut failed = 0;
+    let (mut failed, mut snapshots) = (0, 0);
     for seed in &arguments.seeds {
         let verdict = quorum::run(voters, *seed, arguments.mutant);
         let mut good = print_quorum(&verdict, voters, arguments.mutant);
@@ -142,6 +142,11 @@ fn run_quorum(voters: usize, arguments: &Arguments) -> bool {
             good = false;
         }
         failed += u32::from(!good);
+        snapshots += verdict.snapshots;
+    }
+    if voters > 1 && snapshots == 0 && arguments.seeds.len() >= quorum::SEEDS_FOR_A_SNAPSHOT {
+        println!("not reached: a snapshot for a voter that is behind");
+        failed += 1;
     }
     if !arguments.seeds.is_empty() {
         println!("{} seeds of {voters} voters, {failed} failed", arguments.seeds.len());

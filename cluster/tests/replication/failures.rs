@@ -50,9 +50,7 @@ fn what_an_older_life_of_a_follower_says_does_not_count_for_the_next() {
 #[test]
 fn a_leader_that_is_rebuilt_goes_on_in_its_epoch_without_waiting_for_its_followers_patience() {
     paused(async {
-        let world = World::new(Durability::Fsync).await;
-        assert_eq!(world.produce(1, 1).await, Ok(0));
-        world.settle(1).await;
+        let world = World::holding_one(Durability::Fsync).await;
         let (epoch, life) = (world.leads(1), world.snapshot(1).incarnation);
         world.plant_panic(1);
         let lost = world.append(1, 2, RequiredAcks::All, LONG).await;
@@ -147,9 +145,7 @@ fn a_proposal_that_is_lost_is_made_again() {
 #[test]
 fn a_replica_that_finds_less_than_it_has_published_is_counted_on_no_more_until_it_has_caught_up() {
     paused(async {
-        let world = World::new(Durability::PageCache).await;
-        assert_eq!(world.produce(1, 1).await, Ok(0));
-        world.settle(1).await;
+        let world = World::holding_one(Durability::PageCache).await;
         let epoch = world.leads(1).unwrap();
         world.net.cut(2, &[CONTROLLER]);
         world.plant_loss(2);
@@ -188,9 +184,7 @@ fn a_replica_that_an_earlier_life_has_set_aside_stays_so_and_goes_on_saying_it()
 #[test]
 fn a_replica_that_is_set_aside_says_so_until_the_controller_knows() {
     paused(async {
-        let world = World::new(Durability::Fsync).await;
-        assert_eq!(world.produce(1, 1).await, Ok(0));
-        world.settle(1).await;
+        let world = World::holding_one(Durability::Fsync).await;
         world.net.cut(3, &[1, CONTROLLER]);
         let (epoch, offset) = (world.leads(1).unwrap(), Offset(1));
         // A leader that has lost what it had acknowledged.

@@ -89,9 +89,7 @@ fn a_follower_that_is_cut_off_leaves_the_in_sync_set_and_comes_back() {
 #[test]
 fn a_leader_that_was_cut_off_drops_what_nobody_acknowledged_and_follows() {
     paused(async {
-        let world = World::new(Durability::Fsync).await;
-        assert_eq!(world.produce(1, 1).await, Ok(0));
-        world.settle(1).await;
+        let world = World::holding_one(Durability::Fsync).await;
         world.net.cut(1, &[2, 3, CONTROLLER]);
         let late = world.append(1, 2, RequiredAcks::All, LONG);
         assert!(world.append(1, 3, RequiredAcks::Leader, LONG).await.is_ok());

@@ -217,6 +217,14 @@ impl World {
         Self::prepared(durability, |_, _| {}).await
     }
 
+    /// As [`World::new`], with one record that everybody has.
+    pub(crate) async fn holding_one(durability: Durability) -> Self {
+        let world = Self::new(durability).await;
+        assert_eq!(world.produce(1, 1).await, Ok(0));
+        world.settle(1).await;
+        world
+    }
+
     /// As [`World::new`]; `prepare` is given each node's number and its replica before that starts.
     pub(crate) async fn prepared(durability: Durability, prepare: impl Fn(i32, &SharedReplica)) -> Self {
         let net = Net::new(MIN_IN_SYNC);

@@ -9,6 +9,7 @@ mod voter;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use crate::sim::Violation;
 const STORMY: Duration = Duration::from_secs(40);
 /// How long everything may take to come back after the last fault.
 const CALM: Duration = Duration::from_secs(20);
+/// So many seeds have to bring a snapshot to a voter that is behind.
+pub const SEEDS_FOR_A_SNAPSHOT: usize = 100;
 /// Kinds of faults that every seed has to bring with more than one voter.
 pub const FAULT_CLASSES: usize = 6;
 
@@ -145,7 +148,9 @@ fn place(node: NodeId) -> usize {
 pub fn run(voters: usize, seed: u64, mutant: Option<u32>) -> Verdict {
     mutants::activate(mutant);
     let mut world = World::new(voters, seed);
-    let violation = world.run().err();
+    // Raft panics where it is told what cannot be.
+    let violation = catch_unwind(AssertUnwindSafe(|| world.run().err()))
+        .unwrap_or_else(|_| Some(Violation { code: "U2", what: "a voter has panicked".into() }));
     mutants::activate(None);
     let World { happened, digest, faults, work, checks, snapshots, .. } = world;
     let (acknowledged, terms) = (work.acknowledged(), checks.terms());

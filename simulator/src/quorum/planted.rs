@@ -19,9 +19,10 @@ pub struct Planted {
 }
 
 /// All of them.
-pub const BUGS: [Planted; 3] = [
+pub const BUGS: [Planted; 4] = [
     Planted { number: 11, what: "votes and appends are told before they are synced", by: &["C1", "C3", "C4", "C5"] },
     Planted { number: 48, what: "a snapshot says that it has what is not applied yet", by: &["C3", "C4"] },
+    Planted { number: 49, what: "a snapshot counts as applied before it is durable", by: &["U2"] },
     Planted { number: 50, what: "a proposal is answered before it is committed", by: &["C3"] },
 ];
 
