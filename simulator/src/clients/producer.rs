@@ -68,7 +68,7 @@ pub async fn produce(
     let mut sent = 0;
     for batch in batches {
         let answered = acks != RequiredAcks::None;
-        if connection.send(version, &request(target, batch, acks, timeout), answered).is_err() {
+        if connection.send(version, &request(target, batch, acks, timeout), answered).await.is_err() {
             break;
         }
         sent += 1;

@@ -3,10 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_channel::mpsc::TrySendError;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use madang_protocol::frame::{LENGTH_PREFIX, RequestHeader, decode_response, encode_request};
@@ -51,11 +52,11 @@ impl Connection {
         self.ends.borrow().is_some()
     }
 
-    /// Sends a request. What is sent on a connection that has ended is lost.
+    /// Sends a request, once there is room for it on its way. What is sent on a connection that has ended is lost.
     ///
     /// # Errors
     /// The connection has ended.
-    pub fn send<'a, R: Request<'a>>(&self, version: i16, body: &R, answered: bool) -> Result<(), Disconnected> {
+    pub async fn send<'a, R: Request<'a>>(&self, version: i16, body: &R, answered: bool) -> Result<(), Disconnected> {
         let id = self.next_id.get();
         self.next_id.set(id.wrapping_add(1));
         let header = RequestHeader {
@@ -79,10 +80,13 @@ impl Connection {
         if answered {
             self.outstanding.borrow_mut().push_back((id, R::KEY));
         }
-        let sent = self.ends.borrow_mut().as_mut().map(|ends| ends.to.try_send(frame));
-        let full = sent.as_ref().is_some_and(|sent| sent.as_ref().is_err_and(TrySendError::is_full));
-        self.sim.require(!full, "U3", || "a connection holds more requests than its client may have sent".to_owned());
-        let sent = sent.is_some_and(|sent| sent.is_ok());
+        // The ends are borrowed for each look alone: another task may close the connection meanwhile.
+        let room = poll_fn(|context| match self.ends.borrow_mut().as_mut() {
+            Some(ends) => ends.to.poll_ready(context).map(|ready| ready.is_ok()),
+            None => Poll::Ready(false),
+        });
+        let room = room.await;
+        let sent = room && self.ends.borrow_mut().as_mut().is_some_and(|ends| ends.to.try_send(frame).is_ok());
         if !sent || self.breaks() {
             self.close();
             return Err(Disconnected);
@@ -123,7 +127,7 @@ impl Connection {
     /// # Errors
     /// The connection has ended.
     pub async fn call<'a, R: Request<'a>>(&self, version: i16, body: &R) -> Result<Bytes, Disconnected> {
-        self.send(version, body, true)?;
+        self.send(version, body, true).await?;
         self.receive().await
     }
 

@@ -25,7 +25,7 @@ use crate::swarm::FaultClass;
 /// What a connection closes for without anybody's fault.
 const APPEND_FAILED: &str = "produce with acks=0 failed";
 
-/// Frames on their way in one direction. Clients here wait for their answers long before.
+/// Frames on their way in one direction. A client that wants no answers can fill it, and then waits as at a full socket.
 const WINDOW: usize = 256;
 
 /// The client's end of a connection.
