@@ -91,12 +91,32 @@ impl<'a> Cursor<'a> {
         Ok(byte)
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<i32, &'static str> {
-        read_varint(|| self.byte())
+        match self.short() {
+            Some(value) => Ok(value),
+            None => read_varint(|| self.byte()),
+        }
     }
 
+    #[inline]
     fn varlong(&mut self) -> Result<i64, &'static str> {
-        read_varlong(|| self.byte())
+        match self.short() {
+            Some(value) => Ok(i64::from(value)),
+            None => read_varlong(|| self.byte()),
+        }
+    }
+
+    /// A number of one or two bytes, as nearly all are; `None` leaves the cursor where it is.
+    #[inline]
+    fn short(&mut self) -> Option<i32> {
+        let (value, rest) = match *self.rest {
+            [first @ ..0x80, ref rest @ ..] => (u32::from(first), rest),
+            [first, second @ ..0x80, ref rest @ ..] => (u32::from(first & 0x7f) | u32::from(second) << 7, rest),
+            _ => return None,
+        };
+        self.rest = rest;
+        Some((value >> 1) as i32 ^ -((value & 1) as i32))
     }
 
     fn take(&mut self, length: i32) -> Result<&'a [u8], &'static str> {
@@ -298,5 +318,28 @@ impl ControlRecord {
     pub fn value(coordinator_epoch: i32) -> [u8; 6] {
         let [a, b, c, d] = coordinator_epoch.to_be_bytes();
         [0, 0, a, b, c, d]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The way of one or two bytes is the long way, on every pair of bytes and what may follow it.
+    #[test]
+    fn short_numbers_are_read_as_long_ones() {
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                for bytes in [&[first, second][..], &[first, second, 0x7f], &[first]] {
+                    let (mut slow, mut cursor) = (bytes.iter(), Cursor { rest: bytes });
+                    let expected = read_varlong(|| slow.next().copied().ok_or("ends inside a number"));
+                    assert_eq!(cursor.varlong(), expected);
+                    assert_eq!(cursor.rest, slow.as_slice());
+                    let (mut slow, mut cursor) = (bytes.iter(), Cursor { rest: bytes });
+                    assert_eq!(cursor.varint(), read_varint(|| slow.next().copied().ok_or("ends inside a number")));
+                    assert_eq!(cursor.rest, slow.as_slice());
+                }
+            }
+        }
     }
 }
