@@ -200,9 +200,10 @@ impl<'a> FrameReader<'a> {
             }
             self.charged = target;
         }
-        let mut larger = BytesMut::with_capacity(capacity);
-        larger.extend_from_slice(&self.buffer);
-        self.buffer = larger;
+        // By way of a vector, which grows where it is if it can: `BytesMut` doubles.
+        let mut larger = Vec::from(std::mem::take(&mut self.buffer));
+        larger.reserve_exact(capacity - received);
+        self.buffer = BytesMut::from(Bytes::from(larger));
         Ok(())
     }
 }
