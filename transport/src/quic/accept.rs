@@ -68,7 +68,19 @@ impl NodeListener {
         settings: QuicSettings,
         reads: ColdReads,
     ) -> io::Result<Self> {
-        let socket = UdpSocket::bind(address)?;
+        Self::over(UdpSocket::bind(address)?, certificates, settings, reads)
+    }
+
+    /// As [`NodeListener::bind`], over a socket that is bound.
+    ///
+    /// # Errors
+    /// The socket is of no use to the runtime.
+    pub fn over(
+        socket: UdpSocket,
+        certificates: NodeCertificates,
+        settings: QuicSettings,
+        reads: ColdReads,
+    ) -> io::Result<Self> {
         // The system may give less, and then more is lost when the thread is late.
         let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
         let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);

@@ -33,6 +33,19 @@ impl fmt::Display for NodeName {
     }
 }
 
+impl NodeName {
+    /// The node that a certificate in PEM names, the first of its chain.
+    ///
+    /// # Errors
+    /// It is no certificate, or does not name exactly one node.
+    pub fn of_pem(chain: &[u8]) -> Result<Self, CertificateError> {
+        let failed = unreadable("node certificate");
+        let own = CertificateDer::pem_slice_iter(chain).next();
+        let own = own.ok_or_else(|| failed("no certificate in it".to_owned()))?;
+        name_of(&own.map_err(|error| failed(error.to_string()))?)
+    }
+}
+
 impl FromStr for NodeName {
     type Err = CertificateError;
 
