@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::applier::Phase;
+use crate::cluster_page;
 use crate::node_env::Node;
 
 /// Requests for the tree that may wait.
@@ -121,6 +122,7 @@ async fn serve(listener: Option<std::net::TcpListener>, state: AdminState, conte
     let pages = Router::new()
         .route("/metrics", get(metrics_page))
         .route("/health", get(health))
+        .route("/cluster", get(cluster))
         .with_state(state)
         .merge(Router::new().route("/tree", get(tree)).with_state(asked));
     tokio::select! {
@@ -161,10 +163,17 @@ async fn metrics_page(State(state): State<AdminState>) -> String {
     page
 }
 
-/// The partitions that nobody can write to or read from now.
+async fn cluster(State(state): State<AdminState>) -> Json<Value> {
+    Json(cluster_page::page(&state.node))
+}
+
+/// The partitions that this node holds and cannot serve now; one that another node leads is served there.
 fn offline(node: &Node) -> Vec<String> {
     let down = |held: &Arc<crate::replicas::Held>| {
-        held.handle.snapshot_for(madang_protocol::types::LeaderEpoch::NONE).is_err()
+        let shared = held.handle.shared();
+        let elsewhere = shared.assignment().is_some_and(|assigned| assigned.leader != Some(assigned.node_id));
+        let serves = || held.handle.snapshot_for(madang_protocol::types::LeaderEpoch::NONE).is_ok();
+        shared.is_offline() || !elsewhere && !serves()
     };
     node.replicas.all().iter().filter(|held| down(held)).map(|held| held.handle.actor().id().to_owned()).collect()
 }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,14 +14,15 @@ use madang_actors::mailbox::Capacity;
 use madang_cluster::coordinator::actor::{ShardActor, ShardHistory, ShardMessage};
 use madang_cluster::coordinator::{GroupConfig, OFFSETS_TOPIC};
 use madang_cluster::metadata::{MetadataDelta, MetadataImage, TopicImage};
-use madang_cluster::replica::{ReplicaHandle, ReplicaMessage};
+use madang_cluster::replica::replication::Assignment;
+use madang_cluster::replica::{Neighbours, ReplicaConfig, ReplicaHandle, ReplicaMessage};
 use madang_protocol::types::{LeaderEpoch, TopicId, TopicPartition, Uuid};
 use madang_storage::{PartitionDir, RestartKind};
 use madang_transport::kafka::ConnectionLimits;
 use tokio::sync::watch;
 
 use crate::boot;
-use crate::changes::{Change, ReplicaPlan, all_replicas, changes};
+use crate::changes::{Change, ReplicaPlan, all_replicas, changes, led_shards};
 use crate::cleaner;
 use crate::connections::accept_limits;
 use crate::directory::Directory;
@@ -61,6 +62,10 @@ pub struct Applier {
     pub incarnation_id: Uuid,
     /// How many connections there may be.
     pub connection_limits: ConnectionLimits,
+    /// The ways to other nodes, if there are any.
+    pub neighbours: Option<Neighbours>,
+    /// The leadership that each group shard was started in.
+    pub shard_epochs: Mutex<BTreeMap<i32, LeaderEpoch>>,
     /// Whether the node has asked to be unfenced.
     pub unfencing: AtomicBool,
     /// Tells how far the node is.
@@ -77,6 +82,14 @@ impl Applier {
         }
         if image.cluster_id().is_zero() || matches!(*self.phase.borrow(), Phase::Failed(_)) {
             return;
+        }
+        if let Some(peers) = &self.node.peers {
+            if peers.cluster_id() != image.cluster_id() {
+                let (ours, theirs) = (image.cluster_id(), peers.cluster_id());
+                return self
+                    .fail(format!("the data is of cluster {ours}, and the node's certificate of cluster {theirs}"));
+            }
+            peers.follow(&image);
         }
         if self.directories.iter().all(|directory| directory.opened().is_none() && !directory.has_failed()) {
             match boot::open_directories(self, &image) {
@@ -100,7 +113,7 @@ impl Applier {
         self.node.groups.follow(&image);
         if serving {
             self.apply_delta(&image, delta).await;
-            self.node.image.store(image);
+            self.node.applied(image);
             return;
         }
         if let Err(why) = boot::check_durability(self, &image) {
@@ -109,7 +122,7 @@ impl Applier {
         if let Err(why) = self.start_everything(&image).await {
             return self.fail(why);
         }
-        self.node.image.store(image);
+        self.node.applied(image);
         self.phase.send_replace(Phase::Ready);
     }
 
@@ -148,8 +161,7 @@ impl Applier {
         boot::sync_points(self);
         self.remove_deleted(image, &found).await;
         if let Some(topic) = image.topic(OFFSETS_TOPIC) {
-            let all: Vec<i32> = topic.partitions.keys().copied().collect();
-            self.start_shards(topic, &all).await;
+            self.start_shards(topic, &led_shards(topic, &self.node.config)).await;
         }
         Ok(())
     }
@@ -185,9 +197,21 @@ impl Applier {
 
     fn blueprint(&self, plan: ReplicaPlan, (directory, path): (Arc<Directory>, PathBuf)) -> Blueprint {
         let clean = directory.opened().as_ref().is_some_and(|opened| opened.left == RestartKind::Clean);
-        let ReplicaPlan { partition, topic, leads_in, config } = plan;
-        let seed = self.node.entropy.next();
-        Blueprint { partition, topic, leads_in, config, directory, path, clean, seed, is_new: false }
+        let ReplicaPlan { partition, topic, leads_in, assignment, config } = plan;
+        let (neighbours, seed) = (self.neighbours.clone(), self.node.entropy.next());
+        Blueprint {
+            partition,
+            topic,
+            leads_in,
+            assignment,
+            neighbours,
+            config,
+            directory,
+            path,
+            clean,
+            seed,
+            is_new: false,
+        }
     }
 
     async fn apply_delta(&self, image: &MetadataImage, delta: &MetadataDelta) {
@@ -198,6 +222,12 @@ impl Applier {
                 Change::DeleteTopic { topic_id, name } => self.delete_topic(topic_id, &name).await,
                 Change::Start(plans) => self.start_replicas(plans).await,
                 Change::StartShards { topic, partitions } => self.start_shards(&topic, &partitions).await,
+                Change::EndShards(partitions) => self.end_shards(|index| partitions.contains(&index)).await,
+                Change::Assign { partition, config, assignment } => {
+                    if let Some(handle) = self.node.replicas.handle(&partition) {
+                        tell_assignment(&handle, config, assignment).await;
+                    }
+                }
                 Change::Lead { partition, leads_in } => {
                     if let Some(handle) = self.node.replicas.handle(&partition) {
                         tell_leadership(&handle, leads_in).await;
@@ -258,7 +288,7 @@ impl Applier {
 
     async fn delete_topic(&self, topic_id: TopicId, name: &str) {
         if name == OFFSETS_TOPIC {
-            self.end_shards().await;
+            self.end_shards(|_| true).await;
         }
         for directory in &self.directories {
             let mut folders = Vec::new();
@@ -304,19 +334,37 @@ impl Applier {
         }
     }
 
-    /// Ends every group shard, so that shards of a topic of the same name can take their places.
-    async fn end_shards(&self) {
-        let shards = self.node.shards.swap(Arc::default());
-        for shard in shards.values() {
+    /// Ends group shards, so that others can take their places.
+    async fn end_shards(&self, which: impl Fn(i32) -> bool) {
+        let (ending, staying): (BTreeMap<_, _>, BTreeMap<_, _>) = self
+            .node
+            .shards
+            .load()
+            .iter()
+            .map(|(index, shard)| (*index, shard.clone()))
+            .partition(|(index, _)| which(*index));
+        self.node.shards.store(Arc::new(staying));
+        for (index, shard) in ending {
+            self.shard_epochs().remove(&index);
             // A supervisor that does not run has stopped its children.
             drop(self.coordinators.remove(shard.id()).await);
         }
     }
 
+    fn shard_epochs(&self) -> MutexGuard<'_, BTreeMap<i32, LeaderEpoch>> {
+        self.shard_epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn start_shards(&self, topic: &TopicImage, partitions: &[i32]) {
+        let epoch = |index: i32| topic.partitions.get(&index).map(|state| state.leader_epoch);
+        let wanted =
+            partitions.iter().copied().filter(|index| self.shard_epochs().get(index).copied() != epoch(*index));
+        let wanted: Vec<i32> = wanted.collect();
+        self.end_shards(|index| wanted.contains(&index)).await;
+        self.shard_epochs().extend(wanted.iter().filter_map(|index| Some((*index, epoch(*index)?))));
         let mut adding = Vec::new();
         let mut shards = (**self.node.shards.load()).clone();
-        for &index in partitions {
+        for index in wanted {
             let partition = TopicPartition { topic_id: topic.topic_id, partition: index };
             let Some(replica) = self.node.replicas.handle(&partition) else { continue };
             let actor = ActorRef::new(format!("shard-{index}"), Capacity::default());
@@ -354,6 +402,16 @@ async fn tell_leadership(handle: &ReplicaHandle, leads_in: Option<LeaderEpoch>) 
     if let Some(leader_epoch) = leads_in {
         tell(handle, ReplicaMessage::Lead { leader_epoch }).await;
     }
+}
+
+async fn tell_assignment(handle: &ReplicaHandle, config: Box<ReplicaConfig>, assignment: Box<Assignment>) {
+    // Who learns of an in-sync set knows the settings that it was judged by.
+    if *handle.shared().config() != *config {
+        handle.shared().set_config((*config).clone());
+        tell(handle, ReplicaMessage::Configure(config)).await;
+    }
+    handle.shared().set_assignment(Arc::new((*assignment).clone()));
+    tell(handle, ReplicaMessage::Assign(assignment)).await;
 }
 
 async fn tell(handle: &ReplicaHandle, message: ReplicaMessage) {

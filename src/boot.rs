@@ -10,7 +10,7 @@ use madang_actors::host::clock;
 use madang_actors::reply::Reply;
 use madang_cluster::configs::broker_definition;
 use madang_cluster::controller::actor::ControllerMessage;
-use madang_cluster::controller::{LogDirStart, Proposal, RegisterBroker};
+use madang_cluster::controller::{LogDirStart, Outcome, Proposal, RegisterBroker};
 use madang_cluster::metadata::{Endpoint, MetadataImage};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{TopicPartition, Uuid};
@@ -19,6 +19,8 @@ use madang_storage::{Identity, LogDir, LogError, Notes, OpenLogDir, PartitionDir
 use crate::applier::{Applier, Phase};
 use crate::directory::{Directory, Opened};
 use crate::found::{start_of, sync_point};
+use crate::node_env::Node;
+use crate::peers::propose_until_decided;
 use crate::replicas::{Blueprint, FoundLog};
 
 /// How long registration may take before the node gives up.
@@ -96,12 +98,13 @@ fn open_notes(applier: &Applier, directory: &Directory, identity: &Identity) {
 /// Proposes this node's registration; the metadata that results is applied like any other.
 pub fn register(applier: &Arc<Applier>) {
     let config = &applier.node.config;
-    let endpoints = config.advertised_listeners.iter().map(|listener| Endpoint {
+    let clients = config.advertised_listeners.iter().map(|listener| Endpoint {
         listener: listener.name.as_str().into(),
         host: listener.host.as_str().into(),
         port: listener.port,
         security_protocol: listener.security_protocol,
     });
+    let nodes = applier.node.peers.iter().map(|peers| peers.address().clone());
     let starts: Vec<LogDirStart> = applier
         .directories
         .iter()
@@ -110,7 +113,7 @@ pub fn register(applier: &Arc<Applier>) {
     let proposal = Proposal::RegisterBroker(RegisterBroker {
         node_id: config.node_id,
         incarnation_id: applier.incarnation_id,
-        endpoints: endpoints.collect(),
+        endpoints: clients.chain(nodes).collect(),
         rack: config.rack.clone(),
         log_dirs: starts.iter().map(|start| start.directory).collect(),
         starts,
@@ -137,17 +140,23 @@ pub fn unfence(applier: &Arc<Applier>, broker_epoch: i64) {
 fn propose(applier: &Arc<Applier>, proposal: Proposal, what: &'static str) {
     let applier = Arc::clone(applier);
     tokio::task::spawn_local(async move {
-        let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
-        let deadline = clock::now() + REGISTRATION_TIMEOUT;
-        let sent = applier.node.controller.send(ControllerMessage::Propose { proposal, reply }, deadline).await;
-        let outcome = match sent {
-            Ok(()) => answer.await.map_err(|error| error.error.to_string()),
-            Err(error) => Err(error.to_string()),
+        let node = &applier.node;
+        let outcome = match &node.peers {
+            Some(peers) => propose_until_decided(node, peers, proposal).await.map_err(|error| error.error.to_string()),
+            None => propose_here(node, proposal).await,
         };
         if let Err(why) = outcome {
             applier.phase.send_replace(Phase::Failed(format!("{what}: {why}")));
         }
     });
+}
+
+async fn propose_here(node: &Node, proposal: Proposal) -> Result<Outcome, String> {
+    let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
+    let deadline = clock::now() + REGISTRATION_TIMEOUT;
+    let sent = node.controller.send(ControllerMessage::Propose { proposal, reply }, deadline).await;
+    sent.map_err(|error| error.to_string())?;
+    answer.await.map_err(|error| error.error.to_string())
 }
 
 /// Every partition folder of the open directories whose topic is known.

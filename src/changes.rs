@@ -2,13 +2,14 @@
 //! node decides as the real one does.
 //! Invariant: a topic's data goes only because its tombstone was committed, and before anything new takes the topic's name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use madang_cluster::configs::BrokerConfig;
 use madang_cluster::coordinator::OFFSETS_TOPIC;
-use madang_cluster::metadata::{MetadataDelta, MetadataImage, TopicImage};
+use madang_cluster::metadata::{MetadataDelta, MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::ReplicaConfig;
+use madang_cluster::replica::replication::Assignment;
 use madang_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 
 use crate::replicas::{led_in, replica_config};
@@ -22,6 +23,8 @@ pub struct ReplicaPlan {
     pub topic: Arc<TopicImage>,
     /// The epoch in which this node leads it, if it does.
     pub leads_in: Option<LeaderEpoch>,
+    /// What the metadata says of it, if several nodes hold it: who leads it is in there.
+    pub assignment: Option<Box<Assignment>>,
     /// Its settings.
     pub config: ReplicaConfig,
 }
@@ -43,6 +46,15 @@ pub enum Change {
         /// The epoch in which it leads, if it does.
         leads_in: Option<LeaderEpoch>,
     },
+    /// Tell a replica what the metadata says of a partition that several nodes hold, after its settings.
+    Assign {
+        /// The partition.
+        partition: TopicPartition,
+        /// The settings.
+        config: Box<ReplicaConfig>,
+        /// What it says.
+        assignment: Box<Assignment>,
+    },
     /// Start replicas of one topic that this node did not hold.
     Start(Vec<ReplicaPlan>),
     /// Give a replica new settings.
@@ -52,13 +64,16 @@ pub enum Change {
         /// The settings.
         config: Box<ReplicaConfig>,
     },
-    /// Start the group shards of these partitions of the offsets topic, as far as their replicas are here.
+    /// Start the group shards of these partitions of the offsets topic, as far as their replicas are here: one that runs in an older leadership
+    /// is started anew.
     StartShards {
         /// The offsets topic.
         topic: Arc<TopicImage>,
         /// The partitions.
         partitions: Vec<i32>,
     },
+    /// End the group shards of these partitions, which another node leads.
+    EndShards(Vec<i32>),
 }
 
 /// Everything that the metadata says this node holds, for its first start.
@@ -68,10 +83,40 @@ pub fn all_replicas(image: &MetadataImage, broker: &BrokerConfig) -> Vec<Replica
     let held = full.changed_partitions(image).filter(|(_, state)| state.assigned_replicas.contains(&broker.node_id));
     let planned = held.filter_map(|(partition, state)| {
         let topic = image.topic_by_id(partition.topic_id)?;
-        let config = replica_config(image, broker, topic, state);
-        Some(ReplicaPlan { partition, topic: Arc::clone(topic), leads_in: led_in(state, broker), config })
+        Some(plan(image, broker, topic, partition, state))
     });
     planned.collect()
+}
+
+fn plan(
+    image: &MetadataImage,
+    broker: &BrokerConfig,
+    topic: &Arc<TopicImage>,
+    partition: TopicPartition,
+    state: &PartitionImage,
+) -> ReplicaPlan {
+    let assignment = assignment(image, broker, partition, state);
+    let leads_in = led_in(state, broker).filter(|_| assignment.is_none());
+    let config = replica_config(image, broker, topic, state);
+    ReplicaPlan { partition, topic: Arc::clone(topic), leads_in, assignment, config }
+}
+
+/// What the metadata says of a partition, if several nodes hold it and this one does.
+fn assignment(
+    image: &MetadataImage,
+    broker: &BrokerConfig,
+    partition: TopicPartition,
+    state: &PartitionImage,
+) -> Option<Box<Assignment>> {
+    let of = || Assignment::of(image, partition, broker.node_id).map(Box::new);
+    if state.assigned_replicas.len() > 1 { of() } else { None }
+}
+
+/// The partitions of the offsets topic that this node leads.
+#[must_use]
+pub fn led_shards(topic: &TopicImage, broker: &BrokerConfig) -> Vec<i32> {
+    let led = topic.partitions.iter().filter(|(_, state)| led_in(state, broker).is_some());
+    led.map(|(index, _)| *index).collect()
 }
 
 /// What `delta`, which led to `image`, asks of a node that holds `held`: partitions with their topics' names.
@@ -90,22 +135,66 @@ pub fn changes(
     let mut new: BTreeMap<TopicId, Vec<ReplicaPlan>> = BTreeMap::new();
     for (partition, state) in delta.changed_partitions(image) {
         let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
-        let leads_in = led_in(state, broker);
         if held.contains_key(&partition) {
-            changes.push(Change::Lead { partition, leads_in });
+            changes.push(told(image, broker, topic, partition, state));
         } else if state.assigned_replicas.contains(&broker.node_id) {
-            let config = replica_config(image, broker, topic, state);
-            let plan = ReplicaPlan { partition, topic: Arc::clone(topic), leads_in, config };
-            new.entry(partition.topic_id).or_default().push(plan);
+            new.entry(partition.topic_id).or_default().push(plan(image, broker, topic, partition, state));
         }
     }
-    let shards = image.topic(OFFSETS_TOPIC).and_then(|topic| {
-        let partitions = new.get(&topic.topic_id)?.iter().map(|plan| plan.partition.partition).collect();
-        Some(Change::StartShards { topic: Arc::clone(topic), partitions })
-    });
+    changes.extend(neighbours_changed(image, delta, broker, held));
     changes.extend(new.into_values().map(Change::Start));
-    changes.extend(shards);
+    changes.extend(shards(image, delta, broker));
     changes
+}
+
+/// What a replica that is here is told of its partition.
+fn told(
+    image: &MetadataImage,
+    broker: &BrokerConfig,
+    topic: &TopicImage,
+    partition: TopicPartition,
+    state: &PartitionImage,
+) -> Change {
+    match assignment(image, broker, partition, state) {
+        Some(assignment) => {
+            let config = Box::new(replica_config(image, broker, topic, state));
+            Change::Assign { partition, config, assignment }
+        }
+        None => Change::Lead { partition, leads_in: led_in(state, broker) },
+    }
+}
+
+/// A registration of a node is part of what its partitions' other replicas know, whether or not the partition's state has changed with it.
+fn neighbours_changed<'a>(
+    image: &'a MetadataImage,
+    delta: &'a MetadataDelta,
+    broker: &'a BrokerConfig,
+    held: &'a BTreeMap<TopicPartition, Arc<str>>,
+) -> impl Iterator<Item = Change> + 'a {
+    let changed: BTreeSet<TopicPartition> = delta.changed_partitions(image).map(|(partition, _)| partition).collect();
+    let concerned = held.keys().filter(|_| !delta.brokers.is_empty());
+    concerned.filter(move |partition| !changed.contains(partition)).filter_map(|&partition| {
+        let (topic, state) = (image.topic_by_id(partition.topic_id)?, image.partition_by_id(partition)?);
+        let concerns = state.assigned_replicas.iter().any(|node| delta.brokers.contains(node));
+        let shared = state.assigned_replicas.len() > 1;
+        (concerns && shared).then(|| told(image, broker, topic, partition, state))
+    })
+}
+
+/// The group shards that this node is to run from now on, and those that it is not.
+fn shards(image: &MetadataImage, delta: &MetadataDelta, broker: &BrokerConfig) -> Vec<Change> {
+    let Some(topic) = image.topic(OFFSETS_TOPIC) else { return Vec::new() };
+    let changed = delta.changed_partitions(image).filter(|(partition, _)| partition.topic_id == topic.topic_id);
+    let (led, not): (Vec<_>, Vec<_>) = changed.partition(|(_, state)| led_in(state, broker).is_some());
+    let indexes = |of: Vec<(TopicPartition, _)>| of.into_iter().map(|(partition, _)| partition.partition).collect();
+    let (partitions, others): (Vec<i32>, Vec<i32>) = (indexes(led), indexes(not));
+    let start = Change::StartShards { topic: Arc::clone(topic), partitions };
+    let end = Change::EndShards(others);
+    let asks = |change: &Change| match change {
+        Change::StartShards { partitions, .. } | Change::EndShards(partitions) => !partitions.is_empty(),
+        _ => true,
+    };
+    [end, start].into_iter().filter(asks).collect()
 }
 
 /// New settings for every replica whose topic's, or whose broker's, have changed.
@@ -123,4 +212,123 @@ fn configured<'a>(
         let state = image.partition_by_id(partition)?;
         Some(Change::Configure { partition, config: Box::new(replica_config(image, broker, topic, state)) })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use madang_actors::prng::Prng;
+    use madang_cluster::controller::{InternalTopic, Outcome, Proposal, RegisterBroker, decide};
+    use madang_cluster::metadata::TopicChange;
+    use madang_protocol::types::{NodeId, Uuid};
+
+    use super::*;
+
+    struct World {
+        image: MetadataImage,
+        broker: BrokerConfig,
+    }
+
+    impl World {
+        /// Three nodes that serve; this one is number 1.
+        fn new() -> Self {
+            let mut world = Self { image: MetadataImage::default(), broker: BrokerConfig::default() };
+            for node in 1..=3 {
+                let registered = RegisterBroker {
+                    node_id: NodeId(node),
+                    incarnation_id: Uuid([9; 16]),
+                    endpoints: Vec::new(),
+                    rack: None,
+                    log_dirs: Vec::new(),
+                    starts: Vec::new(),
+                };
+                world.decide(Proposal::RegisterBroker(registered));
+                world.fence(node, false);
+            }
+            world
+        }
+
+        fn decide(&mut self, proposal: Proposal) -> Outcome {
+            let decided = decide(&self.image, &self.broker, &mut Prng::new(1), proposal);
+            self.image = decided.image;
+            decided.result.expect("decided")
+        }
+
+        /// Fences the node, or has it serve; answers what has changed by that.
+        fn fence(&mut self, node: i32, fenced: bool) -> MetadataDelta {
+            let (node_id, before) = (NodeId(node), self.image.clone());
+            let broker_epoch = before.broker(node_id).expect("registered").broker_epoch;
+            self.decide(if fenced {
+                Proposal::FenceBroker { node_id, broker_epoch }
+            } else {
+                Proposal::UnfenceBroker { node_id, broker_epoch }
+            });
+            let mut delta = MetadataDelta { brokers: [node_id].into(), ..MetadataDelta::default() };
+            for topic in self.image.topics() {
+                let changed = |index: &i32| before.partition(&topic.name, *index) != topic.partitions.get(index);
+                let partitions: BTreeSet<i32> = topic.partitions.keys().copied().filter(changed).collect();
+                if !partitions.is_empty() {
+                    delta.topics.insert(topic.topic_id, TopicChange::Changed { created: false, partitions });
+                }
+            }
+            delta
+        }
+
+        fn held(&self) -> BTreeMap<TopicPartition, Arc<str>> {
+            let plans = all_replicas(&self.image, &self.broker);
+            plans.into_iter().map(|plan| (plan.partition, Arc::clone(&plan.topic.name))).collect()
+        }
+
+        fn changes(&self, delta: &MetadataDelta) -> Vec<Change> {
+            changes(&self.image, delta, &self.broker, &self.held())
+        }
+
+        /// The shards that this node is to run.
+        fn led(&self) -> Vec<i32> {
+            led_shards(self.image.topic(OFFSETS_TOPIC).expect("there"), &self.broker)
+        }
+    }
+
+    fn assigned(changes: &[Change]) -> BTreeSet<TopicPartition> {
+        let of = |change: &Change| match change {
+            Change::Assign { partition, .. } => Some(*partition),
+            _ => None,
+        };
+        changes.iter().filter_map(of).collect()
+    }
+
+    #[test]
+    fn whoever_holds_a_partition_with_others_hears_of_every_change_of_them_and_runs_the_shards_that_it_leads() {
+        let mut world = World::new();
+        world.decide(Proposal::CreateInternalTopic(InternalTopic::ConsumerOffsets));
+        let plans = all_replicas(&world.image, &world.broker);
+        assert_eq!(plans.len(), 50);
+        assert!(plans.iter().all(|plan| plan.leads_in.is_none() && plan.assignment.is_some()), "by assignment alone");
+        let all: BTreeSet<_> = world.held().into_keys().collect();
+        let before = world.led();
+        assert!((1..50).contains(&before.len()));
+
+        let changed = {
+            let delta = world.fence(2, true);
+            world.changes(&delta)
+        };
+        assert_eq!(assigned(&changed), all, "each has node 2 in its in-sync set");
+        let started = changed.iter().find_map(|change| match change {
+            Change::StartShards { partitions, .. } => Some(partitions.clone()),
+            _ => None,
+        });
+        assert_eq!(started, Some(world.led()));
+        assert!(world.led().len() > before.len(), "what node 2 led is led by others");
+
+        let delta = world.fence(2, false);
+        assert!(delta.topics.is_empty(), "no partition's state changes by it");
+        let changed = world.changes(&delta);
+        assert_eq!((assigned(&changed), changed.len()), (all.clone(), 50), "yet each hears of the registration");
+
+        let changed = {
+            let delta = world.fence(1, true);
+            world.changes(&delta)
+        };
+        assert_eq!((assigned(&changed), world.led()), (all, vec![]));
+        assert!(changed.iter().any(|change| matches!(change, Change::EndShards(ended) if ended.len() == 50)));
+    }
 }

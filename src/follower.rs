@@ -17,6 +17,7 @@ use madang_cluster::metadata::{MetadataDelta, MetadataImage};
 use madang_protocol::types::NodeId;
 
 use crate::applier::Applier;
+use crate::peers::Peers;
 
 messages! {
     /// What the follower's actor is sent.
@@ -45,15 +46,16 @@ enum Step {
 pub struct Feed {
     steps: Mutex<VecDeque<Step>>,
     follower: ActorRef<FollowerMessage>,
-}
-
-impl Default for Feed {
-    fn default() -> Self {
-        Self { steps: Mutex::default(), follower: ActorRef::new("follower", Capacity::default()) }
-    }
+    peers: Option<Arc<Peers>>,
 }
 
 impl Feed {
+    /// Nothing yet. The peers are told who leads.
+    #[must_use]
+    pub fn new(peers: Option<Arc<Peers>>) -> Self {
+        Self { steps: Mutex::default(), follower: ActorRef::new("follower", Capacity::default()), peers }
+    }
+
     /// The actor that takes the steps.
     #[must_use]
     pub const fn follower(&self) -> &ActorRef<FollowerMessage> {
@@ -76,8 +78,13 @@ impl MetadataSink for Feed {
         self.push(Step::Apply { image, delta });
     }
 
-    /// A lone voter leads as soon as it has started.
-    fn leader(&self, _: Option<NodeId>) {}
+    /// A lone voter leads as soon as it has started, and tells nobody.
+    fn leader(&self, leader: Option<NodeId>) {
+        if let Some(peers) = &self.peers {
+            tracing::info!(leader = leader.map(|node| node.0), "the metadata quorum is led");
+            peers.led_by(leader);
+        }
+    }
 
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>) {
         self.push(Step::Answer { reply, result: Box::new(result) });

@@ -27,6 +27,7 @@ use crate::applier::Phase;
 use crate::env::{Env, ask_controller, ask_shard};
 use crate::fetch_sessions::FetchSessions;
 use crate::group_placement::GroupPlacement;
+use crate::peers::{Peers, propose};
 use crate::producer_ids::ProducerIds;
 use crate::replicas::Replicas;
 
@@ -45,6 +46,10 @@ pub struct Node {
     pub controller: ActorRef<ControllerMessage>,
     /// The epoch of its registration, -1 before it is registered.
     pub broker_epoch: AtomicI64,
+    /// The other nodes; none for a node that is alone.
+    pub peers: Option<Arc<Peers>>,
+    /// Index of the last entry of the metadata log that is applied.
+    pub applied: watch::Sender<u64>,
     /// What makes its random numbers differ from every other run's.
     pub entropy: Entropy,
     /// How far the node is.
@@ -59,7 +64,12 @@ pub struct Node {
 impl Node {
     /// A node that has not applied any metadata yet.
     #[must_use]
-    pub fn new(config: BrokerConfig, phase: watch::Receiver<Phase>, cold_reads: ColdReads) -> Self {
+    pub fn new(
+        config: BrokerConfig,
+        phase: watch::Receiver<Phase>,
+        cold_reads: ColdReads,
+        peers: Option<Arc<Peers>>,
+    ) -> Self {
         Self {
             image: ArcSwap::default(),
             replicas: Replicas::default(),
@@ -69,11 +79,32 @@ impl Node {
             groups: GroupPlacement::default(),
             cold_reads,
             broker_epoch: AtomicI64::new(-1),
+            peers,
+            applied: watch::Sender::new(0),
             entropy: Entropy::default(),
             fetch_sessions: FetchSessions::new(config.max_fetch_sessions),
             producer_ids: ProducerIds::default(),
             config,
         }
+    }
+
+    /// The epoch of its registration, -1 before it is registered.
+    #[must_use]
+    pub fn broker_epoch(&self) -> i64 {
+        self.broker_epoch.load(Ordering::Acquire)
+    }
+
+    /// Where reads go that may wait for a disk.
+    #[must_use]
+    pub const fn cold_reads(&self) -> &ColdReads {
+        &self.cold_reads
+    }
+
+    /// From here on everybody sees this metadata.
+    pub fn applied(&self, image: Arc<MetadataImage>) {
+        let version = image.version();
+        self.image.store(image);
+        self.applied.send_replace(version);
     }
 
     /// How many fetch sessions are open.
@@ -147,7 +178,7 @@ impl Env for NodeEnv {
     }
 
     fn broker_epoch(&self) -> i64 {
-        self.node.broker_epoch.load(Ordering::Acquire)
+        self.node.broker_epoch()
     }
 
     fn config(&self) -> &BrokerConfig {
@@ -176,7 +207,12 @@ impl Env for NodeEnv {
 
     fn propose(&self, proposal: Proposal, deadline: Mono) -> LocalBoxFuture<'static, ApiResult<Outcome>> {
         let env = self.clone();
-        Box::pin(async move { ask_controller(&env, &env.node.controller, proposal, deadline).await })
+        Box::pin(async move {
+            match &env.node.peers {
+                Some(peers) => propose(&env.node, peers, proposal, deadline).await,
+                None => ask_controller(&env, &env.node.controller, proposal, deadline).await,
+            }
+        })
     }
 
     fn group(

@@ -15,8 +15,9 @@ use madang_actors::mailbox::Capacity;
 use madang_cluster::configs::{BrokerConfig, CompressionType, TimestampType, TopicConfig, dynamic_broker_number};
 use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::actor::ReplicaActor;
+use madang_cluster::replica::replication::Assignment;
 use madang_cluster::replica::{
-    LostRecords, Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, ReplicaSnapshot, SharedReplica,
+    LostRecords, Neighbours, Replica, ReplicaConfig, ReplicaHandle, ReplicaMessage, ReplicaSnapshot, SharedReplica,
 };
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
@@ -180,6 +181,10 @@ pub struct Blueprint {
     pub topic: Arc<TopicImage>,
     /// The epoch in which this node leads it, if it does.
     pub leads_in: Option<LeaderEpoch>,
+    /// What the metadata says of it, if several nodes hold it.
+    pub assignment: Option<Box<Assignment>>,
+    /// The ways to other nodes, if there are any.
+    pub neighbours: Option<Neighbours>,
     /// Its settings.
     pub config: ReplicaConfig,
     /// Where it lives.
@@ -257,6 +262,9 @@ impl Blueprint {
             self.leads_in,
             self.config,
         ));
+        if let Some(assignment) = self.assignment {
+            shared.set_assignment(Arc::from(assignment));
+        }
         let (directory, path) = (Arc::clone(&self.directory), self.path.clone());
         let lives = Lives {
             disk: Arc::clone(&directory.disk),
@@ -266,6 +274,7 @@ impl Blueprint {
             recovered: Arc::new(Mutex::new(log)),
             shared: Arc::clone(&shared),
             link: DirectoryLink(Arc::clone(&directory)),
+            neighbours: self.neighbours,
         };
         let child = Child::actor(&actor, &directory.arbiter, move |context: &mut ShellContext<ReplicaMessage>| {
             lives.start(context)
@@ -283,11 +292,19 @@ struct Lives {
     recovered: Recovered,
     shared: Arc<SharedReplica>,
     link: DirectoryLink,
+    neighbours: Option<Neighbours>,
 }
 
 impl Lives {
     fn offline(&self, why: &str) -> ReplicaActor<DirectoryLink> {
-        ReplicaActor::offline(Arc::clone(&self.shared), self.link.clone(), why)
+        self.linked(ReplicaActor::offline(Arc::clone(&self.shared), self.link.clone(), why))
+    }
+
+    fn linked(&self, actor: ReplicaActor<DirectoryLink>) -> ReplicaActor<DirectoryLink> {
+        match &self.neighbours {
+            Some(neighbours) => actor.linked(neighbours.clone()),
+            None => actor,
+        }
     }
 
     /// One life, from disk.
@@ -324,10 +341,15 @@ impl Lives {
                     replica
                 }
                 Ok(replica) => replica,
+                // Others may have what is lost; it is opened once more, as the first try has taken the log along.
+                Err(lost) if self.neighbours.is_some() && config.replication_factor > 1 => {
+                    let (log, _) = self.open(before.as_deref(), incarnation, context.wall())?;
+                    Replica::after_loss(incarnation, log, (*config).clone(), lost)
+                }
                 Err(lost) => return Ok(self.offline(&lost.to_string())),
             },
         };
-        let mut actor = ReplicaActor::new(replica, Arc::clone(&self.shared), self.link.clone());
+        let mut actor = self.linked(ReplicaActor::new(replica, Arc::clone(&self.shared), self.link.clone()));
         actor.begin(context);
         Ok(actor)
     }

@@ -2,15 +2,18 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use madang_actors::host::{Arbiter, Branch, Role, Tree, TreeOptions, Watchdog, WatchdogLimits};
+use madang_actors::host::{Arbiter, Branch, Role, Tree, TreeOptions, Watchdog, WatchdogLimits, clock};
 use madang_cluster::configs::{BrokerConfig, ListenerConfig};
-use madang_cluster::controller::ControllerConfig;
 use madang_cluster::controller::actor::MetadataSyncs;
+use madang_cluster::controller::{ControllerConfig, Proposal};
 use madang_cluster::metadata::MetadataImage;
+use madang_cluster::replica::Neighbours;
+use madang_cluster::replica::fetching::{FetcherRef, Fetchers};
+use madang_cluster::replica::links::Links;
 use madang_protocol::types::Uuid;
 use madang_storage::{Disk, DiskLock, OpenMode, RealDisk};
 use madang_transport::kafka::{
@@ -26,7 +29,8 @@ use crate::connections::accept_limits;
 use crate::directory::Directory;
 use crate::follower::Feed;
 use crate::node_env::Node;
-use crate::supervision::{self, Parts};
+use crate::peers::{NodeLinks, Peers, propose};
+use crate::supervision::{self, Neighbourhood, Parts};
 
 /// Where the metadata log is, within the first log directory.
 const METADATA_FOLDER: &str = "metadata";
@@ -39,6 +43,8 @@ const COLD_READ_THREADS: usize = 2;
 const COLD_READ_QUEUE: usize = 1024;
 /// How long requests in flight may take when the node ends.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// How long handing over may take then.
+const HAND_OVER: Duration = Duration::from_secs(3);
 /// What the process exits with when the root of the tree has given up.
 pub const EXIT_ESCALATED: i32 = 70;
 /// What the process exits with when a thread that everything needs is stuck.
@@ -111,6 +117,7 @@ impl Server {
 
     /// Ends the node in order: no new requests, answers for those in flight, everything synced and marked clean.
     pub async fn stop(self) {
+        self.hand_over().await;
         self.shutdown.begin(SHUTDOWN_GRACE);
         let reason = self.tree.shutdown().await;
         tracing::info!(%reason, "stopped");
@@ -119,6 +126,18 @@ impl Server {
         }
         for directory in &self.directories {
             directory.close_clean();
+        }
+    }
+}
+
+impl Server {
+    /// Others lead what this node leads before it stops to serve.
+    async fn hand_over(&self) {
+        let Some(peers) = &self.node.peers else { return };
+        let (node_id, broker_epoch) = (self.node.config.node_id, self.node.broker_epoch());
+        let fenced = Proposal::FenceBroker { node_id, broker_epoch };
+        if let Err(refused) = propose(&self.node, peers, fenced, clock::now() + HAND_OVER).await {
+            tracing::warn!(error = ?refused.error, "the node stops without having handed over what it leads");
         }
     }
 }
@@ -148,11 +167,13 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     let connection_limits = ConnectionLimits::new(accept_limits(&MetadataImage::default(), &config));
     let bound = bind(&mut config, &context, &connection_limits, workers)?;
     let (phase, phase_seen) = watch::channel(Phase::Starting);
-    let node = Arc::new(Node::new(config, phase_seen, cold_reads));
+    let peers = Peers::bind(&config, &cold_reads)?;
+    let node = Arc::new(Node::new(config, phase_seen, cold_reads, peers.clone()));
     let directories = directories(&node, open_files)?;
     let metadata_arbiter = arbiter("metadata", Role::Metadata)?;
     let coordinator_arbiter = arbiter("coordinators", Role::Network)?;
     let coordinators = Branch::dynamic("coordinators");
+    let (neighbourhood, neighbours) = peers.clone().map(|peers| neighbourhood(&node, peers)).transpose()?.unzip();
     let applier = Arc::new(Applier {
         node: Arc::clone(&node),
         directories: directories.clone(),
@@ -160,6 +181,8 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
         coordinator_arbiter: coordinator_arbiter.clone(),
         incarnation_id: Uuid::from_random(node.entropy.next(), node.entropy.next()),
         connection_limits,
+        neighbours,
+        shard_epochs: Mutex::default(),
         unfencing: AtomicBool::new(false),
         phase,
     });
@@ -171,13 +194,16 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     fixed.into_iter().for_each(|arbiter| watchdog.watch(arbiter));
     network.iter().for_each(|(arbiter, _)| watchdog.watch(arbiter));
     directories.iter().for_each(|directory| watchdog.watch(&directory.arbiter));
+    let of_peers = neighbourhood.iter().flat_map(|all| [&all.control, &all.data]);
+    of_peers.for_each(|arbiter| watchdog.watch(arbiter));
     let controller = ControllerConfig {
         node_id: node.config.node_id,
-        voters: vec![node.config.node_id],
+        voters: peers.as_ref().map_or_else(|| vec![node.config.node_id], |peers| peers.voters()),
+        cluster_id: peers.as_ref().map(|peers| peers.cluster_id()),
         broker: node.config.clone(),
         directory: metadata,
     };
-    let feed = Arc::<Feed>::default();
+    let feed = Arc::new(Feed::new(peers));
     let sink = Arc::clone(&feed);
     let metadata_syncs = MetadataSyncs::start(sink).map_err(|error| format!("thread metadata-sync: {error}"))?;
     let parts = Parts {
@@ -189,12 +215,31 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
         applier,
         metadata_arbiter,
         directories,
+        neighbourhood,
         coordinators,
         network,
         listeners: sockets,
         admin: admin_child,
     };
     Ok(Assembled { parts, shutdown, admin_state, admin, listeners, watchdog, lock })
+}
+
+/// The threads for other nodes, and the ways that the replicas have to them.
+fn neighbourhood(node: &Arc<Node>, peers: Arc<Peers>) -> Result<(Neighbourhood, Neighbours), String> {
+    let control = arbiter("peers-control", Role::Network)?;
+    let data = arbiter("peers-data", Role::Network)?;
+    let links: Arc<dyn Links> = Arc::new(NodeLinks::new(node, Arc::clone(&peers)));
+    let fetchers = Branch::dynamic("fetchers");
+    let (handle, to, on) = (fetchers.handle(), Arc::clone(&links), data.clone());
+    let known = Arc::new(Fetchers::new(move |fetcher: &FetcherRef| {
+        let (handle, child) = (handle.clone(), supervision::fetcher_child(fetcher, &to, &on));
+        // A supervisor that does not run takes it up with the others when it starts.
+        tokio::task::spawn_local(async move { drop(handle.add(child).await) });
+    }));
+    let (again, to, on) = (Arc::clone(&known), Arc::clone(&links), data.clone());
+    let fetchers = fetchers
+        .repopulate(move || again.all().iter().map(|fetcher| supervision::fetcher_child(fetcher, &to, &on)).collect());
+    Ok((Neighbourhood { peers, control, data, fetchers }, Neighbours { links, fetchers: known }))
 }
 
 fn take_metadata(disk: &Arc<dyn Disk>, folder: &Path) -> Result<Box<dyn DiskLock>, String> {

@@ -10,6 +10,11 @@
 //! │   ├ flusher  actor permanent
 //! │   ├ replicas  one_for_one dynamic
 //! │   └ cleaner  task permanent
+//! ├ peers  one_for_one
+//! │ ├ control  task permanent
+//! │ ├ data  task permanent
+//! │ ├ fetchers  one_for_one dynamic
+//! │ └ heartbeats  task permanent
 //! ├ coordinators  one_for_one dynamic
 //! └ listeners  one_for_one
 //!   ├ network-0  one_for_one
@@ -19,7 +24,7 @@
 //!   └ admin  task permanent
 //! ```
 //! The top starts first and stops last. There is a `directory-N` for each log directory, a `network-N` for each network thread and
-//! an acceptor for each listener. Replicas, shards and connections are added while the node runs.
+//! an acceptor for each listener. A node that is alone has no `peers`. Replicas, shards and connections are added while the node runs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,7 +32,11 @@ use std::time::Duration;
 use madang_actors::child_spec::{Restart, Strategy};
 use madang_actors::host::{Arbiter, Branch, Child, SupervisorHandle};
 use madang_cluster::controller::ControllerConfig;
-use madang_cluster::controller::actor::{ControllerActor, MetadataSyncs, NoVoters};
+use madang_cluster::controller::actor::{ControllerActor, MetadataSyncs, NoVoters, VoterLinks};
+use madang_cluster::replica::fetcher::FetcherConfig;
+use madang_cluster::replica::fetching::FetcherRef;
+use madang_cluster::replica::fetching::actor::FetcherActor;
+use madang_cluster::replica::links::Links;
 use madang_storage::Disk;
 use madang_transport::kafka::{Listener, Worker};
 
@@ -38,6 +47,7 @@ use crate::connections;
 use crate::directory::{Directory, Flusher};
 use crate::follower::{Feed, Follower};
 use crate::node_env::{Node, NodeEnv};
+use crate::peers::{self, Endpoint, PeerService, Peers, Voters};
 
 /// An orderly end of a replica may have to sync its log first.
 const REPLICA_STOP: Duration = Duration::from_secs(30);
@@ -73,6 +83,8 @@ pub struct Parts {
     pub metadata_arbiter: Arbiter,
     /// The log directories.
     pub directories: Vec<Arc<Directory>>,
+    /// What deals with other nodes, if there are any.
+    pub neighbourhood: Option<Neighbourhood>,
     /// The supervisor of the group shards.
     pub coordinators: Branch,
     /// Each network thread, and what it is handed by each listener.
@@ -88,11 +100,50 @@ pub struct Parts {
 pub fn tree(parts: Parts) -> Branch {
     let metadata = metadata(&parts);
     let listeners = listeners(&parts.node, parts.network, parts.listeners, parts.admin);
-    Branch::new("node", Strategy::RestForOne)
-        .child(metadata)
-        .child(log_dirs(&parts.directories))
-        .child(parts.coordinators)
-        .child(listeners)
+    let mut all = Branch::new("node", Strategy::RestForOne).child(metadata).child(log_dirs(&parts.directories));
+    if let Some(neighbourhood) = parts.neighbourhood {
+        all = all.child(peers(&parts.node, neighbourhood));
+    }
+    all.child(parts.coordinators).child(listeners)
+}
+
+/// What deals with other nodes.
+pub struct Neighbourhood {
+    /// The other nodes.
+    pub peers: Arc<Peers>,
+    /// The thread of the control endpoint.
+    pub control: Arbiter,
+    /// The thread of the data endpoint and of the fetchers.
+    pub data: Arbiter,
+    /// The supervisor of the fetchers.
+    pub fetchers: Branch,
+}
+
+fn peers(node: &Arc<Node>, neighbourhood: Neighbourhood) -> Branch {
+    let Neighbourhood { peers, control, data, fetchers } = neighbourhood;
+    let endpoint = |endpoint: &Arc<Endpoint>, arbiter: &Arbiter| {
+        let (endpoint, node, peers) = (Arc::clone(endpoint), Arc::clone(node), Arc::clone(&peers));
+        Child::task(endpoint.name(), arbiter, move |context| {
+            let service = PeerService::new(Arc::clone(&node), Arc::clone(&peers), endpoint.kinds());
+            peers::serve(Arc::clone(&endpoint), service, context)
+        })
+    };
+    let (beating, to) = (Arc::clone(node), Arc::clone(&peers));
+    Branch::new("peers", Strategy::OneForOne)
+        .child(endpoint(&peers.control, &control))
+        .child(endpoint(&peers.data, &data))
+        .child(fetchers)
+        .child(Child::task("heartbeats", &control, move |context| {
+            peers::heartbeats(Arc::clone(&beating), Arc::clone(&to), context)
+        }))
+}
+
+/// The fetcher of one leader as its supervisor runs it.
+pub(crate) fn fetcher_child(fetcher: &FetcherRef, links: &Arc<dyn Links>, arbiter: &Arbiter) -> Child {
+    let (fetcher, links) = (fetcher.clone(), Arc::clone(links));
+    Child::actor(fetcher.clone().actor(), arbiter, move |_| {
+        Ok(FetcherActor::new(fetcher.clone(), Arc::clone(&links), FetcherConfig::default()))
+    })
 }
 
 fn metadata(parts: &Parts) -> Branch {
@@ -101,11 +152,15 @@ fn metadata(parts: &Parts) -> Branch {
     let arbiter = &parts.metadata_arbiter;
     let (actor, follower) = (node.controller.clone(), feed.follower().clone());
     let sink = Arc::clone(&feed);
+    let links: Arc<dyn VoterLinks> = match &node.peers {
+        Some(peers) => Arc::new(Voters::new(Arc::clone(peers))),
+        None => Arc::new(NoVoters),
+    };
     Branch::new("metadata", Strategy::OneForAll)
         .child(Child::actor(&actor, arbiter, move |_| {
             let sink = Arc::clone(&sink);
-            let links = Arc::new(NoVoters);
-            ControllerActor::open(config.clone(), Arc::clone(&disk), sink, syncs.clone(), links, node.entropy.next())
+            let (disk, links) = (Arc::clone(&disk), Arc::clone(&links));
+            ControllerActor::open(config.clone(), disk, sink, syncs.clone(), links, node.entropy.next())
         }))
         .child(Child::actor(&follower, arbiter, move |context| {
             Ok(Follower::new(Arc::clone(&feed), Arc::clone(&applier), context))
@@ -171,8 +226,13 @@ pub fn replica_child(child: Child) -> Child {
 
 #[cfg(test)]
 mod tests {
-    use madang_cluster::configs::BrokerConfig;
+    use std::fs;
+    use std::path::Path;
 
+    use madang_cluster::configs::BrokerConfig;
+    use madang_protocol::types::{NodeId, Uuid};
+
+    use crate::certificates::Authority;
     use crate::server::assemble;
 
     /// The drawing at the top of this file, without its comment marks.
@@ -183,22 +243,45 @@ mod tests {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    #[test]
-    fn the_tree_that_is_built_is_the_one_that_is_drawn() {
-        let folder = tempfile::tempdir().unwrap();
-        let pairs = [
-            ("log.dirs", folder.path().to_str().unwrap()),
+    /// The tree of a node with these settings and one network thread, as the drawing has it, whatever the machine has.
+    fn built(folder: &Path, more: &[(&str, &str)]) -> String {
+        let data = folder.join("data");
+        let alone = [
+            ("log.dirs", data.to_str().unwrap()),
             ("listeners", "PLAINTEXT://127.0.0.1:0"),
             ("madang.admin.listener", "127.0.0.1:0"),
         ];
-        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let pairs = alone.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let (config, _) = BrokerConfig::parse(pairs).unwrap();
-        let built = actix_rt::System::new().block_on(async {
+        fs::create_dir_all(data).unwrap();
+        let tree = actix_rt::System::new().block_on(async {
             let mut assembled = assemble(config).unwrap();
-            // The drawing shows one network thread, whatever the machine has.
             assembled.parts.network.truncate(1);
             super::tree(assembled.parts).describe()
         });
-        assert_eq!(built.trim_end(), drawing().trim_end());
+        tree.trim_end().to_owned()
+    }
+
+    #[test]
+    fn the_tree_that_is_built_is_the_one_that_is_drawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificates = folder.path().join("certificates");
+        let authority = Authority::create(&folder.path().join("authority"), Uuid([1; 16])).unwrap();
+        authority.issue(NodeId(1), &certificates).unwrap();
+        let of_three = [
+            ("madang.node.listener", "127.0.0.1:0"),
+            ("madang.node.certificates", certificates.to_str().unwrap()),
+            ("controller.quorum.voters", "1@127.0.0.1:1,2@127.0.0.1:2,3@127.0.0.1:3"),
+        ];
+        assert_eq!(built(folder.path(), &of_three), drawing().trim_end());
+    }
+
+    #[test]
+    fn a_node_that_is_alone_has_no_peers() {
+        let folder = tempfile::tempdir().unwrap();
+        let drawing = drawing();
+        let (above, rest) = drawing.split_once("├ peers").unwrap();
+        let (_, below) = rest.split_once("├ coordinators").unwrap();
+        assert_eq!(built(folder.path(), &[]), format!("{above}├ coordinators{below}").trim_end());
     }
 }

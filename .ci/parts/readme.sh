@@ -32,4 +32,11 @@ stop && echo "ok    an orderly stop"
 start
 expect "$(kcat -b "$MADANG_SERVER" -C -t greetings -o beginning -e -q | tr '\n' ' ')" "hello world " "a second start recovers"
 stop
-echo "11 passed, 0 failed"
+"$madang" cluster dev --nodes 3 --data "$work/madang-dev" --base-port 29192 >"$work/dev" 2>&1 &
+pid=$!
+for _ in $(seq 300); do grep -q "3 nodes serve" "$work/dev" && break; kill -0 "$pid"; sleep 0.2; done
+expect "$("$madang" cluster status | grep -c serving)" 3 "madang cluster dev and status"
+echo hello | "$madang" produce greetings --server 127.0.0.1:29193
+expect "$("$madang" consume greetings --from-beginning --max 1 --server 127.0.0.1:29194)" hello "one node takes, another gives"
+kill -TERM "$pid"; wait "$pid"; pid=
+echo "13 passed, 0 failed"

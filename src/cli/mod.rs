@@ -1,12 +1,16 @@
 //! The command line: one file per command. Every error says what to do next.
 
+mod cert;
+mod cluster;
 mod common;
 mod consume;
+mod dev;
 mod doctor;
 mod group;
 mod log;
 mod produce;
 mod start;
+mod status;
 mod topic;
 mod tree;
 
@@ -33,6 +37,8 @@ enum Command {
     Tree(tree::Tree),
     Doctor(doctor::Doctor),
     Log(log::Log),
+    Cert(cert::Cert),
+    Cluster(cluster::Cluster),
 }
 
 /// What went wrong, for a person: what happened, and what to do next.
@@ -83,6 +89,8 @@ pub fn run() -> ExitCode {
         Command::Tree(args) => tree::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Log(args) => log::run(args),
+        Command::Cert(args) => cert::run(args),
+        Command::Cluster(args) => cluster::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

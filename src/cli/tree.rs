@@ -25,7 +25,7 @@ pub(crate) struct Tree {
 }
 
 /// Where the admin listener is.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct AdminAddress {
     /// The admin listener. Default: the host of --server, its port + 1000.
     #[arg(long, value_name = "HOST:PORT")]

@@ -19,11 +19,15 @@ pub(crate) struct Launch {
     log: Option<PathBuf>,
 }
 
+/// The built binary, or the one that MADANG_TEST_BINARY names.
+pub(crate) fn binary() -> String {
+    std::env::var("MADANG_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_madang").to_owned())
+}
+
 impl Launch {
     /// `madang start` of the built binary, or of the one that MADANG_TEST_BINARY names.
     pub(crate) fn new(data: &Path) -> Self {
-        let binary = std::env::var("MADANG_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_madang").to_owned());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(binary());
         command.arg("start").arg("--data").arg(data).args(["--set", "madang.admin.listener=127.0.0.1:0"]);
         Self { command, log: None }
     }

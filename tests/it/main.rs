@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod client_admin;
 mod client_groups;
+mod cluster;
 mod compaction;
 mod house;
 mod impatient;

@@ -8,7 +8,7 @@ use madang_protocol::types::NodeId;
 use thiserror::Error;
 
 use super::definition::{InvalidConfig, broker_definition, list_items};
-use super::startup;
+use super::{nodes, startup};
 use crate::metadata::SecurityProtocol;
 
 /// When a record counts as stored (`madang.durability`).
@@ -48,6 +48,17 @@ pub enum BrokerConfigError {
         /// The address.
         listener: String,
     },
+    /// An address of nodes that cannot be read.
+    #[error("{key}: cannot read '{address}': write HOST:PORT, and ID@HOST:PORT of voters, each once")]
+    Address {
+        /// The key.
+        key: &'static str,
+        /// The address.
+        address: String,
+    },
+    /// A quorum of several nodes that this one is not prepared for.
+    #[error("controller.quorum.voters: {0}")]
+    Quorum(&'static str),
     /// A listener whose name stands for no security protocol.
     #[error("{key}: no security protocol for listener '{listener}': name it in listener.security.protocol.map")]
     UnknownProtocol {
@@ -132,6 +143,12 @@ pub struct BrokerConfig {
     pub durability: Durability,
     /// Host and port of the HTTP listener; none for the Kafka port + 1000 on loopback.
     pub admin_listener: Option<String>,
+    /// Host and UDP port for other nodes; the port after it is for control. None for a node that stays alone.
+    pub node_listener: Option<(String, u16)>,
+    /// The folder of the node's certificates.
+    pub node_certificates: Option<String>,
+    /// The voters of the metadata log and where their control endpoints are; empty for a node that is its own.
+    pub quorum_voters: Vec<(NodeId, String)>,
     /// A folder on tmpfs for the notes of the log directories; none for no notes.
     pub notes_dir: Option<String>,
     /// Partitions of a topic created without a number.
@@ -281,6 +298,9 @@ impl BrokerConfig {
                 _ => Durability::Fsync,
             },
             admin_listener: values.set("madang.admin.listener").map(str::to_owned),
+            node_listener: nodes::listener(values.set(nodes::LISTENER))?,
+            node_certificates: values.set("madang.node.certificates").map(str::to_owned),
+            quorum_voters: nodes::voters(values.text(nodes::VOTERS))?,
             notes_dir: values.text("madang.notes.dir").filter(|folder| *folder != "none").map(str::to_owned),
             num_partitions: values.int("num.partitions"),
             default_replication_factor: values.short("default.replication.factor"),
@@ -399,7 +419,7 @@ impl<'a> Values<'a> {
         let unreadable = || BrokerConfigError::Listener { key, listener: text.to_owned() };
         let (name, address) = text.split_once("://").ok_or_else(unreadable)?;
         let (host, port) = address.rsplit_once(':').ok_or_else(unreadable)?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = nodes::unbracketed(host);
         let name = name.to_uppercase();
         let port = port.parse().map_err(|_| unreadable())?;
         let security_protocol =

@@ -346,6 +346,11 @@ mod tests {
             for row in &rows {
                 let definition = table.get(row[0]).unwrap_or_else(|| panic!("no {}", row[0]));
                 let default = definition.default.unwrap_or("(none)");
+                if row[0] == "broker.session.timeout.ms" {
+                    // Ours, and the only one: what a silent broker leads is sooner led by another.
+                    assert_eq!((row[1], default), ("9000", "2500"));
+                    continue;
+                }
                 // Where the data says "(none)" for a topic, the default stands under another broker key.
                 assert!(row[1] == default || row[1] == "(none)", "{}: {default}", row[0]);
             }
@@ -370,7 +375,6 @@ mod tests {
             "remote.storage.enable",
         ];
         let of_brokers = [
-            "broker.session.timeout.ms",
             "log.local.retention.bytes",
             "log.local.retention.ms",
             "log.preallocate",

@@ -4,6 +4,7 @@
 mod broker;
 mod definition;
 mod describe;
+mod nodes;
 mod startup;
 mod topic;
 

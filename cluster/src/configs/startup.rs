@@ -3,6 +3,7 @@
 
 use super::broker::{BrokerConfig, BrokerConfigError};
 use super::definition::{InvalidConfig, list_items, topic_definition};
+use super::nodes;
 use crate::metadata::SecurityProtocol;
 
 /// Keys that name a class to guard the broker with. None can be loaded here, and without it everything would be allowed.
@@ -26,6 +27,7 @@ pub(super) fn acts_on(key: &str) -> bool {
 pub(super) fn check(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
     supported(config)?;
     listeners(config)?;
+    nodes::check(config)?;
     INTERNAL_SEGMENTS.into_iter().try_for_each(|key| internal_segments(config, key))
 }
 

@@ -15,7 +15,7 @@ use madang_actors::prng::Prng;
 use madang_actors::reply::Reply;
 use madang_protocol::types::NodeId;
 use madang_storage::{Disk, DiskFile};
-use raft::eraftpb::Message;
+pub use raft::eraftpb::Message as RaftMessage;
 
 use super::{
     ApiResult, Controller, ControllerConfig, ControllerEffect, ControllerInput, Outcome, Proposal, SyncTicket,
@@ -39,7 +39,7 @@ messages! {
                 result: Result<(), String>,
             },
             /// Another voter's message.
-            Raft(Box<Message>),
+            Raft(Box<RaftMessage>),
             /// A message to that voter was lost.
             Unreachable(NodeId),
             /// A snapshot has reached that voter, or has not.
@@ -75,7 +75,13 @@ messages! {
 pub trait VoterLinks: Send + Sync + 'static {
     /// Sends the message, or drops it if it cannot leave soon: must not block. Where it is known to be lost, `controller` is told
     /// [`ControllerMessage::Unreachable`]; a snapshot's fate is always told as [`ControllerMessage::SnapshotSent`].
-    fn send(&self, to: NodeId, message: Box<Message>, is_snapshot: bool, controller: IncarnationRef<ControllerMessage>);
+    fn send(
+        &self,
+        to: NodeId,
+        message: Box<RaftMessage>,
+        is_snapshot: bool,
+        controller: IncarnationRef<ControllerMessage>,
+    );
 }
 
 /// The links of a lone voter: there is nobody to send to.
@@ -83,7 +89,7 @@ pub trait VoterLinks: Send + Sync + 'static {
 pub struct NoVoters;
 
 impl VoterLinks for NoVoters {
-    fn send(&self, to: NodeId, _: Box<Message>, _: bool, _: IncarnationRef<ControllerMessage>) {
+    fn send(&self, to: NodeId, _: Box<RaftMessage>, _: bool, _: IncarnationRef<ControllerMessage>) {
         tracing::error!(%to, "a lone voter has a message for another one");
     }
 }

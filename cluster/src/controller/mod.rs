@@ -68,6 +68,8 @@ pub struct ControllerConfig {
     pub node_id: NodeId,
     /// All voters, this one included; counts only at the very first start.
     pub voters: Vec<NodeId>,
+    /// The id that the cluster is to have, if it has none yet; none for any.
+    pub cluster_id: Option<Uuid>,
     /// The node's settings: defaults of new topics.
     pub broker: BrokerConfig,
     /// Where the metadata log lives; nothing else does.
@@ -183,6 +185,7 @@ struct Waiting {
 /// A voter of the metadata quorum; the elected one takes proposals.
 pub struct Controller {
     node_id: NodeId,
+    cluster_id: Option<Uuid>,
     defaults: BrokerConfig,
     quorum: Quorum,
     sessions: Sessions,
@@ -210,9 +213,21 @@ impl Controller {
         load_snapshot(&mut image, &quorum.node.store().snapshot)?;
         let (waiting, pending) = (VecDeque::new(), None);
         let sessions = Sessions::new(config.node_id, config.broker.broker_session_timeout);
-        let (node_id, defaults) = (config.node_id, config.broker);
+        let (node_id, cluster_id, defaults) = (config.node_id, config.cluster_id, config.broker);
         let (leader, predecessor) = (None, None);
-        Ok(Self { node_id, defaults, quorum, sessions, leader, predecessor, image, pending, waiting, failed: false })
+        Ok(Self {
+            node_id,
+            cluster_id,
+            defaults,
+            quorum,
+            sessions,
+            leader,
+            predecessor,
+            image,
+            pending,
+            waiting,
+            failed: false,
+        })
     }
 
     /// The committed metadata.
@@ -369,7 +384,8 @@ impl Controller {
         if self.is_founded(&pending) {
             return Ok(());
         }
-        let (records, image) = found(&pending, &self.defaults, self.quorum.is_lone(), rng);
+        let cluster_id = self.cluster_id.unwrap_or_else(|| Uuid::from_random(rng.next_u64(), rng.next_u64()));
+        let (records, image) = found(&pending, &self.defaults, self.quorum.is_lone(), cluster_id, rng);
         // Refused only when the leadership has just ended; the next leader does it then.
         drop(self.append(&records, image));
         self.settle(rng, effects)
@@ -396,11 +412,11 @@ fn found(
     image: &MetadataImage,
     file: &BrokerConfig,
     lone: bool,
+    cluster_id: Uuid,
     rng: &mut Prng,
 ) -> (Vec<MetadataRecord>, MetadataImage) {
     let mut draft = Draft::new(image, file, rng);
     if image.cluster_id().is_zero() {
-        let cluster_id = Uuid::from_random(draft.rng.next_u64(), draft.rng.next_u64());
         draft.push(MetadataRecord::Cluster(ClusterRecord { cluster_id: cluster_id.0 }));
     }
     for (key, value) in new_defaults(image, file, lone) {

@@ -26,7 +26,7 @@ pub(super) struct World {
 
 fn config() -> ControllerConfig {
     let broker = BrokerConfig::default();
-    ControllerConfig { node_id: NODE, voters: vec![NODE], broker, directory: "/metadata".into() }
+    ControllerConfig { node_id: NODE, voters: vec![NODE], cluster_id: None, broker, directory: "/metadata".into() }
 }
 
 impl World {

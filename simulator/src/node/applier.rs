@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use madang::changes::{Change, ReplicaPlan, all_replicas, changes};
+use madang::changes::{Change, ReplicaPlan, all_replicas, changes, led_shards};
 use madang::env::ask_controller;
 use madang::found::{Found, start_of, sync_point};
 use madang_actors::actor_ref::ActorRef;
@@ -232,8 +232,7 @@ impl Applier {
             }
         }
         if let Some(topic) = image.topic(OFFSETS_TOPIC) {
-            let all: Vec<i32> = topic.partitions.keys().copied().collect();
-            self.start_shards(topic, &all);
+            self.start_shards(topic, &led_shards(topic, &self.process.config));
         }
         Ok(())
     }
@@ -266,6 +265,9 @@ impl Applier {
                 Change::DeleteTopic { topic_id, name } => self.delete_topic(topic_id, &name).await,
                 Change::Start(plans) => self.start_replicas(plans).await,
                 Change::StartShards { topic, partitions } => self.start_shards(&topic, &partitions),
+                Change::Assign { .. } | Change::EndShards(_) => {
+                    self.node.sim.require(false, "C1", || "a lone node follows".to_owned());
+                }
                 Change::Lead { partition, leads_in } => {
                     let Some(slot) = self.slot(partition) else { continue };
                     slot.handle.shared().set_leader_epoch(leads_in);
@@ -297,7 +299,8 @@ impl Applier {
     }
 
     fn start_replica(&self, plan: ReplicaPlan) -> Option<Rc<Slot>> {
-        let ReplicaPlan { partition, topic, leads_in, config } = plan;
+        let ReplicaPlan { partition, topic, leads_in, config, assignment } = plan;
+        self.node.sim.require(assignment.is_none(), "C1", || "a lone node has a partition of several".to_owned());
         let created = match self.process.log_dir.borrow().as_ref() {
             Some(log_dir) => log_dir.create_partition(&topic.name, partition.partition, partition.topic_id),
             None => return None,

@@ -84,6 +84,7 @@ fn open(node: &Node, process: &Process) -> Result<Controller, ControllerError> {
     let config = ControllerConfig {
         node_id: process.config.node_id,
         voters: vec![process.config.node_id],
+        cluster_id: None,
         broker: process.config.clone(),
         directory: directory(),
     };

@@ -40,7 +40,13 @@ impl Voter {
     pub(super) fn new(node_id: NodeId, voters: &[NodeId], rng: Prng) -> Self {
         let named = BrokerConfig::parse([("node.id".to_owned(), node_id.0.to_string())]);
         let broker = named.map(|(config, _)| config).unwrap_or_default();
-        let config = ControllerConfig { node_id, voters: voters.to_vec(), broker, directory: DIRECTORY.into() };
+        let config = ControllerConfig {
+            node_id,
+            voters: voters.to_vec(),
+            cluster_id: None,
+            broker,
+            directory: DIRECTORY.into(),
+        };
         let disk = FaultDisk::new();
         let (unsynced, syncing) = (VecDeque::new(), false);
         Self { node_id, disk, config, rng, life: 0, controller: None, frozen: None, armed: None, unsynced, syncing }

@@ -37,13 +37,20 @@ fn a_lone_controllers_file_counts_at_each_of_its_starts() {
 #[test]
 fn among_several_controllers_the_first_ones_file_counts() {
     let (first, second) = (file(&[(MINIMUM, "2")]).broker, file(&[(MINIMUM, "1")]).broker);
-    let (records, image) = found(&MetadataImage::default(), &first, false, &mut Prng::new(1));
+    let (records, image) = found(&MetadataImage::default(), &first, false, Uuid([3; 16]), &mut Prng::new(1));
     assert_eq!(records.len(), 1 + CLUSTER_KEYS.len());
-    assert!(found(&image, &second, false, &mut Prng::new(1)).0.is_empty(), "an election is no decision of anybody");
+    assert!(
+        found(&image, &second, false, Uuid([3; 16]), &mut Prng::new(1)).0.is_empty(),
+        "an election is no decision of anybody"
+    );
     for broker in [&first, &second] {
         assert_eq!(TopicConfig::resolve(&image, broker, broker.node_id, "t").min_insync_replicas, 2);
     }
-    assert_eq!(found(&image, &second, true, &mut Prng::new(1)).0.len(), 1, "a lone one has nobody to differ from");
+    assert_eq!(
+        found(&image, &second, true, Uuid([3; 16]), &mut Prng::new(1)).0.len(),
+        1,
+        "a lone one has nobody to differ from"
+    );
 }
 
 #[test]

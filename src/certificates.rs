@@ -1,0 +1,131 @@
+//! Certificates of nodes: a cluster's authority, and what it issues.
+//! Invariant: a key is readable by its owner alone, and an authority is never written over.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use madang_protocol::types::{NodeId, Uuid};
+use madang_transport::quic::NodeName;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+use crate::peers::{AUTHORITY, CERTIFICATE, KEY};
+
+/// The authority's key.
+const AUTHORITY_KEY: &str = "ca.key";
+/// The id of the cluster, as Kafka writes it.
+const CLUSTER_ID: &str = "cluster.id";
+
+/// A cluster's authority, in a folder of its own.
+#[derive(Debug)]
+pub struct Authority {
+    folder: PathBuf,
+    /// The cluster.
+    pub cluster_id: Uuid,
+    key: KeyPair,
+}
+
+/// What every certificate of the authority is signed as.
+fn parameters(cluster_id: Uuid) -> Result<CertificateParams, String> {
+    let mut parameters = CertificateParams::new(Vec::new()).map_err(|error| error.to_string())?;
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, format!("Madang cluster {cluster_id}"));
+    parameters.distinguished_name = name;
+    Ok(parameters)
+}
+
+impl Authority {
+    /// Makes an authority in `folder`, which is made if need be.
+    ///
+    /// # Errors
+    /// A text for a person; also if there is one.
+    pub fn create(folder: &Path, cluster_id: Uuid) -> Result<Self, String> {
+        let key = KeyPair::generate().map_err(|error| error.to_string())?;
+        let certificate = parameters(cluster_id)?.self_signed(&key).map_err(|error| error.to_string())?;
+        fs::create_dir_all(folder).map_err(|error| said(folder, &error))?;
+        write_new(&folder.join(AUTHORITY_KEY), &key.serialize_pem(), 0o600)?;
+        write_new(&folder.join(AUTHORITY), &certificate.pem(), 0o644)?;
+        write_new(&folder.join(CLUSTER_ID), &format!("{cluster_id}\n"), 0o644)?;
+        Ok(Self { folder: folder.to_owned(), cluster_id, key })
+    }
+
+    /// Opens the authority in `folder`.
+    ///
+    /// # Errors
+    /// A text for a person.
+    pub fn open(folder: &Path) -> Result<Self, String> {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).map_err(|error| said(&folder.join(name), &error));
+        let id = read(CLUSTER_ID)?;
+        let cluster_id =
+            id.trim().parse().map_err(|_| format!("{}: not a cluster id", folder.join(CLUSTER_ID).display()))?;
+        let key = KeyPair::from_pem(&read(AUTHORITY_KEY)?)
+            .map_err(|error| format!("{}: {error}", folder.join(AUTHORITY_KEY).display()))?;
+        Ok(Self { folder: folder.to_owned(), cluster_id, key })
+    }
+
+    /// Issues a certificate to a node: the folder that its `madang.node.certificates` names.
+    ///
+    /// # Errors
+    /// A text for a person; also if the node has one there.
+    pub fn issue(&self, node_id: NodeId, folder: &Path) -> Result<(), String> {
+        let name = NodeName { cluster_id: self.cluster_id, node_id };
+        let mut wanted = CertificateParams::new(vec![name.to_string()]).map_err(|error| error.to_string())?;
+        wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().map_err(|error| error.to_string())?;
+        let signs = parameters(self.cluster_id)?;
+        let issuer = Issuer::from_params(&signs, &self.key);
+        let certificate = wanted.signed_by(&key, &issuer).map_err(|error| error.to_string())?;
+        let authority = self.folder.join(AUTHORITY);
+        let authority = fs::read_to_string(&authority).map_err(|error| said(&authority, &error))?;
+        fs::create_dir_all(folder).map_err(|error| said(folder, &error))?;
+        write_new(&folder.join(KEY), &key.serialize_pem(), 0o600)?;
+        write_new(&folder.join(CERTIFICATE), &certificate.pem(), 0o644)?;
+        if fs::canonicalize(folder).ok() != fs::canonicalize(&self.folder).ok() {
+            write_new(&folder.join(AUTHORITY), &authority, 0o644)?;
+        }
+        Ok(())
+    }
+}
+
+fn said(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), String> {
+    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    written.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| said(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use madang_transport::quic::NodeCertificates;
+
+    use super::*;
+
+    #[test]
+    fn an_authority_that_is_opened_again_issues_what_its_nodes_believe() {
+        let folder = tempfile::tempdir().unwrap();
+        let (authority, node) = (folder.path().join("authority"), folder.path().join("node"));
+        let cluster_id = Uuid([5; 16]);
+        drop(Authority::create(&authority, cluster_id).unwrap());
+        assert!(Authority::create(&authority, cluster_id).unwrap_err().contains("exists"), "it is not written over");
+        let opened = Authority::open(&authority).unwrap();
+        assert_eq!(opened.cluster_id, cluster_id);
+        opened.issue(NodeId(7), &node).unwrap();
+        assert!(opened.issue(NodeId(7), &node).is_err(), "nor is a node's key");
+        let read = |name: &str| fs::read(node.join(name)).unwrap();
+        let name = NodeName::of_pem(&read(CERTIFICATE)).unwrap();
+        assert_eq!(name, NodeName { cluster_id, node_id: NodeId(7) });
+        assert!(NodeCertificates::from_pem(name, &read(AUTHORITY), &read(CERTIFICATE), &read(KEY)).is_ok());
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(node.join(KEY)), mode(authority.join(AUTHORITY_KEY))), (0o600, 0o600));
+    }
+}

@@ -1,0 +1,76 @@
+//! `madang cert`: who nodes are to each other.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use madang_protocol::types::{NodeId, Uuid};
+
+use super::Failure;
+use super::common::print;
+use crate::certificates::Authority;
+use crate::node_env::Entropy;
+
+/// Make a cluster's authority, and certificates for its nodes.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  madang cert authority --dir authority\n  madang cert node --authority authority --node 1 --dir node-1/certificates"
+)]
+pub(crate) struct Cert {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an authority: whoever has its key can make nodes of the cluster.
+    Authority {
+        /// The folder to make it in.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The cluster's id, if it has one already; as `madang cluster status` shows it.
+        #[arg(long, value_name = "ID")]
+        cluster_id: Option<String>,
+    },
+    /// Make a node's certificate and key.
+    Node {
+        /// The authority's folder.
+        #[arg(long, value_name = "DIR")]
+        authority: PathBuf,
+        /// The node's number (`node.id`).
+        #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i32).range(0..))]
+        node: i32,
+        /// The folder to make them in, for `madang.node.certificates`.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+pub(crate) fn run(args: Cert) -> Result<(), Failure> {
+    let next = "a folder that is empty, or not there";
+    match args.command {
+        Command::Authority { dir, cluster_id } => {
+            let cluster_id = match cluster_id {
+                Some(id) => id.parse().map_err(|_| Failure::new(format!("{id} is not a cluster id")))?,
+                None => new_cluster_id(),
+            };
+            Authority::create(&dir, cluster_id).map_err(|why| Failure::new(why).try_this(next))?;
+            print(&format!("authority of cluster {cluster_id} in {}; keep its ca.key safe\n", dir.display()))
+        }
+        Command::Node { authority, node, dir } => {
+            let authority = Authority::open(&authority)
+                .map_err(|why| Failure::new(why).try_this("madang cert authority --dir DIR"))?;
+            authority.issue(NodeId(node), &dir).map_err(|why| Failure::new(why).try_this(next))?;
+            print(&format!(
+                "node {node} of cluster {}: madang.node.certificates={}\n",
+                authority.cluster_id,
+                dir.display()
+            ))
+        }
+    }
+}
+
+/// An id that no other cluster has.
+pub(super) fn new_cluster_id() -> Uuid {
+    let entropy = Entropy::default();
+    Uuid::from_random(entropy.next(), entropy.next())
+}

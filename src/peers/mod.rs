@@ -1,0 +1,180 @@
+//! The other nodes: two QUIC endpoints, what is asked and answered over them, and who of the voters leads.
+//! Invariant: whoever asks another node hears of it by its own deadline, and nothing that was lost counts as done.
+
+mod endpoint;
+mod heartbeats;
+mod links;
+mod propose;
+mod service;
+mod voters;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+
+use madang_cluster::configs::BrokerConfig;
+use madang_cluster::metadata::{Endpoint as RegisteredEndpoint, MetadataImage, SecurityProtocol};
+use madang_protocol::types::{NodeId, Uuid};
+use madang_transport::kafka::ColdReads;
+use madang_transport::quic::{LaneKind, NodeCertificates, NodeName};
+use tokio::sync::watch;
+
+pub(crate) use self::endpoint::serve;
+pub use self::endpoint::{CallFailed, Endpoint};
+pub(crate) use self::heartbeats::run as heartbeats;
+pub use self::links::NodeLinks;
+pub(crate) use self::propose::{propose, propose_until_decided};
+pub(crate) use self::service::PeerService;
+pub use self::voters::Voters;
+
+/// Name of the endpoint under which a node registers its UDP address. No listener of clients has it.
+pub const NODE_ENDPOINT: &str = "MADANG-NODE";
+/// Files of `madang.node.certificates`.
+pub const AUTHORITY: &str = "ca.pem";
+/// The node's certificate.
+pub const CERTIFICATE: &str = "node.pem";
+/// Its key.
+pub const KEY: &str = "node.key";
+
+const CONTROL_LANES: &[LaneKind] = &[LaneKind::Control, LaneKind::Snapshot];
+const DATA_LANES: &[LaneKind] = &[LaneKind::Data];
+/// Places of the lanes in a link.
+pub(crate) const CONTROL: usize = 0;
+pub(crate) const SNAPSHOT: usize = 1;
+pub(crate) const DATA: usize = 0;
+
+/// The other nodes, as this one reaches them.
+pub struct Peers {
+    own: NodeId,
+    cluster_id: Uuid,
+    address: RegisteredEndpoint,
+    voters: BTreeMap<NodeId, String>,
+    leader: watch::Sender<Option<NodeId>>,
+    /// Raft, heartbeats, proposals: never behind data.
+    pub control: Arc<Endpoint>,
+    /// Replication.
+    pub data: Arc<Endpoint>,
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").field("own", &self.own).field("voters", &self.voters).finish_non_exhaustive()
+    }
+}
+
+impl Peers {
+    /// Binds both addresses and reads the certificates; none if the node is to stay alone.
+    ///
+    /// # Errors
+    /// A text for a person.
+    pub fn bind(config: &BrokerConfig, reads: &ColdReads) -> Result<Option<Arc<Self>>, String> {
+        let Some(listener) = &config.node_listener else { return Ok(None) };
+        let folder =
+            config.node_certificates.as_deref().ok_or("madang.node.listener needs madang.node.certificates")?;
+        let certificates = certificates(Path::new(folder), config.node_id)?;
+        let cluster_id = certificates.name().cluster_id;
+        let (host, port) = listener;
+        let socket = |port: u16| bind(host, port);
+        let data = socket(*port)?;
+        let bound = data.local_addr().map_err(|error| error.to_string())?;
+        let control_port =
+            bound.port().checked_add(1).ok_or("madang.node.listener: the port after it is for control")?;
+        let control = socket(control_port)?;
+        let endpoint = |name, socket, lanes| Endpoint::new(name, socket, certificates.clone(), reads.clone(), lanes);
+        let voters: BTreeMap<NodeId, String> = config.quorum_voters.iter().cloned().collect();
+        let peers = Self {
+            own: config.node_id,
+            cluster_id,
+            address: RegisteredEndpoint {
+                listener: NODE_ENDPOINT.into(),
+                host: host.as_str().into(),
+                port: bound.port(),
+                security_protocol: SecurityProtocol::Ssl,
+            },
+            leader: watch::Sender::new(None),
+            control: Arc::new(endpoint("control", control, CONTROL_LANES)),
+            data: Arc::new(endpoint("data", data, DATA_LANES)),
+            voters,
+        };
+        peers.control.want(peers.other_voters());
+        Ok(Some(Arc::new(peers)))
+    }
+
+    fn other_voters(&self) -> BTreeMap<NodeId, String> {
+        self.voters.iter().filter(|(node, _)| **node != self.own).map(|(node, at)| (*node, at.clone())).collect()
+    }
+
+    /// The voters of the metadata log.
+    #[must_use]
+    pub fn voters(&self) -> Vec<NodeId> {
+        self.voters.keys().copied().collect()
+    }
+
+    /// The cluster that the node's certificate is of.
+    #[must_use]
+    pub const fn cluster_id(&self) -> Uuid {
+        self.cluster_id
+    }
+
+    /// Where this node is reached, as it registers it.
+    #[must_use]
+    pub const fn address(&self) -> &RegisteredEndpoint {
+        &self.address
+    }
+
+    /// Keeps a link to every node that is registered, and to every voter.
+    pub fn follow(&self, image: &MetadataImage) {
+        let (mut control, mut data) = (self.other_voters(), BTreeMap::new());
+        for broker in image.brokers().filter(|broker| broker.node_id != self.own) {
+            let Some(at) = broker.endpoint(NODE_ENDPOINT) else { continue };
+            data.insert(broker.node_id, format!("{}:{}", at.host, at.port));
+            control.entry(broker.node_id).or_insert_with(|| format!("{}:{}", at.host, at.port.saturating_add(1)));
+        }
+        self.control.want(control);
+        self.data.want(data);
+    }
+
+    /// Who leads the quorum, as far as this node knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        *self.leader.borrow()
+    }
+
+    /// Tells when that changes.
+    #[must_use]
+    pub fn leaders(&self) -> watch::Receiver<Option<NodeId>> {
+        self.leader.subscribe()
+    }
+
+    /// Notes who leads.
+    pub fn led_by(&self, leader: Option<NodeId>) {
+        self.leader.send_replace(leader);
+    }
+}
+
+fn bind(host: &str, port: u16) -> Result<UdpSocket, String> {
+    let failed = |error: std::io::Error| format!("cannot listen for nodes on {host}:{port}: {error}");
+    let mut found = (host, port).to_socket_addrs().map_err(failed)?;
+    let address: SocketAddr = found.next().ok_or_else(|| format!("{host} has no address"))?;
+    UdpSocket::bind(address).map_err(failed)
+}
+
+fn certificates(folder: &Path, node_id: NodeId) -> Result<NodeCertificates, String> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let (authority, chain, key) = (read(AUTHORITY)?, read(CERTIFICATE)?, read(KEY)?);
+    let named = NodeName::of_pem(&chain).map_err(|error| format!("{}: {error}", folder.join(CERTIFICATE).display()))?;
+    if named.node_id != node_id {
+        return Err(format!(
+            "{} is of node {}, and this is node {node_id}",
+            folder.join(CERTIFICATE).display(),
+            named.node_id
+        ));
+    }
+    NodeCertificates::from_pem(named, &authority, &chain, &key)
+        .map_err(|error| format!("{}: {error}", folder.display()))
+}
