@@ -132,6 +132,9 @@ pub fn unfence(applier: &Arc<Applier>, broker_epoch: i64) {
             directory.fail(&format!("directory's metadata: {error}"));
         }
     }
+    if let Some(outer) = &applier.node.outer {
+        outer.registered(broker_epoch);
+    }
     let node_id = applier.node.config.node_id;
     propose(applier, Proposal::UnfenceBroker { node_id, broker_epoch }, "unfencing");
 }

@@ -7,13 +7,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use madang_protocol::types::{NodeId, Uuid};
-use madang_transport::quic::NodeName;
+use madang_transport::quic::{NodeName, Role};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 
-use crate::peers::{AUTHORITY, CERTIFICATE, KEY};
+use crate::peers::{AUTHORITY, CERTIFICATE, KEY, SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY};
 
 /// The authority's key.
 const AUTHORITY_KEY: &str = "ca.key";
@@ -69,27 +69,36 @@ impl Authority {
         Ok(Self { folder: folder.to_owned(), cluster_id, key })
     }
 
-    /// Issues a certificate to a node: the folder that its `madang.node.certificates` names.
+    /// Issues certificates to a node and to whoever runs its process: the folder that its `madang.node.certificates` names.
     ///
     /// # Errors
     /// A text for a person; also if the node has one there.
     pub fn issue(&self, node_id: NodeId, folder: &Path) -> Result<(), String> {
-        let name = NodeName { cluster_id: self.cluster_id, node_id };
+        let authority = self.folder.join(AUTHORITY);
+        let authority = fs::read_to_string(&authority).map_err(|error| said(&authority, &error))?;
+        fs::create_dir_all(folder).map_err(|error| said(folder, &error))?;
+        for (role, certificate, key) in
+            [(Role::Node, CERTIFICATE, KEY), (Role::Supervisor, SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY)]
+        {
+            let (chain, secret) = self.certify(NodeName { cluster_id: self.cluster_id, node_id, role })?;
+            write_new(&folder.join(key), &secret, 0o600)?;
+            write_new(&folder.join(certificate), &chain, 0o644)?;
+        }
+        if fs::canonicalize(folder).ok() != fs::canonicalize(&self.folder).ok() {
+            write_new(&folder.join(AUTHORITY), &authority, 0o644)?;
+        }
+        Ok(())
+    }
+
+    /// A certificate and its key, in PEM.
+    fn certify(&self, name: NodeName) -> Result<(String, String), String> {
         let mut wanted = CertificateParams::new(vec![name.to_string()]).map_err(|error| error.to_string())?;
         wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().map_err(|error| error.to_string())?;
         let signs = parameters(self.cluster_id)?;
         let issuer = Issuer::from_params(&signs, &self.key);
         let certificate = wanted.signed_by(&key, &issuer).map_err(|error| error.to_string())?;
-        let authority = self.folder.join(AUTHORITY);
-        let authority = fs::read_to_string(&authority).map_err(|error| said(&authority, &error))?;
-        fs::create_dir_all(folder).map_err(|error| said(folder, &error))?;
-        write_new(&folder.join(KEY), &key.serialize_pem(), 0o600)?;
-        write_new(&folder.join(CERTIFICATE), &certificate.pem(), 0o644)?;
-        if fs::canonicalize(folder).ok() != fs::canonicalize(&self.folder).ok() {
-            write_new(&folder.join(AUTHORITY), &authority, 0o644)?;
-        }
-        Ok(())
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 }
 
@@ -122,9 +131,13 @@ mod tests {
         opened.issue(NodeId(7), &node).unwrap();
         assert!(opened.issue(NodeId(7), &node).is_err(), "nor is a node's key");
         let read = |name: &str| fs::read(node.join(name)).unwrap();
-        let name = NodeName::of_pem(&read(CERTIFICATE)).unwrap();
-        assert_eq!(name, NodeName { cluster_id, node_id: NodeId(7) });
-        assert!(NodeCertificates::from_pem(name, &read(AUTHORITY), &read(CERTIFICATE), &read(KEY)).is_ok());
+        for (role, certificate, key) in
+            [(Role::Node, CERTIFICATE, KEY), (Role::Supervisor, SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY)]
+        {
+            let name = NodeName::of_pem(&read(certificate)).unwrap();
+            assert_eq!(name, NodeName { cluster_id, node_id: NodeId(7), role });
+            assert!(NodeCertificates::from_pem(name, &read(AUTHORITY), &read(certificate), &read(key)).is_ok());
+        }
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(node.join(KEY)), mode(authority.join(AUTHORITY_KEY))), (0o600, 0o600));
     }

@@ -27,6 +27,7 @@ use crate::applier::Phase;
 use crate::env::{Env, ask_controller, ask_shard};
 use crate::fetch_sessions::FetchSessions;
 use crate::group_placement::GroupPlacement;
+use crate::outer::Outer;
 use crate::peers::{Peers, propose};
 use crate::producer_ids::ProducerIds;
 use crate::replicas::Replicas;
@@ -48,6 +49,8 @@ pub struct Node {
     pub broker_epoch: AtomicI64,
     /// The other nodes; none for a node that is alone.
     pub peers: Option<Arc<Peers>>,
+    /// The process that runs this one, if it does.
+    pub outer: Option<Outer>,
     /// Index of the last entry of the metadata log that is applied.
     pub applied: watch::Sender<u64>,
     /// What makes its random numbers differ from every other run's.
@@ -69,6 +72,7 @@ impl Node {
         phase: watch::Receiver<Phase>,
         cold_reads: ColdReads,
         peers: Option<Arc<Peers>>,
+        outer: Option<Outer>,
     ) -> Self {
         Self {
             image: ArcSwap::default(),
@@ -80,6 +84,7 @@ impl Node {
             cold_reads,
             broker_epoch: AtomicI64::new(-1),
             peers,
+            outer,
             applied: watch::Sender::new(0),
             entropy: Entropy::default(),
             fetch_sessions: FetchSessions::new(config.max_fetch_sessions),

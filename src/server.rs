@@ -29,6 +29,7 @@ use crate::connections::accept_limits;
 use crate::directory::Directory;
 use crate::follower::Feed;
 use crate::node_env::Node;
+use crate::outer::Outer;
 use crate::peers::{NodeLinks, Peers, propose};
 use crate::supervision::{self, Neighbourhood, Parts};
 
@@ -167,8 +168,9 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     let connection_limits = ConnectionLimits::new(accept_limits(&MetadataImage::default(), &config));
     let bound = bind(&mut config, &context, &connection_limits, workers)?;
     let (phase, phase_seen) = watch::channel(Phase::Starting);
+    let outer = Outer::from_environment().map_err(|error| format!("the process that runs this one: {error}"))?;
     let peers = Peers::bind(&config, &cold_reads)?;
-    let node = Arc::new(Node::new(config, phase_seen, cold_reads, peers.clone()));
+    let node = Arc::new(Node::new(config, phase_seen, cold_reads, peers.clone(), outer));
     let directories = directories(&node, open_files)?;
     let metadata_arbiter = arbiter("metadata", Role::Metadata)?;
     let coordinator_arbiter = arbiter("coordinators", Role::Network)?;

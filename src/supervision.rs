@@ -124,7 +124,7 @@ fn peers(node: &Arc<Node>, neighbourhood: Neighbourhood) -> Branch {
     let endpoint = |endpoint: &Arc<Endpoint>, arbiter: &Arbiter| {
         let (endpoint, node, peers) = (Arc::clone(endpoint), Arc::clone(node), Arc::clone(&peers));
         Child::task(endpoint.name(), arbiter, move |context| {
-            let service = PeerService::new(Arc::clone(&node), Arc::clone(&peers), endpoint.kinds());
+            let service = PeerService::new(Arc::clone(&node), Arc::clone(&peers), endpoint.served());
             peers::serve(Arc::clone(&endpoint), service, context)
         })
     };

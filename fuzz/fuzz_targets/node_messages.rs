@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use madang_cluster::peers::{Propose, ProposeAnswer, fetch_answers, raft_message, raft_payload};
 use madang_fuzz::guarded;
 use madang_protocol::node::{
-    Confirm, Heartbeat, HeartbeatAnswer, LEVELS, NodeMessage, Received, Rejected, ReplicaFetch, ReplicaFetchAnswer,
+    Confirm, Death, Heartbeat, HeartbeatAnswer, LEVELS, NodeMessage, Received, Rejected, ReplicaFetch, ReplicaFetchAnswer,
 };
 use madang_protocol::types::NodeId;
 
@@ -32,7 +32,7 @@ fn fetched(bytes: &Bytes) {
 
 fuzz_target!(|data: &[u8]| {
     let [choice, message @ ..] = data else { return };
-    guarded(message, 0, |bytes| match choice % 11 {
+    guarded(message, 0, |bytes| match choice % 12 {
         0 => whole::<Received>(bytes),
         1 => whole::<Rejected>(bytes),
         2 => whole::<Propose>(bytes),
@@ -43,6 +43,7 @@ fuzz_target!(|data: &[u8]| {
         7 => whole::<ReplicaFetch>(bytes),
         8 => whole::<ReplicaFetchAnswer>(bytes),
         9 => fetched(bytes),
+        10 => whole::<Death>(bytes),
         _ => {
             let peer = NodeId(i32::from(*choice));
             if let Ok(message) = raft_message(peer, bytes) {

@@ -1,34 +1,26 @@
 //! `madang cluster dev`: several nodes on this machine, a process each, started again when they die.
 //! Invariant: when this process ends in order, so have they.
 
-use std::fs::{self, File, OpenOptions};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use madang_protocol::types::NodeId;
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::Failure;
 use super::cert::new_cluster_id;
+use super::start::settings;
 use super::tree::page;
 use crate::certificates::Authority;
+use crate::supervise::{self, Supervised};
 
 /// How long the nodes may take until all of them serve.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long a node may take to stop in order.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// A node that dies more often than that in this time is left alone.
-const CRASHES: usize = 5;
-const WITHIN: Duration = Duration::from_secs(60);
-/// The wait before a dead node is started again.
-const BACK_OFF: Duration = Duration::from_millis(200);
 /// Distances from a node's Kafka port.
 const ADMIN: u16 = 1000;
 const NODES: u16 = 2000;
@@ -200,57 +192,19 @@ async fn announce(places: &[Place]) -> Result<(), Failure> {
 }
 
 /// Runs one node until it is to stop, and again whenever it dies.
-async fn keep(place: Place, mut stopping: watch::Receiver<bool>) {
-    let mut died: Vec<Instant> = Vec::new();
-    loop {
-        let mut node = match start(&place) {
-            Ok(node) => node,
-            Err(error) => return eprintln!("madang: node {}: {error}", place.id),
-        };
-        tokio::select! {
-            ended = node.wait() => {
-                let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                died.retain(|at| at.elapsed() < WITHIN);
-                died.push(Instant::now());
-                if died.len() > CRASHES {
-                    return eprintln!("madang: node {} ended ({how}) for the {}th time in a minute; it is left alone", place.id, died.len());
-                }
-                eprintln!("madang: node {} ended ({how}); it is started again", place.id);
-            }
-            _ = stopping.wait_for(|stop| *stop) => return end(&mut node).await,
-        }
-        tokio::select! {
-            () = sleep(BACK_OFF) => {}
-            _ = stopping.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-fn start(place: &Place) -> std::io::Result<Child> {
-    let log = open_log(&place.folder)?;
-    let program = std::env::current_exe()?;
-    Command::new(program)
-        .arg("start")
-        .arg("--config")
-        .arg(place.config())
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-}
-
-fn open_log(folder: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(folder.join("node.log"))
-}
-
-async fn end(node: &mut Child) {
-    let pid = node.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may have ended by itself.
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    if timeout(STOP_TIMEOUT, node.wait()).await.is_err() {
-        drop(node.kill().await);
+async fn keep(place: Place, stopping: watch::Receiver<bool>) {
+    let path = place.config();
+    let supervised = Supervised {
+        name: format!("node {}", place.id),
+        arguments: vec!["start".into(), "--config".into(), path.clone().into()],
+        output: Some(place.folder.join("node.log")),
+        config: match settings(&path) {
+            Ok(config) => config,
+            Err(failure) => return eprintln!("madang: node {}: {}", place.id, failure.what),
+        },
+        always: true,
+    };
+    if let Err(why) = supervise::run(supervised, stopping).await {
+        eprintln!("madang: {why}");
     }
 }

@@ -1,13 +1,17 @@
 //! `madang start`: one broker, from nothing or from what is there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use madang_cluster::configs::BrokerConfig;
 
+use tokio::signal::unix::SignalKind;
+use tokio::sync::watch;
+
 use super::Failure;
 use crate::server::{self, Server};
+use crate::supervise::{self, Supervised};
 
 /// Where the data is unless told otherwise.
 const DEFAULT_DATA: &str = "madang-data";
@@ -32,9 +36,15 @@ pub(crate) struct Start {
     /// Set one key; may be given several times, and wins over the file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
+    /// Run the broker as a process of its own, started again when it dies and killed when it hangs; other nodes are told of its death at once.
+    #[arg(long)]
+    supervise: bool,
 }
 
 pub(crate) fn run(start: Start) -> Result<(), Failure> {
+    if start.supervise {
+        return supervised(&start);
+    }
     log_to_stderr();
     #[cfg(feature = "failpoints")]
     crate::failpoints::follow().map_err(|error| Failure::new(format!("fail points: {error}")))?;
@@ -48,6 +58,34 @@ pub(crate) fn run(start: Start) -> Result<(), Failure> {
     }
     let code = actix_rt::System::new().block_on(serve(config, began))?;
     if code == 0 { Ok(()) } else { Err(Failure::new("the broker ended because a part of it kept failing").exit(code)) }
+}
+
+/// Runs the same command without `--supervise`, again and again.
+fn supervised(start: &Start) -> Result<(), Failure> {
+    let config = BrokerConfig::parse(pairs(start)?).map_err(|error| Failure::new(error.to_string()))?.0;
+    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--supervise").collect();
+    let node = Supervised { name: "the broker".to_owned(), arguments, output: None, config, always: false };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (stop, stopping) = watch::channel(false);
+        let mut running = std::pin::pin!(supervise::run(node, stopping));
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            _ = terminated.recv() => { stop.send_replace(true); running.await }
+            _ = interrupted.recv() => { stop.send_replace(true); running.await }
+        };
+        ended.map_err(|why| Failure::new(why).try_this("its last lines above say why it dies"))
+    })
+}
+
+/// The settings of a file.
+pub(super) fn settings(path: &Path) -> Result<BrokerConfig, Failure> {
+    let start =
+        Start { config: Some(path.to_owned()), data: None, listen: None, settings: Vec::new(), supervise: false };
+    let parsed = BrokerConfig::parse(pairs(&start)?);
+    Ok(parsed.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?.0)
 }
 
 fn log_to_stderr() {
@@ -103,8 +141,8 @@ async fn serve(config: BrokerConfig, began: Instant) -> Result<i32, Failure> {
         Failure::new(why).try_this("another --listen address or --data directory, or stop the process that uses it")
     })?;
     let took = began.elapsed();
-    let mut terminated = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut interrupted = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
     announce(&server, data, took).await;
     let code = tokio::select! {
         code = server.ended() => return Ok(code),
@@ -116,7 +154,7 @@ async fn serve(config: BrokerConfig, began: Instant) -> Result<i32, Failure> {
     Ok(code)
 }
 
-fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+fn signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
     tokio::signal::unix::signal(kind).map_err(|error| Failure::new(format!("signals: {error}")))
 }
 

@@ -41,7 +41,8 @@ pub struct Endpoint {
     socket: UdpSocket,
     certificates: NodeCertificates,
     reads: ColdReads,
-    kinds: &'static [LaneKind],
+    opened: &'static [LaneKind],
+    served: &'static [LaneKind],
     wanted: watch::Sender<BTreeMap<NodeId, String>>,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
 }
@@ -52,10 +53,11 @@ impl Endpoint {
         socket: UdpSocket,
         certificates: NodeCertificates,
         reads: ColdReads,
-        kinds: &'static [LaneKind],
+        opened: &'static [LaneKind],
+        served: &'static [LaneKind],
     ) -> Self {
         let (wanted, peers) = (watch::Sender::default(), ArcSwap::default());
-        Self { name, socket, certificates, reads, kinds, wanted, peers }
+        Self { name, socket, certificates, reads, opened, served, wanted, peers }
     }
 
     /// Its name in the supervision tree.
@@ -66,8 +68,8 @@ impl Endpoint {
 
     /// The kinds of lanes that it serves.
     #[must_use]
-    pub const fn kinds(&self) -> &'static [LaneKind] {
-        self.kinds
+    pub const fn served(&self) -> &'static [LaneKind] {
+        self.served
     }
 
     /// Keeps links to these nodes, at these addresses, and to no others.
@@ -121,7 +123,7 @@ impl Endpoint {
             let kept = before.get(&node).filter(|peer| peer.address == address && peer.state.has_changed().is_ok());
             let peer = kept.cloned().unwrap_or_else(|| {
                 let (Link { lanes, state }, driver) =
-                    Link::new(listener, node, address.clone(), node::LEVELS, self.kinds);
+                    Link::new(listener, node, address.clone(), node::LEVELS, self.opened);
                 drivers.spawn_local(driver);
                 Arc::new(Peer { address, lanes, state })
             });

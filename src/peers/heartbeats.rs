@@ -1,6 +1,7 @@
 //! This node's broker tells the controller in office that it lives, and asks to serve again if it was fenced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use madang_actors::host::TaskContext;
 use madang_cluster::controller::Proposal;
@@ -19,24 +20,33 @@ const IN_A_SESSION: u32 = 5;
 const EXIT_REPLACED: i32 = 73;
 
 /// Runs until the supervisor stops it.
-pub(crate) async fn run(node: Arc<Node>, peers: Arc<Peers>, mut context: TaskContext) {
+pub(crate) async fn run(node: Arc<Node>, peers: Arc<Peers>, context: TaskContext) {
     let interval = node.config.broker_session_timeout / IN_A_SESSION;
+    // Side by side: whoever runs this process need not wait for a controller that does not answer.
+    tokio::select! {
+        () = tell_outer(&node, interval) => {}
+        () = tell_controller(&node, &peers, interval) => {}
+        () = context.stop => {}
+    }
+}
+
+async fn tell_outer(node: &Node, interval: Duration) {
     loop {
-        tokio::select! {
-            () = sleep(interval) => {}
-            () = &mut context.stop => return,
+        if let Some(outer) = &node.outer {
+            outer.lives();
         }
-        let beat = async {
-            if is_fenced(&node, &peers).await && *node.phase.borrow() == Phase::Ready {
-                let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
-                let asked = Proposal::UnfenceBroker { node_id, broker_epoch };
-                // Asked again at the next heartbeat.
-                drop(timeout(interval * IN_A_SESSION, propose_until_decided(&node, &peers, asked)).await);
-            }
-        };
-        tokio::select! {
-            () = beat => {}
-            () = &mut context.stop => return,
+        sleep(interval).await;
+    }
+}
+
+async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
+    loop {
+        sleep(interval).await;
+        if is_fenced(node, peers).await && *node.phase.borrow() == Phase::Ready {
+            let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
+            let asked = Proposal::UnfenceBroker { node_id, broker_epoch };
+            // Asked again at the next heartbeat.
+            drop(timeout(interval * IN_A_SESSION, propose_until_decided(node, peers, asked)).await);
         }
     }
 }

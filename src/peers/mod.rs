@@ -18,7 +18,7 @@ use madang_cluster::configs::BrokerConfig;
 use madang_cluster::metadata::{Endpoint as RegisteredEndpoint, MetadataImage, SecurityProtocol};
 use madang_protocol::types::{NodeId, Uuid};
 use madang_transport::kafka::ColdReads;
-use madang_transport::quic::{LaneKind, NodeCertificates, NodeName};
+use madang_transport::quic::{LaneKind, NodeCertificates, NodeName, Role};
 use tokio::sync::watch;
 
 pub(crate) use self::endpoint::serve;
@@ -37,8 +37,14 @@ pub const AUTHORITY: &str = "ca.pem";
 pub const CERTIFICATE: &str = "node.pem";
 /// Its key.
 pub const KEY: &str = "node.key";
+/// The certificate of whoever runs the node's process.
+pub const SUPERVISOR_CERTIFICATE: &str = "supervisor.pem";
+/// Its key.
+pub const SUPERVISOR_KEY: &str = "supervisor.key";
 
 const CONTROL_LANES: &[LaneKind] = &[LaneKind::Control, LaneKind::Snapshot];
+/// What the control endpoint serves beside the lanes that it opens itself.
+const CONTROL_SERVED: &[LaneKind] = &[LaneKind::Control, LaneKind::Snapshot, LaneKind::Supervisor];
 const DATA_LANES: &[LaneKind] = &[LaneKind::Data];
 /// Places of the lanes in a link.
 pub(crate) const CONTROL: usize = 0;
@@ -82,7 +88,9 @@ impl Peers {
         let control_port =
             bound.port().checked_add(1).ok_or("madang.node.listener: the port after it is for control")?;
         let control = socket(control_port)?;
-        let endpoint = |name, socket, lanes| Endpoint::new(name, socket, certificates.clone(), reads.clone(), lanes);
+        let endpoint = |name, socket, opened, served| {
+            Endpoint::new(name, socket, certificates.clone(), reads.clone(), opened, served)
+        };
         let voters: BTreeMap<NodeId, String> = config.quorum_voters.iter().cloned().collect();
         let peers = Self {
             own: config.node_id,
@@ -94,8 +102,8 @@ impl Peers {
                 security_protocol: SecurityProtocol::Ssl,
             },
             leader: watch::Sender::new(None),
-            control: Arc::new(endpoint("control", control, CONTROL_LANES)),
-            data: Arc::new(endpoint("data", data, DATA_LANES)),
+            control: Arc::new(endpoint("control", control, CONTROL_LANES, CONTROL_SERVED)),
+            data: Arc::new(endpoint("data", data, DATA_LANES, DATA_LANES)),
             voters,
         };
         peers.control.want(peers.other_voters());
@@ -162,19 +170,22 @@ fn bind(host: &str, port: u16) -> Result<UdpSocket, String> {
 }
 
 fn certificates(folder: &Path, node_id: NodeId) -> Result<NodeCertificates, String> {
+    let read = read_certificates(folder, CERTIFICATE, KEY)?;
+    let named = read.name();
+    if named.node_id == node_id && named.role == Role::Node {
+        return Ok(read);
+    }
+    Err(format!("{} is of {named}, and this is node {node_id}", folder.join(CERTIFICATE).display()))
+}
+
+/// Reads a certificate and its key from a folder that also has the authority's.
+pub(crate) fn read_certificates(folder: &Path, certificate: &str, key: &str) -> Result<NodeCertificates, String> {
     let read = |name: &str| {
         let path = folder.join(name);
         std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    let (authority, chain, key) = (read(AUTHORITY)?, read(CERTIFICATE)?, read(KEY)?);
-    let named = NodeName::of_pem(&chain).map_err(|error| format!("{}: {error}", folder.join(CERTIFICATE).display()))?;
-    if named.node_id != node_id {
-        return Err(format!(
-            "{} is of node {}, and this is node {node_id}",
-            folder.join(CERTIFICATE).display(),
-            named.node_id
-        ));
-    }
-    NodeCertificates::from_pem(named, &authority, &chain, &key)
-        .map_err(|error| format!("{}: {error}", folder.display()))
+    let (authority, chain, key) = (read(AUTHORITY)?, read(certificate)?, read(key)?);
+    let failed = |error| format!("{}: {error}", folder.join(certificate).display());
+    let named = NodeName::of_pem(&chain).map_err(failed)?;
+    NodeCertificates::from_pem(named, &authority, &chain, &key).map_err(failed)
 }

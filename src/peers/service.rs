@@ -8,15 +8,15 @@ use madang_actors::clock::Mono;
 use madang_actors::host::clock;
 use madang_actors::reply::Reply;
 use madang_cluster::controller::actor::ControllerMessage;
-use madang_cluster::controller::{ApiResult, Outcome};
+use madang_cluster::controller::{ApiResult, Outcome, Proposal};
 use madang_cluster::peers::{Propose, ProposeAnswer, ProposeResult, confirmed, fetch_answer, fetches, raft_message};
 use madang_cluster::replica::ReplicaHandle;
 use madang_cluster::replica::links::CoalescedFetch;
 use madang_cluster::replica::serving::{self, LocalFuture, ServingEnv};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::node::{
-    Confirm, Heartbeat, HeartbeatAnswer, HeartbeatResult, LEVELS, NodeMessage, Raft, Received, Refusal, Rejected,
-    ReplicaFetch, Tag,
+    Confirm, Death, Heartbeat, HeartbeatAnswer, HeartbeatResult, LEVELS, NodeMessage, Raft, Received, Refusal,
+    Rejected, ReplicaFetch, Tag,
 };
 use madang_protocol::payload::Payload;
 use madang_protocol::types::{NodeId, TopicPartition};
@@ -61,6 +61,7 @@ impl PeerService {
                 serving::take_confirmed(&Serving(&self.node), confirmed(peer, &told).collect());
                 written(level, &Received {}, Payload::default())
             }
+            (LaneKind::Supervisor, Tag::Death) => self.death(peer, level, read(level, &frame)?).await,
             (LaneKind::Data, Tag::ReplicaFetch) => self.fetch(peer, level, read(level, &frame)?).await,
             (
                 _,
@@ -73,7 +74,8 @@ impl PeerService {
                 | Tag::Propose
                 | Tag::Heartbeat
                 | Tag::Confirm
-                | Tag::ReplicaFetch,
+                | Tag::ReplicaFetch
+                | Tag::Death,
             ) => Err(Refusal::NotServed),
         }
     }
@@ -103,22 +105,36 @@ impl PeerService {
         written(level, &ProposeAnswer { result, metadata_index }, Payload::default())
     }
 
-    async fn heartbeat(&self, peer: NodeId, level: u16, heard: Heartbeat) -> Answer {
-        let Heartbeat { node_id, broker_epoch, .. } = heard;
+    async fn heartbeat(&self, peer: NodeId, level: u16, told: Heartbeat) -> Answer {
+        let Heartbeat { node_id, broker_epoch, .. } = told;
         if node_id != peer {
             return Err(Refusal::NotServed);
         }
         let result = match self.elsewhere() {
             Some(leader) => HeartbeatResult::NotController { leader },
-            None => match self.ask(|reply| ControllerMessage::Heartbeat { node_id, broker_epoch, reply }).await {
-                Ok(Outcome::Fenced(fenced)) => HeartbeatResult::Heard { fenced },
-                Err(refused)
-                    if matches!(refused.error, ErrorCode::BrokerIdNotRegistered | ErrorCode::StaleBrokerEpoch) =>
-                {
-                    HeartbeatResult::Refused(refused.error)
+            None => heard(self.ask(|reply| ControllerMessage::Heartbeat { node_id, broker_epoch, reply }).await),
+        };
+        written(level, &HeartbeatAnswer { result }, Payload::default())
+    }
+
+    /// A registration whose process is dead serves no more.
+    async fn death(&self, peer: NodeId, level: u16, told: Death) -> Answer {
+        let Death { node_id, broker_epoch } = told;
+        if node_id != peer {
+            return Err(Refusal::NotServed);
+        }
+        let result = match self.elsewhere() {
+            Some(leader) => {
+                if leader.is_none_or(|leader| leader == node_id) {
+                    // Told again until somebody leads.
+                    drop(self.node.controller.try_send(ControllerMessage::Dead(node_id)));
                 }
-                _ => HeartbeatResult::NotController { leader: None },
-            },
+                HeartbeatResult::NotController { leader }
+            }
+            None => {
+                let proposal = Proposal::FenceBroker { node_id, broker_epoch };
+                heard(self.ask(|reply| ControllerMessage::Propose { proposal, reply }).await)
+            }
         };
         written(level, &HeartbeatAnswer { result }, Payload::default())
     }
@@ -136,6 +152,17 @@ impl PeerService {
             return Err(ErrorCode::NotController.into());
         }
         clock::until(deadline, answer).await.unwrap_or_else(|| Err(ErrorCode::RequestTimedOut.into()))
+    }
+}
+
+/// What the controller has said of a broker, as far as it was in office.
+fn heard(result: ApiResult<Outcome>) -> HeartbeatResult {
+    match result {
+        Ok(Outcome::Fenced(fenced)) => HeartbeatResult::Heard { fenced },
+        Err(refused) if matches!(refused.error, ErrorCode::BrokerIdNotRegistered | ErrorCode::StaleBrokerEpoch) => {
+            HeartbeatResult::Refused(refused.error)
+        }
+        _ => HeartbeatResult::NotController { leader: None },
     }
 }
 

@@ -1,10 +1,14 @@
-//! Faults against a running broker, longer than a test may take: `cargo test --test faults -- kill9|startup|powercut|directory|panics [ROUNDS] [SEED]`.
+//! Faults against a running broker, longer than a test may take: `cargo test --test faults -- kill9|startup|powercut|directory|failover|panics [ROUNDS] [SEED]`.
 //! Each prints its seed, and ends with an error if something that was promised does not hold.
 
 #[allow(dead_code, reason = "the tests use the rest of it")]
 #[path = "../it/broker.rs"]
 mod broker;
+#[allow(dead_code, reason = "the tests use the rest of it")]
+#[path = "../it/cluster.rs"]
+mod cluster;
 mod directory;
+mod failover;
 #[path = "../it/kill9.rs"]
 mod kill9;
 #[allow(dead_code, reason = "the tests use the rest of it")]
@@ -35,10 +39,13 @@ fn main() -> ExitCode {
         "startup" => startup::run(number(20) as usize),
         "powercut" => powercut::run(number(1) as usize, number(1)),
         "directory" => directory::run(),
+        "failover" => failover::run(number(3) as usize, i32::try_from(number(0)).expect("so many partitions")),
         #[cfg(feature = "failpoints")]
         "panics" => panics::run(),
         _ => {
-            eprintln!("usage: cargo test --test faults -- kill9|startup|powercut|directory|panics [ROUNDS] [SEED]");
+            eprintln!(
+                "usage: cargo test --test faults -- kill9|startup|powercut|directory|failover|panics [ROUNDS] [SEED]"
+            );
             return ExitCode::from(2);
         }
     }

@@ -26,6 +26,7 @@ const LIVE: Duration = Duration::from_secs(25);
 const NOT_SENT: &[(&str, &str, &str)] = &[
     ("/controller", "Raft", "a lone voter hears of no other"),
     ("/controller", "Unreachable", "a lone voter sends nothing"),
+    ("/controller", "Dead", "a lone voter hears of no other"),
     ("/controller", "SnapshotSent", "a lone voter sends nothing"),
     ("/controller", "Heartbeat", "the broker of a lone node lives as long as its controller"),
     ("/replicas/", "Lead", "no partition of a lone node changes its leader while the node lives"),

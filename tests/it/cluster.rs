@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::config::ClientConfig;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::broker::binary;
@@ -143,8 +144,30 @@ fn goes_on(load: &Load) -> bool {
 /// Has `fault` happen again and again to a cluster that is whole, while a client writes, and reads all of it in the end. Answers how long after
 /// each fault all partitions went on.
 pub(crate) fn under_load(rounds: usize, data: &Path, fault: impl Fn(&Cluster, usize)) -> Vec<Duration> {
+    under_load_with(idempotent, &Ballast { partitions: 0 }, rounds, data, fault)
+}
+
+/// A topic that nobody writes to.
+pub(crate) struct Ballast {
+    pub(crate) partitions: i32,
+}
+
+/// As [`under_load`], with this client and this much beside the load.
+pub(crate) fn under_load_with(
+    client: impl Fn(&str) -> ClientConfig,
+    ballast: &Ballast,
+    rounds: usize,
+    data: &Path,
+    fault: impl Fn(&Cluster, usize),
+) -> Vec<Duration> {
     let cluster = Cluster::start(data, &[&format!("num.partitions={PARTITIONS}")]);
-    let load = Load::start(&idempotent(&cluster.addresses()), &places());
+    if ballast.partitions > 0 {
+        let partitions = ballast.partitions.to_string();
+        let mut command = Command::new(binary());
+        command.args(["topic", "create", "ballast", "--partitions", &partitions, "--server", &cluster.address(0)]);
+        assert!(command.status().expect("runs").success(), "the ballast is there");
+    }
+    let load = Load::start(&client(&cluster.addresses()), &places());
     assert!(load.advances_by(100, PATIENCE), "the load starts");
     let mut stalls = Vec::new();
     for round in 0..rounds {
@@ -183,5 +206,14 @@ fn a_rolling_restart_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     under_load(3, folder.path(), |cluster, round| {
         cluster.signal(&[i64::try_from(round).expect("small") + 1], Signal::TERM);
+    });
+}
+
+#[test]
+fn a_node_that_hangs_is_killed_so_that_its_clients_are_freed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    under_load(2, folder.path(), |cluster, round| {
+        let victim = if round == 0 { cluster.controller() } else { i64::try_from(round).expect("small") };
+        cluster.signal(&[victim], Signal::STOP);
     });
 }

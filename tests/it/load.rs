@@ -108,6 +108,13 @@ pub(crate) fn idempotent(address: &str) -> ClientConfig {
     config
 }
 
+/// As [`idempotent`], with everything else as librdkafka has it.
+pub(crate) fn idempotent_by_default(address: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("enable.idempotence", "true");
+    config
+}
+
 /// A load that runs until it is finished or cut.
 pub(crate) struct Load {
     producer: ThreadedProducer<Recorder>,

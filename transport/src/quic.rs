@@ -13,7 +13,7 @@ mod stream;
 
 pub use accept::{NodeListener, NodeService};
 pub use frame::{NodeFrame, PROTOCOL_VERSION};
-pub use identity::{CertificateError, NodeCertificates, NodeName};
+pub use identity::{CertificateError, NodeCertificates, NodeName, Role};
 pub use lane::{CallError, Lane, LaneKind};
 pub use link::{Link, LinkError, LinkState};
 pub use settings::QuicSettings;

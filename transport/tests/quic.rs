@@ -15,7 +15,7 @@ use madang_transport::kafka::ColdReads;
 use madang_transport::quic::LaneKind::{self, Control, Data, Snapshot};
 use madang_transport::quic::{
     CallError, CertificateError, Link, LinkError, LinkState, NodeCertificates, NodeFrame, NodeListener, NodeName,
-    NodeService, QuicSettings,
+    NodeService, QuicSettings, Role,
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio::task::{LocalSet, spawn_local};
@@ -49,7 +49,7 @@ impl Authority {
     }
 
     fn node_of(&self, cluster_id: Uuid, node: i32) -> NodeCertificates {
-        let name = NodeName { cluster_id, node_id: NodeId(node) };
+        let name = NodeName { cluster_id, node_id: NodeId(node), role: Role::Node };
         let (chain, key) = self.issue(vec![name.to_string()]);
         NodeCertificates::from_pem(name, self.pem.as_bytes(), chain.as_bytes(), key.as_bytes()).expect("certificates")
     }
@@ -246,7 +246,7 @@ fn nobody_without_a_certificate_of_this_cluster_reaches_the_service() {
 #[test]
 fn a_certificate_names_one_node_and_no_other() {
     let authority = Authority::new();
-    let name = |node| NodeName { cluster_id: CLUSTER, node_id: NodeId(node) };
+    let name = |node| NodeName { cluster_id: CLUSTER, node_id: NodeId(node), role: Role::Node };
     let load = |names: Vec<String>| {
         let (chain, key) = authority.issue(names);
         NodeCertificates::from_pem(name(1), authority.pem.as_bytes(), chain.as_bytes(), key.as_bytes()).map(|_| ())
@@ -367,7 +367,7 @@ struct Rogue {
 
 impl Rogue {
     async fn new(authority: &Authority, address: SocketAddr) -> Self {
-        let name = NodeName { cluster_id: CLUSTER, node_id: NodeId(1) };
+        let name = NodeName { cluster_id: CLUSTER, node_id: NodeId(1), role: Role::Node };
         let (chain, key) = authority.issue(vec![name.to_string()]);
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -42,6 +42,8 @@ messages! {
             Raft(Box<RaftMessage>),
             /// A message to that voter was lost.
             Unreachable(NodeId),
+            /// The process of that voter is dead.
+            Dead(NodeId),
             /// A snapshot has reached that voter, or has not.
             SnapshotSent {
                 /// The voter.
@@ -251,6 +253,7 @@ impl Behavior for ControllerActor {
             }
             ControllerMessage::Raft(message) => self.step(ControllerInput::Message(message), context),
             ControllerMessage::Unreachable(voter) => self.step(ControllerInput::Unreachable(voter), context),
+            ControllerMessage::Dead(voter) => self.step(ControllerInput::Dead(voter), context),
             ControllerMessage::SnapshotSent { to, delivered } => {
                 self.step(ControllerInput::SnapshotSent { to, delivered }, context);
             }

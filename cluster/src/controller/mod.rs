@@ -122,6 +122,8 @@ pub enum ControllerInput {
         /// Whether it has it.
         delivered: bool,
     },
+    /// The process of that voter is dead: whoever ran it has reaped it.
+    Dead(NodeId),
     /// A broker is alive. Answered like a proposal, with [`Outcome::Fenced`].
     Heartbeat {
         /// Who asks.
@@ -269,6 +271,7 @@ impl Controller {
             // A message that Raft refuses is one of a node that is not, or no longer, a voter.
             ControllerInput::Message(message) => drop(self.quorum.node.step(*message)),
             ControllerInput::Unreachable(voter) => self.quorum.unreachable(voter),
+            ControllerInput::Dead(voter) => self.quorum.dead(voter)?,
             ControllerInput::SnapshotSent { to, delivered } => self.quorum.snapshot_sent(to, delivered),
             ControllerInput::Heartbeat { request, node_id, broker_epoch } => {
                 let result = self.heartbeat(now, node_id, broker_epoch);

@@ -12,7 +12,7 @@ use madang_protocol::types::NodeId;
 use madang_storage::Disk;
 use madang_storage::mutants::mutant;
 use raft::eraftpb::{Entry, HardState, Message, MessageType};
-use raft::{RawNode, SnapshotStatus, StateRole};
+use raft::{INVALID_ID, RawNode, SnapshotStatus, StateRole};
 
 use super::raft_log::{RaftLog, SnapshotMeta, StoredSnapshot};
 use super::records::encode_records;
@@ -129,6 +129,20 @@ impl Quorum {
 
     pub(super) fn unreachable(&mut self, voter: NodeId) {
         self.node.report_unreachable(raft_id(voter));
+    }
+
+    /// A leader that is dead is not waited for. One voter campaigns: several at once would split the votes. Told again, it asks again, as the
+    /// others may have believed in the dead one when they were asked.
+    pub(super) fn dead(&mut self, voter: NodeId) -> Result<(), String> {
+        let (raft, dead) = (&mut self.node.raft, raft_id(voter));
+        let waits = matches!(raft.state, StateRole::Follower | StateRole::PreCandidate);
+        if !waits || ![dead, INVALID_ID].contains(&raft.leader_id) {
+            return Ok(());
+        }
+        let (term, own) = (raft.term, raft.id);
+        raft.become_follower(term, INVALID_ID);
+        let first = self.node.store().snapshot.meta.voters.iter().find(|id| **id != dead).copied();
+        if first == Some(own) { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
     }
 
     pub(super) fn snapshot_sent(&mut self, voter: NodeId, delivered: bool) {

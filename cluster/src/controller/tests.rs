@@ -6,6 +6,7 @@ use std::path::Path;
 use madang_storage::{Crash, FaultDisk};
 
 mod configs;
+mod dead;
 mod founding;
 mod log;
 mod topics;

@@ -91,6 +91,20 @@ node_message! {
     }
 }
 
+node_message! {
+    /// The process of a broker is dead: whoever ran it has reaped it, so that nothing living is fenced by this.
+    pub struct Death = Tag::Death {
+        /// The broker: whoever's supervisor its certificate names, or this is refused.
+        node_id: NodeId,
+        /// The registration that the process had.
+        broker_epoch: i64,
+    }
+}
+
+impl NodeRequest for Death {
+    type Answer = HeartbeatAnswer;
+}
+
 /// A follower's durable end of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct PartitionConfirm {

@@ -22,7 +22,7 @@ use speedy::{LittleEndian, Readable, Writable};
 use thiserror::Error;
 
 pub use self::control::{
-    Confirm, Heartbeat, HeartbeatAnswer, HeartbeatResult, PartitionConfirm, Raft, Received, Refusal, Rejected,
+    Confirm, Death, Heartbeat, HeartbeatAnswer, HeartbeatResult, PartitionConfirm, Raft, Received, Refusal, Rejected,
 };
 pub use self::fetch::{AnswerBody, PartitionAnswer, PartitionFetch, ReplicaFetch, ReplicaFetchAnswer};
 
@@ -53,6 +53,8 @@ pub enum Tag {
     ReplicaFetch = 9,
     /// [`ReplicaFetchAnswer`].
     ReplicaFetchAnswer = 10,
+    /// [`Death`], on a supervisor's lane; answered by [`HeartbeatAnswer`].
+    Death = 11,
 }
 
 impl Tag {
@@ -68,6 +70,7 @@ impl Tag {
         Self::Confirm,
         Self::ReplicaFetch,
         Self::ReplicaFetchAnswer,
+        Self::Death,
     ];
 
     /// Its number on the wire.

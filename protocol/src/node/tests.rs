@@ -61,6 +61,7 @@ fn of_control() -> Vec<Sample> {
         ),
         sample(HeartbeatAnswer { result: HeartbeatResult::NotController { leader: None } }, "010000"),
         sample(HeartbeatAnswer { result: HeartbeatResult::Refused(ErrorCode::StaleBrokerEpoch) }, "02004d00"),
+        sample(Death { node_id: NodeId(3), broker_epoch: 4 }, "030000000400000000000000"),
         sample(
             Confirm { broker_epoch: 4, partitions: vec![confirm] },
             "04000000000000000100000007070707070707070707070707070707010000000500000002000000000000000900000000000000",
@@ -121,9 +122,9 @@ fn the_bytes_of_a_message_never_change() {
 #[test]
 fn a_tag_keeps_its_number() {
     let numbers: Vec<u16> = Tag::ALL.iter().map(|tag| tag.code()).collect();
-    assert_eq!(numbers, (1..=10).collect::<Vec<u16>>());
+    assert_eq!(numbers, (1..=11).collect::<Vec<u16>>());
     assert!(Tag::ALL.iter().all(|tag| Tag::from_code(tag.code()) == Some(*tag)));
-    assert_eq!((Tag::from_code(0), Tag::from_code(11)), (None, None), "the hello, and what a newer node may send");
+    assert_eq!((Tag::from_code(0), Tag::from_code(12)), (None, None), "the hello, and what a newer node may send");
     let elsewhere = [Tag::Propose, Tag::ProposeAnswer];
     let there: BTreeSet<Tag> = samples().iter().map(|sample| sample.tag).chain(elsewhere).collect();
     assert!(Tag::ALL.iter().all(|tag| there.contains(tag)), "each message has a sample");

@@ -156,7 +156,10 @@ impl Shell {
     fn handle(&mut self, message: ControllerMessage) {
         match message {
             ControllerMessage::Synced { ticket, result } => self.step(ControllerInput::Synced { ticket, result }),
-            ControllerMessage::Raft(_) | ControllerMessage::Unreachable(_) | ControllerMessage::SnapshotSent { .. } => {
+            ControllerMessage::Raft(_)
+            | ControllerMessage::Unreachable(_)
+            | ControllerMessage::Dead(_)
+            | ControllerMessage::SnapshotSent { .. } => {
                 self.node.sim.violate("C1", "a lone voter hears of another one");
             }
             ControllerMessage::Heartbeat { reply, .. } => reply.send(Err(ErrorCode::NotController.into())),

@@ -132,8 +132,20 @@ impl World {
     fn end(&mut self, voter: usize, crash: Crash) {
         self.voters[voter].end(crash);
         self.work.forget(voter);
+        self.tell_of_death(voter);
         let within = if self.stormy { DOWN } else { 100_000 };
         self.after(within, Event::Start { voter });
+    }
+
+    /// Whoever ran the process tells the others, and not all of them hear it.
+    fn tell_of_death(&mut self, dead: usize) {
+        let node_id = self.voters[dead].node_id;
+        for voter in (0..self.voters.len()).filter(|voter| *voter != dead) {
+            let Some(life) = self.voters[voter].life_now() else { continue };
+            if self.rng.chance(1, 2) {
+                self.after(self.swarm.delay, Event::Input { voter, life, input: ControllerInput::Dead(node_id) });
+            }
+        }
     }
 
     pub(super) fn struck(&mut self, fault: &'static str) {

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::frame::{NodeFrame, Received};
-use super::identity::NodeCertificates;
+use super::identity::{NodeCertificates, NodeName, Role};
 use super::lane::{HELLO, Hello, LaneKind, common_level, level_frame};
 use super::settings::QuicSettings;
 use super::stream::{FrameSource, StreamError, send};
@@ -143,8 +143,8 @@ impl<S: NodeService> Peer<S> {
             Ok(Err(error)) => return tracing::info!(%from, %error, "a peer's handshake failed"),
             Err(_) => return tracing::info!(%from, "a peer's handshake took too long"),
         };
-        let node = match self.certificates.peer(&connection) {
-            Ok(node) => node,
+        let name = match self.certificates.peer(&connection) {
+            Ok(name) => name,
             Err(error) => {
                 tracing::warn!(%from, %error, "a peer that is no node of this cluster");
                 return connection.close(VarInt::from_u32(code::STRANGER), error.to_string().as_bytes());
@@ -155,17 +155,18 @@ impl<S: NodeService> Peer<S> {
             match connection.accept_bi().await {
                 Ok((send, receive)) => {
                     while lanes.try_join_next().is_some() {}
-                    lanes.spawn_local(Rc::clone(&peer).lane(node, connection.clone(), send, receive));
+                    lanes.spawn_local(Rc::clone(&peer).lane(name, connection.clone(), send, receive));
                 }
-                Err(error) => return tracing::debug!(%node, %from, %error, "a peer is gone"),
+                Err(error) => return tracing::debug!(%name, %from, %error, "a peer is gone"),
             }
         }
     }
 
-    async fn lane(self: Rc<Self>, node: NodeId, connection: Connection, send_half: SendStream, receive: RecvStream) {
+    async fn lane(self: Rc<Self>, name: NodeName, connection: Connection, send_half: SendStream, receive: RecvStream) {
+        let node = name.node_id;
         let mut source = FrameSource::new(receive, &self.settings);
         let answers = Rc::new(Mutex::new(send_half));
-        let end = match self.hello(&mut source, &answers).await {
+        let end = match self.hello(name.role, &mut source, &answers).await {
             Ok((kind, level)) => self.requests(node, kind, level, &mut source, &answers).await,
             Err(why) => {
                 // Whoever speaks another language is told so once, for all its lanes.
@@ -180,6 +181,7 @@ impl<S: NodeService> Peer<S> {
 
     async fn hello(
         &self,
+        role: Role,
         source: &mut FrameSource,
         answers: &Mutex<SendStream>,
     ) -> Result<(LaneKind, u16), &'static str> {
@@ -187,7 +189,7 @@ impl<S: NodeService> Peer<S> {
         let first = first.map_err(|_| "no hello in time")?.map_err(|_| "no hello")?;
         let hello = Some(first).filter(|frame| frame.tag == HELLO).and_then(|frame| Hello::parse(frame.head));
         let hello = hello.ok_or("not a hello")?;
-        if !self.service.serves(hello.kind) {
+        if (role == Role::Supervisor) != (hello.kind == LaneKind::Supervisor) || !self.service.serves(hello.kind) {
             return Err("lanes of this kind are not served here");
         }
         let level = common_level(S::LEVELS, hello.levels).ok_or("no feature level in common")?;

@@ -16,18 +16,38 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 const ALPN: &[u8] = b"madang-node/1";
 const SUFFIX: &str = ".madang.internal";
 
-/// A node of a cluster, as its certificate names it: `node-<id>.<cluster id in hexadecimal>.madang.internal`.
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The node itself.
+    Node,
+    /// Whoever runs the node's process, and may say that it is dead.
+    Supervisor,
+}
+
+impl Role {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Node => "node-",
+            Self::Supervisor => "supervisor-",
+        }
+    }
+}
+
+/// A node of a cluster, or its supervisor, as its certificate names it: `node-<id>.<cluster id in hexadecimal>.madang.internal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodeName {
     /// The cluster.
     pub cluster_id: Uuid,
     /// The node.
     pub node_id: NodeId,
+    /// Whether it is the node.
+    pub role: Role,
 }
 
 impl fmt::Display for NodeName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "node-{}.", self.node_id.0)?;
+        write!(formatter, "{}{}.", self.role.prefix(), self.node_id.0)?;
         self.cluster_id.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))?;
         formatter.write_str(SUFFIX)
     }
@@ -52,10 +72,12 @@ impl FromStr for NodeName {
     /// Reads what `Display` writes, and nothing else.
     fn from_str(text: &str) -> Result<Self, CertificateError> {
         let parse = || {
-            let (node, cluster) = text.strip_prefix("node-")?.strip_suffix(SUFFIX)?.split_once('.')?;
+            let of = |role: Role| Some((role, text.strip_prefix(role.prefix())?));
+            let (role, rest) = of(Role::Node).or_else(|| of(Role::Supervisor))?;
+            let (node, cluster) = rest.strip_suffix(SUFFIX)?.split_once('.')?;
             let node_id = NodeId(node.parse().ok().filter(|id: &i32| *id >= 0)?);
             let cluster = u128::from_str_radix(cluster, 16).ok()?;
-            let name = Self { cluster_id: Uuid(cluster.to_be_bytes()), node_id };
+            let name = Self { cluster_id: Uuid(cluster.to_be_bytes()), node_id, role };
             // One spelling: no sign, no leading zero, no capital.
             (name.to_string() == text).then_some(name)
         };
@@ -145,8 +167,8 @@ impl NodeCertificates {
         Arc::clone(&self.client)
     }
 
-    /// Who is at the other end: a node of this cluster, by the certificate that the handshake has verified.
-    pub(crate) fn peer(&self, connection: &quinn::Connection) -> Result<NodeId, CertificateError> {
+    /// Who is at the other end: a node of this cluster or its supervisor, by the certificate that the handshake has verified.
+    pub(crate) fn peer(&self, connection: &quinn::Connection) -> Result<NodeName, CertificateError> {
         let identity = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
         let certificates = identity.ok_or(CertificateError::Names(0))?;
         let found = name_of(certificates.first().ok_or(CertificateError::Names(0))?)?;
@@ -154,7 +176,7 @@ impl NodeCertificates {
             let expected = NodeName { cluster_id: self.name.cluster_id, ..found };
             return Err(CertificateError::Another { found, expected });
         }
-        Ok(found.node_id)
+        Ok(found)
     }
 }
 

@@ -26,6 +26,8 @@ pub enum LaneKind {
     Data = 2,
     /// Snapshots and copies of whole partitions.
     Snapshot = 3,
+    /// What a node's supervisor says of it. The only kind that a supervisor may open, and no node may.
+    Supervisor = 4,
 }
 
 impl LaneKind {
@@ -34,6 +36,7 @@ impl LaneKind {
             1 => Some(Self::Control),
             2 => Some(Self::Data),
             3 => Some(Self::Snapshot),
+            4 => Some(Self::Supervisor),
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::accept::{NodeListener, code};
-use super::identity::{NodeCertificates, NodeName};
+use super::identity::{NodeCertificates, NodeName, Role};
 use super::lane::{Call, HELLO, Hello, Lane, LaneKind, LaneStream, drive};
 use super::settings::QuicSettings;
 use super::stream::{FrameSource, send};
@@ -136,7 +136,7 @@ impl Driver {
         let address = addresses.next().ok_or_else(|| failed(&"no address"))?;
         let mut config = quinn::ClientConfig::new(self.certificates.client());
         config.transport_config(self.settings.transport());
-        let name = NodeName { node_id: self.peer, ..self.certificates.name() }.to_string();
+        let name = NodeName { node_id: self.peer, role: Role::Node, ..self.certificates.name() }.to_string();
         let connecting = self.endpoint.connect_with(config, address, &name);
         let connection = connecting.map_err(|error| LinkError::Connect(error.to_string()))?;
         let connection = connection.await.map_err(|error| LinkError::Connect(error.to_string()))?;
