@@ -177,7 +177,7 @@ pub(crate) fn under_load_with(
         assert!(goes_on(&load), "round {round}: the load goes on: {:?}", cluster.status());
         stalls.push(began.elapsed());
     }
-    assert!(cluster.is_whole_within(PATIENCE), "all replicas are in sync again");
+    assert!(cluster.is_whole_within(PATIENCE), "all replicas are in sync again: {:?}", cluster.status());
     let (sent, outcomes) = load.finish();
     assert_all_there(&cluster.addresses(), &sent, &outcomes);
     eprintln!("cluster: {rounds} faults, {} acknowledged records, each there once at its offset", outcomes.count());
