@@ -33,7 +33,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node's process, to be run.
 #[derive(Debug)]
-pub struct Supervised {
+pub struct NodeProcess {
     /// What to call it in messages.
     pub name: String,
     /// What comes after the program's name.
@@ -66,7 +66,7 @@ struct Said {
 ///
 /// # Errors
 /// A text for a person: it cannot be started, or it keeps dying.
-pub async fn run(node: Supervised, mut stopping: watch::Receiver<bool>) -> Result<(), String> {
+pub async fn run(node: NodeProcess, mut stopping: watch::Receiver<bool>) -> Result<(), String> {
     let entropy = Entropy::default();
     let name = format!("madang-supervisor-{}-{:016x}", std::process::id(), entropy.next());
     let failed = |error: io::Error| format!("{}: {error}", node.name);
@@ -107,7 +107,7 @@ fn listen(name: &str) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-fn spawn(node: &Supervised, socket: &str) -> io::Result<Child> {
+fn spawn(node: &NodeProcess, socket: &str) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(&node.arguments).env(SUPERVISOR, socket).stdin(Stdio::null()).kill_on_drop(true);
     if let Some(path) = &node.output {
@@ -121,7 +121,7 @@ fn spawn(node: &Supervised, socket: &str) -> io::Result<Child> {
 async fn attend(
     process: &mut Child,
     listener: &UnixListener,
-    node: &Supervised,
+    node: &NodeProcess,
     said: &mut Said,
     stopping: &mut watch::Receiver<bool>,
 ) -> io::Result<End> {

@@ -16,7 +16,7 @@ use super::cert::new_cluster_id;
 use super::start::settings;
 use super::tree::page;
 use crate::certificates::Authority;
-use crate::supervise::{self, Supervised};
+use crate::supervise::{self, NodeProcess};
 
 /// How long the nodes may take until all of them serve.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -194,7 +194,7 @@ async fn announce(places: &[Place]) -> Result<(), Failure> {
 /// Runs one node until it is to stop, and again whenever it dies.
 async fn keep(place: Place, stopping: watch::Receiver<bool>) {
     let path = place.config();
-    let supervised = Supervised {
+    let process = NodeProcess {
         name: format!("node {}", place.id),
         arguments: vec!["start".into(), "--config".into(), path.clone().into()],
         output: Some(place.folder.join("node.log")),
@@ -204,7 +204,7 @@ async fn keep(place: Place, stopping: watch::Receiver<bool>) {
         },
         always: true,
     };
-    if let Err(why) = supervise::run(supervised, stopping).await {
+    if let Err(why) = supervise::run(process, stopping).await {
         eprintln!("madang: {why}");
     }
 }

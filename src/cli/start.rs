@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::Failure;
 use crate::server::{self, Server};
-use crate::supervise::{self, Supervised};
+use crate::supervise::{self, NodeProcess};
 
 /// Where the data is unless told otherwise.
 const DEFAULT_DATA: &str = "madang-data";
@@ -64,7 +64,7 @@ pub(crate) fn run(start: Start) -> Result<(), Failure> {
 fn supervised(start: &Start) -> Result<(), Failure> {
     let config = BrokerConfig::parse(pairs(start)?).map_err(|error| Failure::new(error.to_string()))?.0;
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--supervise").collect();
-    let node = Supervised { name: "the broker".to_owned(), arguments, output: None, config, always: false };
+    let node = NodeProcess { name: "the broker".to_owned(), arguments, output: None, config, always: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
