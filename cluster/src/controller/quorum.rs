@@ -141,6 +141,8 @@ impl Quorum {
         }
         let (term, own) = (raft.term, raft.id);
         raft.become_follower(term, INVALID_ID);
+        // It has drawn a timeout of its own, which may by chance be the one that it had.
+        self.seeded.0 = u64::MAX;
         let first = self.node.store().snapshot.meta.voters.iter().find(|id| **id != dead).copied();
         if first == Some(own) { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
     }
