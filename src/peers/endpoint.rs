@@ -135,7 +135,7 @@ impl Endpoint {
 
 /// A process that was killed says nothing, and the one that comes after it does not know its connections: silence alone tells, so it may not
 /// be long.
-fn settings() -> QuicSettings {
+pub(crate) fn settings() -> QuicSettings {
     QuicSettings {
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(2),

@@ -21,8 +21,8 @@ use madang_transport::kafka::ColdReads;
 use madang_transport::quic::{LaneKind, NodeCertificates, NodeName, Role};
 use tokio::sync::watch;
 
-pub(crate) use self::endpoint::serve;
 pub use self::endpoint::{CallFailed, Endpoint};
+pub(crate) use self::endpoint::{serve, settings};
 pub(crate) use self::heartbeats::run as heartbeats;
 pub use self::links::NodeLinks;
 pub(crate) use self::propose::{propose, propose_until_decided};

@@ -10,11 +10,11 @@ use madang_cluster::configs::BrokerConfig;
 use madang_protocol::node::{Death, HeartbeatAnswer, HeartbeatResult, LEVELS, NodeMessage, Tag};
 use madang_protocol::types::NodeId;
 use madang_transport::kafka::ColdReads;
-use madang_transport::quic::{LaneKind, Link, LinkState, NodeFrame, NodeListener, QuicSettings};
+use madang_transport::quic::{LaneKind, Link, LinkState, NodeFrame, NodeListener};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use crate::peers::{SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY, read_certificates};
+use crate::peers::{SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY, read_certificates, settings};
 
 /// How soon a controller that has not taken it is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(50);
@@ -45,15 +45,8 @@ impl Deaths {
         let reads = ColdReads::start(1, 1).map_err(|error| error.to_string())?;
         let any: SocketAddr =
             if host.contains(':') { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
-        let settings = QuicSettings {
-            connect_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(2),
-            keep_alive: Duration::from_millis(400),
-            back_off_max: Duration::from_millis(500),
-            ..QuicSettings::default()
-        };
         // Nobody is let in: it only dials.
-        let listener = NodeListener::bind(any, certificates, settings, reads).map_err(|error| error.to_string())?;
+        let listener = NodeListener::bind(any, certificates, settings(), reads).map_err(|error| error.to_string())?;
         let mut links = BTreeMap::new();
         for (node, address) in others {
             let (link, driver) = Link::new(&listener, node, address, LEVELS, &[LaneKind::Supervisor]);

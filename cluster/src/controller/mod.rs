@@ -11,6 +11,7 @@ mod configs;
 mod damage_tests;
 mod draft;
 mod elections;
+mod founding;
 mod leadership;
 mod partitions;
 mod quorum;
@@ -48,12 +49,11 @@ pub use self::quorum::QuorumStatus;
 pub(crate) use self::quorum::raft_id;
 use self::quorum::{Decided, Quorum};
 pub use self::raft_log::{Loaded, RaftLog, RaftLogError, SnapshotMeta, StoredSnapshot};
-use self::records::{ClusterRecord, MetadataRecord, RecordError, decode_records, encode_records};
-use self::replay::default_record;
+use self::records::{MetadataRecord, RecordError, decode_records, encode_records};
 pub use self::replay::{dump, replay};
 use self::sessions::Sessions;
 pub use self::topics::check_name as check_topic_name;
-use crate::configs::{BrokerConfig, CLUSTER_KEYS};
+use crate::configs::BrokerConfig;
 use crate::metadata::{Fnv, MetadataDelta, MetadataImage};
 use crate::request::RequestId;
 
@@ -377,56 +377,6 @@ impl Controller {
         self.pending = Some(image);
         Ok(())
     }
-
-    /// The first leader of a new cluster gives it its id, and says what holds where nothing is set.
-    fn found_cluster(&mut self, rng: &mut Prng, effects: &mut Vec<ControllerEffect>) -> Result<(), String> {
-        if !self.quorum.is_leader() || self.is_founded(&self.image) {
-            return Ok(());
-        }
-        let pending = self.pending_image()?;
-        if self.is_founded(&pending) {
-            return Ok(());
-        }
-        let cluster_id = self.cluster_id.unwrap_or_else(|| Uuid::from_random(rng.next_u64(), rng.next_u64()));
-        let (records, image) = found(&pending, &self.defaults, self.quorum.is_lone(), cluster_id, rng);
-        // Refused only when the leadership has just ended; the next leader does it then.
-        drop(self.append(&records, image));
-        self.settle(rng, effects)
-    }
-
-    fn is_founded(&self, image: &MetadataImage) -> bool {
-        let said = new_defaults(image, &self.defaults, self.quorum.is_lone()).next().is_none();
-        said && !image.cluster_id().is_zero()
-    }
-}
-
-/// What is not as it should be of what holds where nothing is set: the keys, and their values in this controller's file. It is the first
-/// controller's file that counts; a lone one's at each of its starts, as there is no other to differ.
-fn new_defaults<'a>(
-    image: &'a MetadataImage,
-    file: &'a BrokerConfig,
-    lone: bool,
-) -> impl Iterator<Item = (&'static str, Option<&'a str>)> + 'a {
-    let own = CLUSTER_KEYS.into_iter().map(|key| (key, file.set_value(key)));
-    own.filter(move |(key, own)| image.default_of(key).is_none_or(|known| lone && known != *own))
-}
-
-fn found(
-    image: &MetadataImage,
-    file: &BrokerConfig,
-    lone: bool,
-    cluster_id: Uuid,
-    rng: &mut Prng,
-) -> (Vec<MetadataRecord>, MetadataImage) {
-    let mut draft = Draft::new(image, file, rng);
-    if image.cluster_id().is_zero() {
-        draft.push(MetadataRecord::Cluster(ClusterRecord { cluster_id: cluster_id.0 }));
-    }
-    for (key, value) in new_defaults(image, file, lone) {
-        draft.push(MetadataRecord::Default(default_record(key, value)));
-    }
-    draft.follow_rules();
-    (draft.records, draft.image)
 }
 
 /// What becomes of a proposal.

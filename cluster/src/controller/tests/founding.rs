@@ -1,7 +1,8 @@
 //! What the first controller of a cluster says, and what holds where nothing is set.
 
 use super::*;
-use crate::configs::TopicConfig;
+use crate::configs::{CLUSTER_KEYS, TopicConfig};
+use crate::controller::founding::found;
 
 const MINIMUM: &str = "min.insync.replicas";
 
