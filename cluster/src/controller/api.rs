@@ -349,6 +349,9 @@ pub enum Proposal {
     /// Make the first replicas lead, each partition on its own.
     #[speedy(tag = 12)]
     ElectPreferredLeaders(Vec<TopicPartition>),
+    /// Change the in-sync sets of several partitions of one leader, each on its own.
+    #[speedy(tag = 13)]
+    AlterPartitions(Vec<AlterPartition>),
 }
 
 /// The answer to a proposal; lists have one result for each part asked, in order.
@@ -396,4 +399,7 @@ pub enum Outcome {
     /// Leaders elected.
     #[speedy(tag = 10)]
     PreferredLeaders(Vec<ApiResult<()>>),
+    /// In-sync sets changed: the partition's state that says so.
+    #[speedy(tag = 11)]
+    AlterPartitions(Vec<ApiResult<i32>>),
 }

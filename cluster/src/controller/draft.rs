@@ -69,7 +69,12 @@ impl<'a> Draft<'a> {
             Proposal::UnfenceBroker { node_id, broker_epoch } => {
                 brokers::set_fenced(self, node_id, broker_epoch, false)
             }
-            Proposal::AlterPartition(asked) => elections::alter_partition(self, &asked),
+            Proposal::AlterPartition(asked) => elections::alter_partition(self, &asked)
+                .map(|partition_epoch| Outcome::AlterPartition { partition_epoch }),
+            Proposal::AlterPartitions(asked) => {
+                let results = asked.iter().map(|one| elections::alter_partition(self, one));
+                Ok(Outcome::AlterPartitions(results.collect()))
+            }
             Proposal::ReportLoss(report) => elections::report_loss(self, &report),
             Proposal::ElectPreferredLeaders(partitions) => {
                 Ok(Outcome::PreferredLeaders(elections::elect_preferred(self, &partitions)))

@@ -196,8 +196,8 @@ fn check_broker(draft: &Draft<'_>, node: NodeId, broker_epoch: i64) -> ApiResult
     }
 }
 
-/// A leader's proposal of another in-sync set.
-pub(super) fn alter_partition(draft: &mut Draft<'_>, asked: &AlterPartition) -> ApiResult<Outcome> {
+/// A leader's proposal of another in-sync set; answers the epoch of the partition's state that has it.
+pub(super) fn alter_partition(draft: &mut Draft<'_>, asked: &AlterPartition) -> ApiResult<i32> {
     check_broker(draft, asked.node_id, asked.broker_epoch)?;
     let (topic, state) = find(draft, asked.partition)?;
     check_proposal(draft, asked, &state)?;
@@ -207,7 +207,7 @@ pub(super) fn alter_partition(draft: &mut Draft<'_>, asked: &AlterPartition) -> 
     let next = event.settle(&state, rules(draft, &topic)).ok_or(ErrorCode::UnknownServerError)?;
     let partition_epoch = next.partition_epoch;
     push(draft, asked.partition, &next);
-    Ok(Outcome::AlterPartition { partition_epoch })
+    Ok(partition_epoch)
 }
 
 fn check_proposal(draft: &Draft<'_>, asked: &AlterPartition, state: &PartitionImage) -> ApiResult<()> {

@@ -31,6 +31,7 @@ impl Propose {
             | Proposal::UnfenceBroker { node_id, .. }
             | Proposal::AlterPartition(AlterPartition { node_id, .. })
             | Proposal::ReportLoss(ReportLoss { node_id, .. }) => *node_id == peer,
+            Proposal::AlterPartitions(all) => all.iter().all(|one| one.node_id == peer),
             Proposal::CreateTopics { .. }
             | Proposal::DeleteTopics(_)
             | Proposal::CreatePartitions { .. }

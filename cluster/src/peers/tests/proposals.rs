@@ -114,7 +114,7 @@ pub(super) fn proposals() -> Vec<(Proposal, &'static str)> {
         (Proposal::FenceBroker { node_id: NODE, broker_epoch: 2 }, "0800010000000200000000000000"),
         (Proposal::UnfenceBroker { node_id: NODE, broker_epoch: 2 }, "0900010000000200000000000000"),
         (
-            Proposal::AlterPartition(alter_partition),
+            Proposal::AlterPartition(alter_partition.clone()),
             "0a000707070707070707070707070707070701000000010000000200000000000000030000000400000002000000010000000200000000000000050000000000000002000000ffffffffffffffff0000000000000000",
         ),
         (
@@ -122,6 +122,10 @@ pub(super) fn proposals() -> Vec<(Proposal, &'static str)> {
             "0b0007070707070707070707070707070707010000000100000002000000000000000500000000000000",
         ),
         (Proposal::ElectPreferredLeaders(vec![PARTITION]), "0c00010000000707070707070707070707070707070701000000"),
+        (
+            Proposal::AlterPartitions(vec![alter_partition]),
+            "0d00010000000707070707070707070707070707070701000000010000000200000000000000030000000400000002000000010000000200000000000000050000000000000002000000ffffffffffffffff0000000000000000",
+        ),
     ]
 }
 
@@ -146,6 +150,10 @@ pub(super) fn outcomes() -> Vec<(Outcome, &'static str)> {
         (Outcome::AlterPartition { partition_epoch: 6 }, "080006000000"),
         (Outcome::LossReported, "0900"),
         (Outcome::PreferredLeaders(vec![Err(ErrorCode::ElectionNotNeeded.into())]), "0a000100000000540000"),
+        (
+            Outcome::AlterPartitions(vec![Ok(6), Err(ErrorCode::InvalidUpdateVersion.into())]),
+            "0b00020000000106000000005f0000",
+        ),
     ]
 }
 
@@ -207,6 +215,7 @@ const fn number(proposal: &Proposal) -> usize {
         Proposal::AlterPartition(_) => 10,
         Proposal::ReportLoss(_) => 11,
         Proposal::ElectPreferredLeaders(_) => 12,
+        Proposal::AlterPartitions(_) => 13,
     }
 }
 
@@ -223,6 +232,7 @@ const fn number_of_outcome(outcome: &Outcome) -> usize {
         Outcome::AlterPartition { .. } => 8,
         Outcome::LossReported => 9,
         Outcome::PreferredLeaders(_) => 10,
+        Outcome::AlterPartitions(_) => 11,
     }
 }
 
@@ -230,9 +240,9 @@ const fn number_of_outcome(outcome: &Outcome) -> usize {
 fn every_variant_has_a_sample() {
     let mut there: Vec<usize> = proposals().iter().map(|(proposal, _)| number(proposal)).collect();
     there.dedup();
-    assert_eq!(there, (0..=12).collect::<Vec<_>>());
+    assert_eq!(there, (0..=13).collect::<Vec<_>>());
     let there: Vec<usize> = outcomes().iter().map(|(outcome, _)| number_of_outcome(outcome)).collect();
-    assert_eq!(there, (0..=10).collect::<Vec<_>>());
+    assert_eq!(there, (0..=11).collect::<Vec<_>>());
 }
 
 #[test]
@@ -240,7 +250,7 @@ fn what_a_broker_says_of_itself_it_says_itself() {
     for (proposal, _) in proposals() {
         let (number, propose) = (number(&proposal), Propose { proposal });
         assert!(propose.may_come_from(NODE));
-        assert_eq!(propose.may_come_from(NodeId(2)), ![6, 7, 9, 10, 11].contains(&number), "{propose:?}");
+        assert_eq!(propose.may_come_from(NodeId(2)), ![6, 7, 9, 10, 11, 13].contains(&number), "{propose:?}");
     }
 }
 
