@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use self::deaths::Deaths;
 use crate::node_env::Entropy;
@@ -127,6 +127,8 @@ async fn attend(
 ) -> io::Result<End> {
     let mut lines: Option<Lines<BufReader<UnixStream>>> = None;
     let patience = node.config.broker_session_timeout;
+    // Whoever was asleep itself, as on a machine that was suspended, has not listened: the silence begins when it wakes.
+    let (mut looks, mut looked) = (interval(patience / 5), Instant::now());
     loop {
         let silent = said.alive.map(|at| at + patience);
         tokio::select! {
@@ -137,6 +139,12 @@ async fn attend(
             ended = process.wait() => {
                 drain(&mut lines, said).await;
                 return ended.map(End::Died);
+            }
+            _ = looks.tick() => {
+                if looked.elapsed() > patience / 2 {
+                    said.alive = said.alive.map(|_| Instant::now());
+                }
+                looked = Instant::now();
             }
             () = sleep_until(silent.unwrap_or_else(Instant::now)), if silent.is_some() => {
                 eprintln!("madang: {} hangs; it is killed", node.name);

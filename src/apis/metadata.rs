@@ -153,7 +153,7 @@ fn described(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic
 fn partition(image: &MetadataImage, partition_index: i32, state: &PartitionImage) -> MetadataResponsePartition {
     let is_live = |node| image.broker(node).is_some_and(|broker| !broker.fenced);
     let led = is_live(state.leader);
-    let offline = state.assigned_replicas.iter().filter(|&&node| !is_live(node));
+    let offline = state.assigned_replicas.iter().filter(|&&node| !is_live(node) || state.is_given_up(node));
     MetadataResponsePartition {
         error_code: if led { ErrorCode::None } else { ErrorCode::LeaderNotAvailable }.code(),
         partition_index,

@@ -1,18 +1,21 @@
-//! This node's broker tells the controller in office that it lives, and asks to serve again if it was fenced.
+//! This node's broker tells the controller in office that it lives, asks to serve again if it was fenced, and draws the conclusions when nobody
+//! answers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use madang_actors::host::TaskContext;
-use madang_cluster::controller::Proposal;
+use madang_actors::clock::Mono;
+use madang_actors::host::{TaskContext, clock};
+use madang_cluster::controller::{ELECTION_TIMEOUT, Proposal};
 use madang_protocol::node::{Heartbeat, HeartbeatAnswer, HeartbeatResult};
 use madang_protocol::payload::Payload;
 use madang_protocol::types::NodeId;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::applier::Phase;
 use crate::node_env::Node;
-use crate::peers::{CONTROL, Peers, propose_until_decided};
+use crate::peers::{CONTROL, Peers, given_up, propose_until_decided, silence};
 
 /// Heartbeats in a session.
 const IN_A_SESSION: u32 = 5;
@@ -21,11 +24,16 @@ const EXIT_REPLACED: i32 = 73;
 
 /// Runs until the supervisor stops it.
 pub(crate) async fn run(node: Arc<Node>, peers: Arc<Peers>, context: TaskContext) {
-    let interval = node.config.broker_session_timeout / IN_A_SESSION;
-    // Side by side: whoever runs this process need not wait for a controller that does not answer.
+    let session = node.config.broker_session_timeout;
+    let interval = session / IN_A_SESSION;
+    let served = watch::Sender::new(clock::now());
+    // Side by side: none of them waits for a controller that does not answer another.
     tokio::select! {
         () = tell_outer(&node, interval) => {}
-        () = tell_controller(&node, &peers, interval) => {}
+        () = tell_controller(&node, &peers, interval, &served) => {}
+        () = silence::follow_controller(&node, session, served.subscribe()) => {}
+        () = silence::follow_followers(&node, &peers, session) => {}
+        () = given_up::tell(&node, &peers, interval) => {}
         () = context.stop => {}
     }
 }
@@ -39,29 +47,38 @@ async fn tell_outer(node: &Node, interval: Duration) {
     }
 }
 
-async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
+async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration, served: &watch::Sender<Mono>) {
     loop {
         sleep(interval).await;
-        if is_fenced(node, peers).await && *node.phase.borrow() == Phase::Ready {
-            let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
-            let asked = Proposal::UnfenceBroker { node_id, broker_epoch };
-            // Asked again at the next heartbeat.
-            drop(timeout(interval * IN_A_SESSION, propose_until_decided(node, peers, asked)).await);
+        let (now, ready) = (clock::now(), *node.phase.borrow() == Phase::Ready);
+        let own = peers.leader() == Some(node.config.node_id);
+        let unheard = if own { ELECTION_TIMEOUT.min(interval * 2) } else { Duration::ZERO };
+        let sent = Mono::new(now.since_start().saturating_sub(unheard));
+        match is_fenced(node, peers, interval).await {
+            Some(true) if ready => {
+                let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
+                let asked = Proposal::UnfenceBroker { node_id, broker_epoch };
+                // Asked again at the next heartbeat.
+                drop(timeout(interval * IN_A_SESSION, propose_until_decided(node, peers, asked)).await);
+            }
+            // A node that does not serve yet has nobody to send elsewhere.
+            Some(_) => drop(served.send_replace(sent)),
+            None if !ready => drop(served.send_replace(sent)),
+            None => {}
         }
     }
 }
 
-/// Tells the controller, and answers whether it says that the broker is fenced.
-async fn is_fenced(node: &Arc<Node>, peers: &Peers) -> bool {
+/// Tells the controller, and answers whether it says that the broker is fenced; none if it says nothing.
+async fn is_fenced(node: &Arc<Node>, peers: &Peers, interval: Duration) -> Option<bool> {
     let (own, broker_epoch) = (node.config.node_id, node.broker_epoch());
-    match peers.leader() {
-        Some(leader) if leader != own && broker_epoch >= 0 => tell(node, peers, leader, broker_epoch).await,
-        Some(_) => node.image.load().broker(own).is_some_and(|broker| broker.fenced),
-        None => false,
+    match peers.leader()? {
+        leader if leader != own && broker_epoch >= 0 => tell(node, peers, leader, broker_epoch, interval).await,
+        _ => Some(node.image.load().broker(own).is_some_and(|broker| broker.fenced)),
     }
 }
 
-async fn tell(node: &Arc<Node>, peers: &Peers, leader: NodeId, broker_epoch: i64) -> bool {
+async fn tell(node: &Arc<Node>, peers: &Peers, leader: NodeId, broker_epoch: i64, interval: Duration) -> Option<bool> {
     let heartbeat = Heartbeat {
         node_id: node.config.node_id,
         broker_epoch,
@@ -69,8 +86,9 @@ async fn tell(node: &Arc<Node>, peers: &Peers, leader: NodeId, broker_epoch: i64
         offline_log_dirs: Vec::new(),
     };
     let called = peers.control.call(leader, CONTROL, &heartbeat, Payload::default());
-    match timeout(node.config.broker_session_timeout, called).await {
-        Ok(Ok((HeartbeatAnswer { result: HeartbeatResult::Heard { fenced } }, _))) => fenced,
+    // Short of a session by far: another controller may wait for the next one.
+    match timeout(interval * 2, called).await {
+        Ok(Ok((HeartbeatAnswer { result: HeartbeatResult::Heard { fenced } }, _))) => Some(fenced),
         Ok(Ok((HeartbeatAnswer { result: HeartbeatResult::Refused(error) }, _))) => {
             tracing::error!(
                 ?error,
@@ -79,6 +97,6 @@ async fn tell(node: &Arc<Node>, peers: &Peers, leader: NodeId, broker_epoch: i64
             );
             std::process::exit(EXIT_REPLACED)
         }
-        _ => false,
+        _ => None,
     }
 }

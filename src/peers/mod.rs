@@ -2,10 +2,12 @@
 //! Invariant: whoever asks another node hears of it by its own deadline, and nothing that was lost counts as done.
 
 mod endpoint;
+mod given_up;
 mod heartbeats;
 mod links;
 mod propose;
 mod service;
+mod silence;
 mod voters;
 
 use std::collections::BTreeMap;
@@ -58,6 +60,7 @@ pub struct Peers {
     address: RegisteredEndpoint,
     voters: BTreeMap<NodeId, String>,
     leader: watch::Sender<Option<NodeId>>,
+    heard: silence::Heard,
     /// Raft, heartbeats, proposals: never behind data.
     pub control: Arc<Endpoint>,
     /// Replication.
@@ -102,6 +105,7 @@ impl Peers {
                 security_protocol: SecurityProtocol::Ssl,
             },
             leader: watch::Sender::new(None),
+            heard: silence::Heard::default(),
             control: Arc::new(endpoint("control", control, CONTROL_LANES, CONTROL_SERVED)),
             data: Arc::new(endpoint("data", data, DATA_LANES, DATA_LANES)),
             voters,
@@ -142,6 +146,12 @@ impl Peers {
         }
         self.control.want(control);
         self.data.want(data);
+    }
+
+    /// The other nodes that serve.
+    fn others(&self, image: &MetadataImage) -> impl Iterator<Item = NodeId> {
+        let own = self.own;
+        image.live_brokers().map(|broker| broker.node_id).filter(move |node| *node != own)
     }
 
     /// Who leads the quorum, as far as this node knows.

@@ -58,6 +58,7 @@ impl PeerService {
             (LaneKind::Control, Tag::Heartbeat) => self.heartbeat(peer, level, read(level, &frame)?).await,
             (LaneKind::Control, Tag::Confirm) => {
                 let told: Confirm = read(level, &frame)?;
+                self.peers.heard.note(peer);
                 serving::take_confirmed(&Serving(&self.node), confirmed(peer, &told).collect());
                 written(level, &Received {}, Payload::default())
             }
@@ -81,6 +82,7 @@ impl PeerService {
     }
 
     async fn fetch(&self, peer: NodeId, level: u16, asked: ReplicaFetch) -> Answer {
+        self.peers.heard.note(peer);
         let (limits, partitions) = fetches(peer, self.node.config.node_id, &asked);
         let max_bytes = usize::try_from(limits.max_bytes).unwrap_or(usize::MAX);
         let asked = CoalescedFetch { partitions, max_wait: limits.max_wait, max_bytes };

@@ -96,10 +96,31 @@ impl Cluster {
         i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid")
     }
 
+    /// The processes of all nodes.
+    pub(crate) fn processes(&self) -> Vec<Option<i64>> {
+        let status = self.status().expect("a status");
+        status["nodes"].as_array().expect("nodes").iter().map(|node| node["pid"].as_i64()).collect()
+    }
+
+    /// Creates a topic with the cluster's own number of replicas.
+    pub(crate) fn create_topic(&self, name: &str, partitions: i32) {
+        let mut command = Command::new(binary());
+        command.args(["topic", "create", name, "--partitions", &partitions.to_string(), "--server", &self.address(0)]);
+        assert!(command.status().expect("runs").success(), "{name} is there");
+    }
+
     /// Ends the processes of these nodes at once; their supervisor starts others.
     pub(crate) fn signal(&self, nodes: &[i64], signal: Signal) {
         let processes: Vec<Pid> = nodes.iter().map(|node| self.process(*node)).collect();
         processes.into_iter().for_each(|process| kill_process(process, signal).expect("it is there"));
+    }
+
+    /// Stops the processes of these nodes without their supervisor's notice, which sleeps as they do, until the answer is dropped.
+    pub(crate) fn asleep(&self, nodes: &[i64]) -> Asleep {
+        let mut processes = vec![pid(&self.process)];
+        processes.extend(nodes.iter().map(|node| self.process(*node)));
+        processes.iter().for_each(|process| kill_process(*process, Signal::STOP).expect("it is there"));
+        Asleep(processes)
     }
 
     /// Who is the controller.
@@ -113,10 +134,25 @@ impl Cluster {
     }
 
     fn end(&mut self) {
-        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).expect("a pid");
         // It may have ended by itself.
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid(&self.process), Signal::TERM);
         drop(self.process.wait());
+    }
+}
+
+fn pid(process: &Child) -> Pid {
+    i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("a pid")
+}
+
+/// Processes that do not run until this is dropped.
+pub(crate) struct Asleep(Vec<Pid>);
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        for process in &self.0 {
+            // It may have been killed.
+            let _ = kill_process(*process, Signal::CONT);
+        }
     }
 }
 
@@ -162,10 +198,7 @@ pub(crate) fn under_load_with(
 ) -> Vec<Duration> {
     let cluster = Cluster::start(data, &[&format!("num.partitions={PARTITIONS}")]);
     if ballast.partitions > 0 {
-        let partitions = ballast.partitions.to_string();
-        let mut command = Command::new(binary());
-        command.args(["topic", "create", "ballast", "--partitions", &partitions, "--server", &cluster.address(0)]);
-        assert!(command.status().expect("runs").success(), "the ballast is there");
+        cluster.create_topic("ballast", ballast.partitions);
     }
     let load = Load::start(&client(&cluster.addresses()), &places());
     assert!(load.advances_by(100, PATIENCE), "the load starts");

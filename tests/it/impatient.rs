@@ -37,11 +37,16 @@ fn delete(address: &str, timeout_ms: i32) -> i16 {
 }
 
 fn produce(address: &str, acks: i16, timeout_ms: i32) -> (i16, i64) {
+    produce_to(address, ("t", 0), acks, timeout_ms)
+}
+
+/// One record to a partition of a topic: the answer's error and offset.
+pub(crate) fn produce_to(address: &str, (topic, index): (&str, i32), acks: i16, timeout_ms: i32) -> (i16, i64) {
     let mut builder = BatchBuilder::new(BatchOptions::default());
     builder.append(1_700_000_000_000, None, Some(b"v"), &[]).expect("fits");
     let records = Some(Payload::Bytes(builder.build().expect("a batch")));
-    let data = PartitionProduceData { index: 0, records };
-    let topic = TopicProduceData { name: "t".into(), partition_data: vec![data], ..Default::default() };
+    let data = PartitionProduceData { index, records };
+    let topic = TopicProduceData { name: topic.into(), partition_data: vec![data], ..Default::default() };
     let request = ProduceRequest { acks, timeout_ms, topic_data: vec![topic], ..Default::default() };
     ask(address, &request, 9, |answer| {
         let partition = &answer.responses[0].partition_responses[0];

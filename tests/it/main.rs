@@ -9,6 +9,7 @@ mod client_admin;
 mod client_groups;
 mod cluster;
 mod compaction;
+mod cut_off;
 mod house;
 mod impatient;
 mod kill9;

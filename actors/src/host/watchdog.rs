@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::arbiter::{Arbiter, Role};
 
@@ -81,10 +81,11 @@ impl Watchdog {
         let looking = Arc::clone(&shared);
         thread::Builder::new().name("watchdog".into()).spawn(move || {
             let mut ended = looking.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut awake = Awake::new(Instant::now());
             while !*ended {
                 let woken = looking.bell.wait_timeout(ended, limits.interval);
                 ended = woken.unwrap_or_else(PoisonError::into_inner).0;
-                look(&looking, limits, &on_stuck);
+                look(&looking, limits, awake.at(Instant::now(), limits), &on_stuck);
             }
         })?;
         Ok(Self { shared, limits })
@@ -116,12 +117,33 @@ impl std::fmt::Debug for Watchdog {
     }
 }
 
-fn look(shared: &Shared, limits: WatchdogLimits, on_stuck: &impl Fn(&str, &Role)) {
+/// Since when the watchdog has looked without a break. A process that is stopped, or a machine that is suspended, makes nobody else stuck.
+struct Awake {
+    since: Instant,
+    last: Instant,
+}
+
+impl Awake {
+    const fn new(now: Instant) -> Self {
+        Self { since: now, last: now }
+    }
+
+    /// It looks again; answers how long it has been awake.
+    fn at(&mut self, now: Instant, limits: WatchdogLimits) -> Duration {
+        if now.saturating_duration_since(self.last) > limits.interval + limits.warn {
+            self.since = now;
+        }
+        self.last = now;
+        now.saturating_duration_since(self.since)
+    }
+}
+
+fn look(shared: &Shared, limits: WatchdogLimits, awake: Duration, on_stuck: &impl Fn(&str, &Role)) {
     let mut stuck = Vec::new();
     let mut all = shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|watched| !watched.arbiter.has_ended());
     for watched in all.iter_mut() {
-        let silence = watched.arbiter.silence();
+        let silence = watched.arbiter.silence().min(awake);
         let verdict = judge(silence, limits);
         let (name, role) = (watched.arbiter.name(), watched.arbiter.role());
         if verdict != watched.verdict {
@@ -158,6 +180,18 @@ fn judge(silence: Duration, limits: WatchdogLimits) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watchdog_that_was_asleep_begins_anew() {
+        let (limits, start) = (WatchdogLimits::default(), Instant::now());
+        let mut awake = Awake::new(start);
+        for looks in 1..=20 {
+            assert_eq!(awake.at(start + limits.interval * looks, limits), limits.interval * looks);
+        }
+        let woken = start + Duration::from_secs(100);
+        assert_eq!(awake.at(woken, limits), Duration::ZERO);
+        assert_eq!(awake.at(woken + limits.interval, limits), limits.interval);
+    }
 
     #[test]
     fn silence_is_judged_by_the_limits_exclusively() {

@@ -352,6 +352,16 @@ pub enum Proposal {
     /// Change the in-sync sets of several partitions of one leader, each on its own.
     #[speedy(tag = 13)]
     AlterPartitions(Vec<AlterPartition>),
+    /// The broker's replicas of these partitions serve no more in its registration: their log directory has failed, or they cannot be opened.
+    #[speedy(tag = 14)]
+    GiveUpReplicas {
+        /// Whose.
+        node_id: NodeId,
+        /// The registration it has.
+        broker_epoch: i64,
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+    },
 }
 
 /// The answer to a proposal; lists have one result for each part asked, in order.
@@ -402,4 +412,7 @@ pub enum Outcome {
     /// In-sync sets changed: the partition's state that says so.
     #[speedy(tag = 11)]
     AlterPartitions(Vec<ApiResult<i32>>),
+    /// Nobody counts on the replicas any more.
+    #[speedy(tag = 12)]
+    ReplicasGivenUp,
 }

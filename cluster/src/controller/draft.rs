@@ -76,6 +76,9 @@ impl<'a> Draft<'a> {
                 Ok(Outcome::AlterPartitions(results.collect()))
             }
             Proposal::ReportLoss(report) => elections::report_loss(self, &report),
+            Proposal::GiveUpReplicas { node_id, broker_epoch, partitions } => {
+                elections::give_up(self, node_id, broker_epoch, &partitions)
+            }
             Proposal::ElectPreferredLeaders(partitions) => {
                 Ok(Outcome::PreferredLeaders(elections::elect_preferred(self, &partitions)))
             }

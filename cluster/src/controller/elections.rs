@@ -36,6 +36,8 @@ struct Event<'a> {
     ends_leadership: bool,
     /// It is a change even if all stays as it is.
     always: bool,
+    /// A broker that registers anew: what its replicas said in the registration before counts no more.
+    registers: Option<NodeId>,
     /// Brokers that are not fenced.
     live: &'a [NodeId],
 }
@@ -53,6 +55,7 @@ impl Event<'_> {
     /// What the partition becomes; none if nothing changes.
     fn settle(&self, before: &PartitionImage, rules: Rules) -> Option<PartitionImage> {
         let mut next = before.clone();
+        next.losses.retain(|loss| Some(loss.node_id) != self.registers);
         next.in_sync_replicas.clone_from(&self.in_sync);
         next.eligible_leader_replicas = self.eligible(before, rules);
         if next.leader != NO_LEADER && !(self.is_live(next.leader) && self.in_sync.contains(&next.leader)) {
@@ -87,7 +90,8 @@ impl Event<'_> {
 
     fn elect(&self, next: &mut PartitionImage, rules: Rules) {
         let first_of = |nodes: &[NodeId]| {
-            next.assigned_replicas.iter().copied().find(|node| nodes.contains(node) && self.is_live(*node))
+            let may = |node: &NodeId| nodes.contains(node) && self.is_live(*node) && !next.is_given_up(*node);
+            next.assigned_replicas.iter().copied().find(may)
         };
         if let Some(leader) = first_of(&next.in_sync_replicas) {
             next.leader = leader;
@@ -149,6 +153,7 @@ pub(super) fn restarted(
         state.assigned_replicas.contains(&node).then(|| Event {
             in_sync: without(&state.in_sync_replicas, node),
             lost: is_lossy(state).then_some(node),
+            registers: Some(node),
             ..Event::default()
         })
     })
@@ -255,6 +260,26 @@ fn check_proposal(draft: &Draft<'_>, asked: &AlterPartition, state: &PartitionIm
 /// that its last life said counts any more.
 pub(super) fn report_loss(draft: &mut Draft<'_>, report: &ReportLoss) -> ApiResult<Outcome> {
     check_broker(draft, report.node_id, report.broker_epoch)?;
+    lose(draft, report)?;
+    Ok(Outcome::LossReported)
+}
+
+/// As if each replica had lost its records in its last life: no other one of this registration is heard.
+pub(super) fn give_up(
+    draft: &mut Draft<'_>,
+    node_id: NodeId,
+    broker_epoch: i64,
+    partitions: &[TopicPartition],
+) -> ApiResult<Outcome> {
+    check_broker(draft, node_id, broker_epoch)?;
+    for &partition in partitions {
+        // One that is not, or no longer, its own is nothing to give up.
+        drop(lose(draft, &ReportLoss { partition, node_id, broker_epoch, incarnation: ReportedLoss::GIVEN_UP }));
+    }
+    Ok(Outcome::ReplicasGivenUp)
+}
+
+fn lose(draft: &mut Draft<'_>, report: &ReportLoss) -> ApiResult<()> {
     let (topic, state) = find(draft, report.partition)?;
     if !state.assigned_replicas.contains(&report.node_id) {
         return Err(ErrorCode::ReplicaNotAvailable.into());
@@ -266,25 +291,28 @@ pub(super) fn report_loss(draft: &mut Draft<'_>, report: &ReportLoss) -> ApiResu
             && known.incarnation >= loss.incarnation
     };
     if state.losses.iter().any(known) {
-        return Ok(Outcome::LossReported);
+        return Ok(());
     }
+    let current = |known: &ReportedLoss| {
+        known.node_id != loss.node_id
+            && draft.image.broker(known.node_id).is_some_and(|broker| broker.broker_epoch == known.broker_epoch)
+    };
+    let mut state = (*state).clone();
+    // The election knows of it.
+    state.losses.retain(current);
+    state.losses.push(loss);
     let live = draft.live_nodes();
     let event = Event {
         in_sync: without(&state.in_sync_replicas, report.node_id),
         lost: Some(report.node_id),
         ends_leadership: true,
         always: true,
+        registers: None,
         live: &live,
     };
-    let mut next = event.settle(&state, rules(draft, &topic)).ok_or(ErrorCode::UnknownServerError)?;
-    let current = |known: &ReportedLoss| {
-        known.node_id != loss.node_id
-            && draft.image.broker(known.node_id).is_some_and(|broker| broker.broker_epoch == known.broker_epoch)
-    };
-    next.losses.retain(current);
-    next.losses.push(loss);
+    let next = event.settle(&state, rules(draft, &topic)).ok_or(ErrorCode::UnknownServerError)?;
     push(draft, report.partition, &next);
-    Ok(Outcome::LossReported)
+    Ok(())
 }
 
 /// Makes the first assigned replica lead, where it is in sync.

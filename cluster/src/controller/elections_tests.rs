@@ -315,3 +315,29 @@ fn the_preferred_leader_leads_where_it_is_in_sync() {
     assert_eq!(elect(&mut world), Ok(()));
     assert_eq!(world.state(), (1, vec![1, 2, 3], vec![], 2));
 }
+
+#[test]
+fn a_replica_that_is_given_up_leads_nothing_and_joins_nothing_before_its_broker_registers_anew() {
+    let mut world = World::new();
+    let (at, broker_epoch) = (world.at(), world.broker_epoch(1));
+    let elsewhere = TopicPartition { partition: 7, ..at };
+    let give_up = Proposal::GiveUpReplicas { node_id: NodeId(1), broker_epoch, partitions: vec![elsewhere, at] };
+    assert_eq!(world.ask(give_up.clone()), Ok(Outcome::ReplicasGivenUp));
+    assert_eq!(world.state(), (2, vec![2, 3], vec![], 1));
+    assert!(world.partition().is_given_up(NodeId(1)));
+    let told_once = world.partition().partition_epoch;
+    assert_eq!(world.ask(give_up.clone()), Ok(Outcome::ReplicasGivenUp));
+    assert_eq!(world.partition().partition_epoch, told_once);
+    assert_eq!(world.alter(&[2, 3, 1]), Err(ErrorCode::IneligibleReplica.into()));
+    world.alter(&[2]).expect("committed");
+    world.fence(3);
+    world.fence(2);
+    let set =
+        ConfigAlteration { key: "unclean.leader.election.enable".into(), op: AlterOp::Set, value: Some("true".into()) };
+    let resources = vec![ResourceAlteration { resource_type: 2, name: "a".into(), alterations: vec![set] }];
+    world.ask(Proposal::IncrementalAlterConfigs { resources, validate_only: false }).expect("set");
+    assert_eq!(world.state().0, -1, "node 1 lives, and has nothing to lead with");
+    world.restart(1, RestartKind::Lossy);
+    assert_eq!((world.state().0, world.partition().is_given_up(NodeId(1))), (1, false));
+    assert_eq!(world.ask(give_up), Err(ErrorCode::StaleBrokerEpoch.into()));
+}

@@ -45,9 +45,9 @@ pub use self::api::{
     RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
 };
 use self::draft::Draft;
-pub use self::quorum::QuorumStatus;
 pub(crate) use self::quorum::raft_id;
 use self::quorum::{Decided, Quorum};
+pub use self::quorum::{ELECTION_TIMEOUT, QuorumStatus};
 pub use self::raft_log::{Loaded, RaftLog, RaftLogError, SnapshotMeta, StoredSnapshot};
 use self::records::{MetadataRecord, RecordError, decode_records, encode_records};
 pub use self::replay::{dump, replay};

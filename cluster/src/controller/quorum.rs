@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Ticks without a leader after which a voter may campaign, before the seeded extra.
 const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 3;
+/// For so long a leader of the quorum may go on without a majority before it knows.
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
+const _: () = assert!(ELECTION_TIMEOUT.as_millis() == TICK.as_millis() * ELECTION_TICKS as u128);
 
 /// A batch of writes whose sync is under way.
 #[derive(Debug)]

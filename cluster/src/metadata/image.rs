@@ -221,6 +221,19 @@ pub struct ReportedLoss {
     pub incarnation: u64,
 }
 
+impl ReportedLoss {
+    /// Stands for every life of a registration: the replica serves no more in it.
+    pub const GIVEN_UP: u64 = u64::MAX;
+}
+
+impl PartitionImage {
+    /// Whether the node's replica serves no more in its present registration.
+    #[must_use]
+    pub fn is_given_up(&self, node: NodeId) -> bool {
+        self.losses.iter().any(|loss| loss.node_id == node && loss.incarnation == ReportedLoss::GIVEN_UP)
+    }
+}
+
 /// One topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TopicImage {

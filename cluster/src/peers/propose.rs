@@ -29,6 +29,7 @@ impl Propose {
             Proposal::RegisterBroker(RegisterBroker { node_id, .. })
             | Proposal::AllocateProducerIds { node_id, .. }
             | Proposal::UnfenceBroker { node_id, .. }
+            | Proposal::GiveUpReplicas { node_id, .. }
             | Proposal::AlterPartition(AlterPartition { node_id, .. })
             | Proposal::ReportLoss(ReportLoss { node_id, .. }) => *node_id == peer,
             Proposal::AlterPartitions(all) => all.iter().all(|one| one.node_id == peer),

@@ -248,7 +248,11 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
             ReplicaMessage::ProposalEnded { number, outcome } => {
                 replication(ReplicationInput::ProposalEnded { number, outcome })
             }
-            ReplicaMessage::Silent(node_id) => replication(ReplicationInput::Silent(node_id)),
+            ReplicaMessage::Silent { node_id, session } => replication(ReplicationInput::Silent { node_id, session }),
+            ReplicaMessage::CutOff => replication(ReplicationInput::CutOff),
+            ReplicaMessage::Append { reply, .. } if self.shared.is_cut_off() => {
+                return reply.send(Err(ErrorCode::NotLeaderOrFollower.into()));
+            }
             ReplicaMessage::Append { batch, required_acks, deadline, expected_epoch, reply } => {
                 let request = self.new_request();
                 self.appends.insert(request, reply);

@@ -218,9 +218,11 @@ impl Leader {
         follower.progressed(now, own, durability);
     }
 
-    /// Nothing has come from that node for a session; its next fetch ends that.
-    pub(super) fn silent(&mut self, node_id: NodeId) {
-        self.silent.insert(node_id);
+    /// Nothing has come from that node for a session; its next fetch ends that. A leadership that is younger has not waited for it as long.
+    pub(super) fn silent(&mut self, now: Mono, node_id: NodeId, session: Duration) {
+        if now.saturating_since(self.since) >= session {
+            self.silent.insert(node_id);
+        }
     }
 
     fn counted(&self, node_id: NodeId, own: Own, durability: Durability) -> Option<Offset> {

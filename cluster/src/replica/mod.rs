@@ -273,7 +273,14 @@ messages! {
                 outcome: ProposalOutcome,
             },
             /// Nothing has come from that node for a session.
-            Silent(NodeId),
+            Silent {
+                /// The node.
+                node_id: NodeId,
+                /// How long a session is.
+                session: Duration,
+            },
+            /// The node has had no answer of the controller for a session. No append is taken while [`SharedReplica::is_cut_off`].
+            CutOff,
         }
         data {
             /// Append a batch.

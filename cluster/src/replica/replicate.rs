@@ -42,11 +42,12 @@ impl Replica {
                 }
             }
             ReplicationInput::Lowered(number) => self.cut(now, wall, number, effects),
-            ReplicationInput::Silent(node_id) => {
+            ReplicationInput::Silent { node_id, session } => {
                 if let Role::Leader(leader) = &mut self.role {
-                    leader.silent(node_id);
+                    leader.silent(now, node_id, session);
                 }
             }
+            ReplicationInput::CutOff => self.end_leading(effects),
         }
         self.advance_high_watermark(now);
         self.publish_if_changed(effects);

@@ -2,6 +2,7 @@
 //! Invariant: every message names the leader epoch it belongs to; one of another epoch is dropped or refused, never counted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use madang_protocol::error_code::ErrorCode;
@@ -245,7 +246,14 @@ pub enum ReplicationInput {
         outcome: ProposalOutcome,
     },
     /// Nothing has come from that node for a session.
-    Silent(NodeId),
+    Silent {
+        /// The node.
+        node_id: NodeId,
+        /// How long a session is.
+        session: Duration,
+    },
+    /// The node has had no answer of the controller for a session: another may lead, and whoever waits has to find out.
+    CutOff,
     /// What [`ReplicationEffect::LowerRecoveryPoint`] of that number asked for is durable.
     Lowered(u64),
 }

@@ -83,7 +83,7 @@ struct Part {
 impl Part {
     fn snapshot(&self) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
         let replica = self.replica.as_ref().ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        replica.snapshot_for(LeaderEpoch::NONE)
+        replica.led_snapshot(LeaderEpoch::NONE)
     }
 
     /// Has the fetch counted by the life of the leader that would serve it, once, if it is valid; answers the message if it has to wait for room.

@@ -118,6 +118,8 @@ pub struct SharedReplica {
     /// By follower: what it was told last, so that a fetch waits only if it would be told nothing new.
     told: Mutex<BTreeMap<NodeId, Told>>,
     closed: AtomicBool,
+    /// Whether another node may lead by now, as the controller has not been heard of for a session.
+    cut_off: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -146,6 +148,7 @@ impl SharedReplica {
             set_aside: Mutex::default(),
             told: Mutex::default(),
             closed: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
         }
     }
 
@@ -244,6 +247,17 @@ impl SharedReplica {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Whether its node has been without the controller for a session: clients are sent elsewhere, followers are served.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Release);
+    }
+
+    /// See [`SharedReplica::set_cut_off`].
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
+    }
+
     /// Whether it refuses every reader and writer.
     #[must_use]
     pub fn is_offline(&self) -> bool {
@@ -300,6 +314,17 @@ impl ReplicaHandle {
     /// `KAFKA_STORAGE_ERROR` if the replica is down for good, `NOT_LEADER_OR_FOLLOWER` while it is starting or does not lead,
     /// `FENCED_LEADER_EPOCH`, `UNKNOWN_LEADER_EPOCH`.
     pub fn snapshot_for(&self, believed: LeaderEpoch) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
+        if self.shared.is_cut_off() {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        self.led_snapshot(believed)
+    }
+
+    /// As [`ReplicaHandle::snapshot_for`], for followers: to them a leader without its controller still leads.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn led_snapshot(&self, believed: LeaderEpoch) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
         let Some(snapshot) = self.shared.published.readable() else { return Err(self.unavailable()) };
         if snapshot.loss.is_some() {
             return Err(ErrorCode::KafkaStorageError);

@@ -1,6 +1,8 @@
 //! What goes wrong in the explored cluster, and how it comes back.
 //! Invariant: at most as many copies are lost as the promise bears: one fewer than `min.insync.replicas`.
 
+use std::time::Duration;
+
 use madang_cluster::controller::{Proposal, ReportLoss};
 use madang_cluster::replica::replication::{ProposalOutcome, ReplicationInput};
 use madang_cluster::replica::{Durability, Replica};
@@ -50,7 +52,9 @@ impl Cluster {
     pub(super) fn fault(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Forget(at) => self.forget(at),
-            Event::Silent(id, other) => self.replicate(id, ReplicationInput::Silent(NodeId(other))),
+            Event::Silent(id, other) => {
+                self.replicate(id, ReplicationInput::Silent { node_id: NodeId(other), session: Duration::ZERO })
+            }
             Event::Fence(id) | Event::Unfence(id) => self.fence(id, matches!(event, Event::Fence(_))),
             Event::Panic(id) => self.panic(id),
             Event::Lose(id) => {

@@ -201,7 +201,8 @@ impl ReplicaShell {
             | ReplicaMessage::Fetched(_)
             | ReplicaMessage::Confirmed(_)
             | ReplicaMessage::ProposalEnded { .. }
-            | ReplicaMessage::Silent(_)
+            | ReplicaMessage::Silent { .. }
+            | ReplicaMessage::CutOff
             | ReplicaMessage::Answered { .. } => {
                 self.sim.violate("R15", "a lone node's replica is sent what is between several");
             }

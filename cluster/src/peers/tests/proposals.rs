@@ -126,6 +126,10 @@ pub(super) fn proposals() -> Vec<(Proposal, &'static str)> {
             Proposal::AlterPartitions(vec![alter_partition]),
             "0d00010000000707070707070707070707070707070701000000010000000200000000000000030000000400000002000000010000000200000000000000050000000000000002000000ffffffffffffffff0000000000000000",
         ),
+        (
+            Proposal::GiveUpReplicas { node_id: NODE, broker_epoch: 2, partitions: vec![PARTITION] },
+            "0e00010000000200000000000000010000000707070707070707070707070707070701000000",
+        ),
     ]
 }
 
@@ -154,6 +158,7 @@ pub(super) fn outcomes() -> Vec<(Outcome, &'static str)> {
             Outcome::AlterPartitions(vec![Ok(6), Err(ErrorCode::InvalidUpdateVersion.into())]),
             "0b00020000000106000000005f0000",
         ),
+        (Outcome::ReplicasGivenUp, "0c00"),
     ]
 }
 
@@ -216,6 +221,7 @@ const fn number(proposal: &Proposal) -> usize {
         Proposal::ReportLoss(_) => 11,
         Proposal::ElectPreferredLeaders(_) => 12,
         Proposal::AlterPartitions(_) => 13,
+        Proposal::GiveUpReplicas { .. } => 14,
     }
 }
 
@@ -233,6 +239,7 @@ const fn number_of_outcome(outcome: &Outcome) -> usize {
         Outcome::LossReported => 9,
         Outcome::PreferredLeaders(_) => 10,
         Outcome::AlterPartitions(_) => 11,
+        Outcome::ReplicasGivenUp => 12,
     }
 }
 
@@ -240,9 +247,9 @@ const fn number_of_outcome(outcome: &Outcome) -> usize {
 fn every_variant_has_a_sample() {
     let mut there: Vec<usize> = proposals().iter().map(|(proposal, _)| number(proposal)).collect();
     there.dedup();
-    assert_eq!(there, (0..=13).collect::<Vec<_>>());
+    assert_eq!(there, (0..=14).collect::<Vec<_>>());
     let there: Vec<usize> = outcomes().iter().map(|(outcome, _)| number_of_outcome(outcome)).collect();
-    assert_eq!(there, (0..=11).collect::<Vec<_>>());
+    assert_eq!(there, (0..=12).collect::<Vec<_>>());
 }
 
 #[test]
@@ -250,7 +257,7 @@ fn what_a_broker_says_of_itself_it_says_itself() {
     for (proposal, _) in proposals() {
         let (number, propose) = (number(&proposal), Propose { proposal });
         assert!(propose.may_come_from(NODE));
-        assert_eq!(propose.may_come_from(NodeId(2)), ![6, 7, 9, 10, 11, 13].contains(&number), "{propose:?}");
+        assert_eq!(propose.may_come_from(NodeId(2)), ![6, 7, 9, 10, 11, 13, 14].contains(&number), "{propose:?}");
     }
 }
 

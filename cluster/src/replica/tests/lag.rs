@@ -67,7 +67,7 @@ fn one_that_joins_under_load_is_not_dropped_at_once() {
 #[test]
 fn a_refused_proposal_that_nobody_wants_any_more_wakes_nobody() {
     let mut leader = Fixture::leader(Durability::Fsync, &[1, 2, 3]);
-    leader.replicate(ReplicationInput::Silent(NodeId(3)));
+    leader.replicate(ReplicationInput::Silent { node_id: NodeId(3), session: Duration::ZERO });
     let number = leader.proposals().pop().expect("proposed").number;
     leader.replicate(ReplicationInput::ProposalEnded {
         number,

@@ -135,7 +135,12 @@ fn one_that_lags_or_is_silent_is_dropped_and_counts_until_that_is_committed() {
     assert_eq!(leader.high_watermark(), 0, "3 may still be asked to lead");
     leader.assign(assignment(1, 5, 8, &[1, 2]));
     assert_eq!(leader.high_watermark(), 1);
-    leader.replicate(ReplicationInput::Silent(NodeId(2)));
+    let session = LAG / 2;
+    leader.now = Mono::ZERO + (session - Duration::from_millis(1));
+    leader.replicate(ReplicationInput::Silent { node_id: NodeId(2), session });
+    assert_eq!(leader.proposed(), Vec::<Vec<i32>>::new(), "the leadership is younger than the silence");
+    leader.now = Mono::ZERO + session;
+    leader.replicate(ReplicationInput::Silent { node_id: NodeId(2), session });
     assert_eq!(leader.proposed(), [[1]]);
 }
 
@@ -166,4 +171,15 @@ fn a_fetch_of_another_epoch_life_or_leader_counts_for_nothing() {
     assert_eq!(leader.high_watermark(), 0, "another epoch");
     leader.replicate(ReplicationInput::Fetched(Fetched { fetch, leader_incarnation: 2 }));
     assert_eq!(leader.high_watermark(), 1);
+}
+
+#[test]
+fn whoever_waits_at_a_leader_without_a_controller_is_told_to_look_elsewhere_and_the_leader_leads_on() {
+    let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
+    let waits = leader.append();
+    leader.sync();
+    leader.replicate(ReplicationInput::CutOff);
+    assert_eq!(leader.answered(waits), Some(Err(ErrorCode::NotLeaderOrFollower)));
+    leader.fetch(2, 1, 1);
+    assert_eq!(leader.high_watermark(), 1, "nobody has said that another leads");
 }

@@ -1,0 +1,109 @@
+//! What a node does when it hears nothing: of the controller, it sends its clients elsewhere; of a follower, it goes on without.
+//! Invariant: a node that may no longer lead keeps no client waiting for longer than a session, and one that was itself asleep accuses nobody.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use madang_actors::clock::Mono;
+use madang_actors::host::clock;
+use madang_cluster::replica::ReplicaMessage;
+use madang_protocol::types::{LeaderEpoch, NodeId};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::node_env::Node;
+use crate::peers::Peers;
+use crate::replicas::Held;
+
+/// When each node was last heard of by what it asked of this one.
+#[derive(Debug, Default)]
+pub(super) struct Heard(Mutex<BTreeMap<NodeId, Mono>>);
+
+impl Heard {
+    /// The node has asked something. At most as many nodes as have certificates do.
+    pub(super) fn note(&self, node: NodeId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node, clock::now());
+    }
+
+    fn last(&self, node: NodeId) -> Option<Mono> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
+    }
+}
+
+/// The replicas of partitions that other nodes hold as well.
+fn shared(node: &Node) -> impl Iterator<Item = Arc<Held>> + use<> {
+    node.replicas.all().into_iter().filter(|held| held.handle.shared().assignment().is_some())
+}
+
+/// Cuts the node off from its clients while the controller has not let it serve for `session`. `served` has when the last heartbeat that was
+/// answered so was sent.
+pub(super) async fn follow_controller(node: &Node, session: Duration, mut served: watch::Receiver<Mono>) {
+    let mut cut_off = false;
+    loop {
+        let ends = *served.borrow_and_update() + session;
+        let left = ends.saturating_since(clock::now());
+        if left.is_zero() {
+            if !cut_off {
+                tracing::warn!("no controller for a session: clients are sent elsewhere until one answers");
+            }
+            send_elsewhere(node);
+        } else if cut_off {
+            tracing::info!("the controller answers again");
+            shared(node).for_each(|held| held.handle.shared().set_cut_off(false));
+        }
+        cut_off = left.is_zero();
+        // A replica that starts meanwhile is found the next time.
+        let wait = if cut_off { session / 5 } else { left };
+        if let Ok(Err(_)) = timeout(wait, served.changed()).await {
+            return;
+        }
+    }
+}
+
+fn send_elsewhere(node: &Node) {
+    for held in shared(node) {
+        held.handle.shared().set_cut_off(true);
+        if held.handle.led_snapshot(LeaderEpoch::NONE).is_ok() {
+            // One that has no room is asked again the next time.
+            drop(held.handle.actor().try_send(ReplicaMessage::CutOff));
+        }
+    }
+}
+
+/// Has the leaders here go on without followers that have not asked for anything for `session`.
+pub(super) async fn follow_followers(node: &Node, peers: &Peers, session: Duration) {
+    let interval = session / 5;
+    let (mut before, mut awake_since) = (clock::now(), clock::now());
+    loop {
+        sleep(interval).await;
+        let now = clock::now();
+        if now.saturating_since(before) > interval * 2 {
+            // Whoever was asleep has not listened.
+            awake_since = now;
+        }
+        before = now;
+        let silent = |node: &NodeId| {
+            let since = peers.heard.last(*node).map_or(awake_since, |heard| heard.max(awake_since));
+            now.saturating_since(since) >= session
+        };
+        let silent: Vec<NodeId> = peers.others(&node.image.load()).filter(silent).collect();
+        if !silent.is_empty() {
+            tell_silence(node, &silent, session);
+        }
+    }
+}
+
+fn tell_silence(node: &Node, silent: &[NodeId], session: Duration) {
+    let own = node.config.node_id;
+    for held in shared(node) {
+        let Some(assignment) = held.handle.shared().assignment() else { continue };
+        if assignment.leader != Some(own) {
+            continue;
+        }
+        for &node_id in silent.iter().filter(|node| assignment.in_sync_replicas.contains(node)) {
+            // One that has no room is told the next time.
+            drop(held.handle.actor().try_send(ReplicaMessage::Silent { node_id, session }));
+        }
+    }
+}
