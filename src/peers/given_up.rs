@@ -1,12 +1,15 @@
 //! Replicas that this process cannot serve, told to the controller, so that others lead.
 //! Invariant: only what several nodes hold is given up; a sole replica answers for itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use madang_actors::clock::Mono;
+use madang_actors::host::clock;
+use madang_actors::mailbox::ActorState;
 use madang_cluster::controller::Proposal;
-use madang_cluster::metadata::{MetadataImage, PartitionImage};
+use madang_cluster::metadata::{MetadataImage, PartitionImage, ReportedLoss};
 use madang_protocol::types::{NodeId, TopicPartition};
 use tokio::time::{sleep, timeout};
 
@@ -17,9 +20,13 @@ use crate::peers::{Peers, propose_until_decided};
 /// Replicas in one proposal.
 const MOST_AT_ONCE: usize = 10_000;
 
-/// Tells the controller for as long as the node runs, at most `interval` after a replica has failed.
+/// A replica that is not to be counted on, and its first life that may be again.
+type GivenUp = (TopicPartition, u64);
+
+/// Tells the controller for as long as the node runs: of one that is offline after `interval`, of one that does not come back after a session.
 pub(super) async fn tell(node: &Arc<Node>, peers: &Peers, interval: Duration) {
-    let (mut looked_at, mut missing) = (0, BTreeSet::new());
+    let session = node.config.broker_session_timeout;
+    let (mut looked_at, mut missing, mut down) = (0, BTreeSet::new(), BTreeMap::new());
     loop {
         sleep(interval).await;
         if *node.phase.borrow() != Phase::Ready {
@@ -31,25 +38,51 @@ pub(super) async fn tell(node: &Arc<Node>, peers: &Peers, interval: Duration) {
             missing = held_by(&image, node.config.node_id).filter(|at| node.replicas.get(at).is_none()).collect();
             looked_at = image.version();
         }
-        let failed = failed(node, &image, &missing);
-        if failed.is_empty() {
+        let absent = missing.iter().map(|at| (*at, ReportedLoss::GIVEN_UP));
+        let failed: Vec<GivenUp> = failed(node, session, &mut down).into_iter().chain(absent).collect();
+        let partitions = news(failed, &image, node.config.node_id);
+        if partitions.is_empty() {
             continue;
         }
-        tracing::error!(partitions = failed.len(), "replicas cannot be served here and are given up to other nodes");
+        tracing::error!(
+            partitions = partitions.len(),
+            "replicas cannot be served here and are given up to other nodes"
+        );
         let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
-        let asked = Proposal::GiveUpReplicas { node_id, broker_epoch, partitions: failed };
+        let asked = Proposal::GiveUpReplicas { node_id, broker_epoch, partitions };
         // Asked again at the next look.
-        drop(timeout(node.config.broker_session_timeout, propose_until_decided(node, peers, asked)).await);
+        drop(timeout(session, propose_until_decided(node, peers, asked)).await);
     }
 }
 
-fn failed(node: &Node, image: &MetadataImage, missing: &BTreeSet<TopicPartition>) -> Vec<TopicPartition> {
-    let own = node.config.node_id;
-    let held = node.replicas.all();
-    let offline = held.iter().map(|held| held.handle.shared()).filter(|shared| shared.is_offline());
-    let unserved = offline.map(|shared| shared.partition()).chain(missing.iter().copied());
-    let counts = |state: &PartitionImage| is_shared(state, own) && !state.is_given_up(own);
-    unserved.filter(|at| image.partition_by_id(*at).is_some_and(|state| counts(state))).take(MOST_AT_ONCE).collect()
+/// Replicas that are offline, and those that have not run for `session`. `down` has since when the latter do not.
+fn failed(node: &Node, session: Duration, down: &mut BTreeMap<TopicPartition, Mono>) -> Vec<GivenUp> {
+    let (now, mut failed, mut down_now) = (clock::now(), Vec::new(), BTreeMap::new());
+    for held in node.replicas.all() {
+        let (shared, state) = (held.handle.shared(), held.handle.actor().state());
+        let at = shared.partition();
+        if shared.is_offline() {
+            failed.push((at, ReportedLoss::GIVEN_UP));
+        } else if state != ActorState::Running {
+            let since = *down_now.entry(at).or_insert_with(|| down.get(&at).copied().unwrap_or(now));
+            if now.saturating_since(since) >= session {
+                failed.push((at, held.handle.actor().incarnation().0 + 1));
+            }
+        }
+    }
+    *down = down_now;
+    failed
+}
+
+/// What of it the controller does not know yet.
+fn news(failed: Vec<GivenUp>, image: &MetadataImage, own: NodeId) -> Vec<GivenUp> {
+    let known = |state: &PartitionImage, incarnation| {
+        state.losses.iter().any(|loss| loss.node_id == own && loss.incarnation >= incarnation)
+    };
+    let counts = |&(at, incarnation): &GivenUp| {
+        image.partition_by_id(at).is_some_and(|state| is_shared(state, own) && !known(state, incarnation))
+    };
+    failed.into_iter().filter(counts).take(MOST_AT_ONCE).collect()
 }
 
 fn is_shared(state: &PartitionImage, own: NodeId) -> bool {

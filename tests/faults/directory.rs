@@ -1,17 +1,19 @@
 //! One of two log directories fails under load: its partitions answer KAFKA_STORAGE_ERROR, the other's serve, the node lives. The second
 //! directory is a file system in a file that its own kernel driver turns read-only, as it does when it meets a damaged block. Needs root.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rustix::process::Signal;
 
 use madang::follower::EXIT_METADATA;
 
 use crate::broker::{Broker, Launch};
+use crate::cluster::{Cluster, goes_on, places};
 use crate::load::{Load, Place, assert_all_there, idempotent, poll};
 use crate::powercut::{Mounted, text, tool};
 
@@ -95,9 +97,48 @@ fn metadata_fails() {
     println!("directory: the process whose metadata log has failed ends with {EXIT_METADATA}");
 }
 
-/// A directory that fails under load, and then at a start; and the one that also holds the metadata.
+/// The segments of the load's partitions in a folder.
+fn segments(data: &Path) -> Vec<PathBuf> {
+    let folders = places().into_iter().map(|(topic, partition)| data.join(format!("{topic}-{partition}")));
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).expect("a folder"));
+    let paths = files.map(|file| file.expect("a file").path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect()
+}
+
+/// One of three nodes cannot write its partitions any more, and lives: the others lead them. The file system refuses each write to the segments.
+fn moves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("disk.img");
+    std::fs::File::create(&image).and_then(|file| file.set_len(512 << 20)).expect("an image");
+    tool("mkfs.ext4", &["-q", "-F", &text(&image)]);
+    let disk = Mounted::new(&image, &folder.path().join("disk"), "loop");
+    let cluster = Cluster::start(&disk.data(), &[&format!("num.partitions={}", places().len())]);
+    let load = Load::start(&idempotent(&cluster.addresses()), &places());
+    assert!(load.advances_by(100, PATIENCE) && cluster.is_whole_within(PATIENCE), "the load starts");
+    let (processes, damaged) = (cluster.processes(), segments(&disk.data().join("node-2").join("data")));
+    assert_eq!(damaged.len(), places().len());
+    damaged.iter().for_each(|path| tool("chattr", &["+i", &text(path)]));
+    let without =
+        || cluster.status().is_some_and(|status| status["partitions"]["under_replicated"].as_u64() >= Some(4));
+    let moved = poll(PATIENCE, without);
+    let goes_on = goes_on(&load);
+    damaged.iter().for_each(|path| tool("chattr", &["-i", &text(path)]));
+    let log = || std::fs::read_to_string(disk.data().join("node-2").join("node.log")).unwrap_or_default();
+    assert!(moved, "what node 2 cannot write is led elsewhere: {:?}\n{}", cluster.status(), log());
+    assert!(goes_on, "every partition takes records: {:?}", cluster.status());
+    assert_eq!(cluster.processes(), processes, "node 2 lives");
+    cluster.signal(&[2], Signal::KILL);
+    assert!(cluster.is_whole_within(PATIENCE), "a new process has the replicas back: {:?}", cluster.status());
+    let (sent, outcomes) = load.finish();
+    assert_all_there(&cluster.addresses(), &sent, &outcomes);
+    cluster.stop();
+    println!("directory: {} partitions of a node that cannot write them are led by others", places().len());
+}
+
+/// A directory that fails under load, and then at a start; the one that also holds the metadata; and one of a node among three.
 pub(crate) fn run() {
     metadata_fails();
+    moves();
     let folder = tempfile::tempdir().expect("a folder");
     let image = folder.path().join("disk.img");
     std::fs::File::create(&image).and_then(|file| file.set_len(256 << 20)).expect("an image");

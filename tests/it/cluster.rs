@@ -168,7 +168,7 @@ pub(crate) fn places() -> Vec<Place> {
 }
 
 /// Whether every partition gets more acknowledgements from now on: those that a dead node led wait for another leader.
-fn goes_on(load: &Load) -> bool {
+pub(crate) fn goes_on(load: &Load) -> bool {
     let count = |of: &Outcomes, place: &Place| of.acknowledged.get(place).map_or(0, BTreeMap::len);
     let before = load.outcomes();
     poll(PATIENCE, || {

@@ -352,15 +352,17 @@ pub enum Proposal {
     /// Change the in-sync sets of several partitions of one leader, each on its own.
     #[speedy(tag = 13)]
     AlterPartitions(Vec<AlterPartition>),
-    /// The broker's replicas of these partitions serve no more in its registration: their log directory has failed, or they cannot be opened.
+    /// The broker cannot serve its replicas of these partitions: their log directory has failed, or they cannot be opened.
     #[speedy(tag = 14)]
     GiveUpReplicas {
         /// Whose.
         node_id: NodeId,
         /// The registration it has.
         broker_epoch: i64,
-        /// The partitions.
-        partitions: Vec<TopicPartition>,
+        /// The partitions, and the first life of each replica that may count again; [`ReportedLoss::GIVEN_UP`] if none of this registration may.
+        ///
+        /// [`ReportedLoss::GIVEN_UP`]: crate::metadata::ReportedLoss::GIVEN_UP
+        partitions: Vec<(TopicPartition, u64)>,
     },
 }
 

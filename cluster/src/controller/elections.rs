@@ -264,17 +264,17 @@ pub(super) fn report_loss(draft: &mut Draft<'_>, report: &ReportLoss) -> ApiResu
     Ok(Outcome::LossReported)
 }
 
-/// As if each replica had lost its records in its last life: no other one of this registration is heard.
+/// As if each replica had lost its records before the life that it names.
 pub(super) fn give_up(
     draft: &mut Draft<'_>,
     node_id: NodeId,
     broker_epoch: i64,
-    partitions: &[TopicPartition],
+    partitions: &[(TopicPartition, u64)],
 ) -> ApiResult<Outcome> {
     check_broker(draft, node_id, broker_epoch)?;
-    for &partition in partitions {
+    for &(partition, incarnation) in partitions {
         // One that is not, or no longer, its own is nothing to give up.
-        drop(lose(draft, &ReportLoss { partition, node_id, broker_epoch, incarnation: ReportedLoss::GIVEN_UP }));
+        drop(lose(draft, &ReportLoss { partition, node_id, broker_epoch, incarnation }));
     }
     Ok(Outcome::ReplicasGivenUp)
 }

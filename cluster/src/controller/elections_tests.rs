@@ -320,8 +320,12 @@ fn the_preferred_leader_leads_where_it_is_in_sync() {
 fn a_replica_that_is_given_up_leads_nothing_and_joins_nothing_before_its_broker_registers_anew() {
     let mut world = World::new();
     let (at, broker_epoch) = (world.at(), world.broker_epoch(1));
-    let elsewhere = TopicPartition { partition: 7, ..at };
-    let give_up = Proposal::GiveUpReplicas { node_id: NodeId(1), broker_epoch, partitions: vec![elsewhere, at] };
+    let (elsewhere, never) = (TopicPartition { partition: 7, ..at }, ReportedLoss::GIVEN_UP);
+    let give_up = Proposal::GiveUpReplicas {
+        node_id: NodeId(1),
+        broker_epoch,
+        partitions: vec![(elsewhere, never), (at, never)],
+    };
     assert_eq!(world.ask(give_up.clone()), Ok(Outcome::ReplicasGivenUp));
     assert_eq!(world.state(), (2, vec![2, 3], vec![], 1));
     assert!(world.partition().is_given_up(NodeId(1)));
@@ -340,4 +344,18 @@ fn a_replica_that_is_given_up_leads_nothing_and_joins_nothing_before_its_broker_
     world.restart(1, RestartKind::Lossy);
     assert_eq!((world.state().0, world.partition().is_given_up(NodeId(1))), (1, false));
     assert_eq!(world.ask(give_up), Err(ErrorCode::StaleBrokerEpoch.into()));
+}
+
+#[test]
+fn a_replica_that_is_given_up_until_a_later_life_joins_again_in_that_life() {
+    let mut world = World::new();
+    let (at, broker_epoch) = (world.at(), world.broker_epoch(1));
+    let give_up = Proposal::GiveUpReplicas { node_id: NodeId(1), broker_epoch, partitions: vec![(at, 2)] };
+    assert_eq!(world.ask(give_up), Ok(Outcome::ReplicasGivenUp));
+    assert_eq!((world.state(), world.partition().is_given_up(NodeId(1))), ((2, vec![2, 3], vec![], 1), false));
+    assert_eq!(world.alter(&[2, 3, 1]), Err(ErrorCode::IneligibleReplica.into()), "its first life");
+    let mut proposal = world.proposal(&[2, 3, 1]);
+    proposal.in_sync_replicas[2].incarnation = 2;
+    world.ask(Proposal::AlterPartition(proposal)).expect("committed");
+    assert_eq!(world.state(), (2, vec![2, 3, 1], vec![], 1));
 }
