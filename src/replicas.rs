@@ -107,7 +107,7 @@ pub fn replica_config(
         min_in_sync_replicas: config.min_insync_replicas as usize,
         deletes_old_records: config.cleanup_policy.delete,
         compaction: config.cleanup_policy.compact.then(|| compaction_settings(&config, dedupe_buffer)),
-        replication_factor: partition.assigned_replicas.len(),
+        replication_factor: partition.replication_factor(),
         in_sync_replicas: partition.in_sync_replicas.len(),
         replica_lag_time_max: broker.replica_lag_time_max,
     }
@@ -403,6 +403,9 @@ mod tests {
             last_known_leader: madang_cluster::metadata::NO_LEADER,
             unclean_epoch: LeaderEpoch::NONE,
             losses: Vec::new(),
+            adding_replicas: Vec::new(),
+            removing_replicas: Vec::new(),
+            former_replicas: Vec::new(),
         };
         let topic = TopicImage { name: "t".into(), topic_id: Uuid([1; 16]), partitions: OrdMap::new() };
         let image = MetadataImage::default();

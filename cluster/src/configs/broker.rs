@@ -171,6 +171,10 @@ pub struct BrokerConfig {
     pub replica_lag_time_max: Duration,
     /// Silence after which a broker is fenced.
     pub broker_session_timeout: Duration,
+    /// Whether preferred leaders are made to lead without being asked.
+    pub auto_leader_rebalance: bool,
+    /// Time between two looks for partitions that others than their preferred leaders lead.
+    pub leader_imbalance_check_interval: Duration,
     /// Time between two looks for segments that retention no longer wants.
     pub log_retention_check_interval: Duration,
     /// Whether compacted topics are cleaned.
@@ -312,6 +316,10 @@ impl BrokerConfig {
             max_fetch_sessions: values.size("max.incremental.fetch.session.cache.slots"),
             replica_lag_time_max: values.millis("replica.lag.time.max.ms"),
             broker_session_timeout: values.millis("broker.session.timeout.ms"),
+            auto_leader_rebalance: values.boolean("auto.leader.rebalance.enable"),
+            leader_imbalance_check_interval: Duration::from_secs(
+                values.unsigned("leader.imbalance.check.interval.seconds"),
+            ),
             log_retention_check_interval: values.millis("log.retention.check.interval.ms"),
             log_cleaner_enable: values.boolean("log.cleaner.enable"),
             recovery_threads: values.size("num.recovery.threads.per.data.dir"),

@@ -270,6 +270,52 @@ impl InternalTopic {
     }
 }
 
+/// A partition by its topic's name.
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct NamedPartition {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's index.
+    pub partition: i32,
+}
+
+/// Where a partition is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct Reassignment {
+    /// The partition.
+    pub partition: NamedPartition,
+    /// The nodes that are to hold it, the preferred leader first; none to give up what is in progress.
+    pub replicas: Option<Vec<NodeId>>,
+}
+
+/// The quorum of the metadata log, as its leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct QuorumDescription {
+    /// Who leads.
+    pub leader: NodeId,
+    /// The term.
+    pub term: u64,
+    /// Index of the last entry that is committed.
+    pub committed: u64,
+    /// Those who vote, by node.
+    pub voters: Vec<QuorumMember>,
+    /// Those who copy the log and do not vote, by node.
+    pub observers: Vec<QuorumMember>,
+}
+
+/// How far one copy of the metadata log is. Times are of the leader's wall clock, in milliseconds; -1 where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct QuorumMember {
+    /// Its node.
+    pub node_id: NodeId,
+    /// Index of the last entry that it is known to have.
+    pub last_index: u64,
+    /// When it was heard of last.
+    pub heard_at: i64,
+    /// When it last had every entry.
+    pub caught_up_at: i64,
+}
+
 /// Something to change.
 #[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 #[speedy(tag_type = u16)]
@@ -352,8 +398,30 @@ pub enum Proposal {
     /// Change the in-sync sets of several partitions of one leader, each on its own.
     #[speedy(tag = 13)]
     AlterPartitions(Vec<AlterPartition>),
-    /// The broker cannot serve its replicas of these partitions: their log directory has failed, or they cannot be opened.
+    /// Have other leaders, each partition on its own.
     #[speedy(tag = 14)]
+    ElectLeaders {
+        /// Any replica that is alive, where nobody else may lead; else the first one.
+        unclean: bool,
+        /// The partitions; none for all.
+        partitions: Option<Vec<NamedPartition>>,
+    },
+    /// Move partitions to other nodes, or give up moving them, each on its own (KIP-455).
+    #[speedy(tag = 15)]
+    AlterReassignments {
+        /// What is to become of them.
+        reassignments: Vec<Reassignment>,
+        /// Whether a partition may have another number of replicas afterwards.
+        allow_factor_change: bool,
+    },
+    /// Forget a broker: it is in no in-sync set, and no replica of its counts any more.
+    #[speedy(tag = 16)]
+    UnregisterBroker(NodeId),
+    /// Tell how far the voters are. Changes nothing, and is answered by the leader of the quorum at once.
+    #[speedy(tag = 17)]
+    DescribeQuorum,
+    /// The broker cannot serve its replicas of these partitions: their log directory has failed, or they cannot be opened.
+    #[speedy(tag = 18)]
     GiveUpReplicas {
         /// Whose.
         node_id: NodeId,
@@ -414,7 +482,19 @@ pub enum Outcome {
     /// In-sync sets changed: the partition's state that says so.
     #[speedy(tag = 11)]
     AlterPartitions(Vec<ApiResult<i32>>),
-    /// Nobody counts on the replicas any more.
+    /// Leaders elected: of all partitions those that needed none are left out.
     #[speedy(tag = 12)]
+    ElectedLeaders(Vec<(NamedPartition, ApiResult<()>)>),
+    /// Reassignments begun, changed or given up.
+    #[speedy(tag = 13)]
+    Reassigned(Vec<ApiResult<()>>),
+    /// The broker is forgotten.
+    #[speedy(tag = 14)]
+    Unregistered,
+    /// How far the voters are.
+    #[speedy(tag = 15)]
+    Quorum(QuorumDescription),
+    /// Nobody counts on the replicas any more.
+    #[speedy(tag = 16)]
     ReplicasGivenUp,
 }

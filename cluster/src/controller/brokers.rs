@@ -8,10 +8,10 @@ use madang_protocol::ErrorCode;
 use madang_protocol::types::{NodeId, Uuid};
 use madang_storage::{RestartKind, mutants::mutant};
 
-use super::api::{ApiResult, LogDirStart, Outcome, PRODUCER_ID_BLOCK, RegisterBroker};
+use super::api::{ApiError, ApiResult, LogDirStart, Outcome, PRODUCER_ID_BLOCK, RegisterBroker};
 use super::draft::Draft;
 use super::elections;
-use super::records::{FenceBrokerRecord, MetadataRecord, ProducerIdsRecord};
+use super::records::{FenceBrokerRecord, MetadataRecord, ProducerIdsRecord, UnregisterBrokerRecord};
 use super::replay::registration_record;
 use crate::metadata::{BrokerRegistration, PartitionImage};
 
@@ -88,6 +88,22 @@ pub(super) fn set_fenced(
         changes.into_iter().for_each(|record| draft.push(record));
     }
     Ok(Outcome::Fenced(fenced))
+}
+
+/// Forgets a broker. Whatever comes back under its number may lack what it held, so nothing of it counts any more.
+pub(super) fn unregister(draft: &mut Draft<'_>, node_id: NodeId) -> ApiResult<Outcome> {
+    let Some(broker) = draft.image.broker(node_id).cloned() else {
+        let message = format!("Broker ID {node_id} is not currently registered.");
+        return Err(ApiError::new(ErrorCode::BrokerIdNotRegistered, message));
+    };
+    let broker_epoch = broker.broker_epoch;
+    if !broker.fenced {
+        draft.push(MetadataRecord::FenceBroker(FenceBrokerRecord { node_id: node_id.0, broker_epoch, fenced: true }));
+    }
+    let changes = elections::restarted(draft, node_id, |_| true);
+    draft.push(MetadataRecord::UnregisterBroker(UnregisterBrokerRecord { node_id: node_id.0, broker_epoch }));
+    changes.into_iter().for_each(|record| draft.push(record));
+    Ok(Outcome::Unregistered)
 }
 
 pub(super) fn allocate_producer_ids(draft: &mut Draft<'_>, node_id: NodeId, broker_epoch: i64) -> ApiResult<Outcome> {

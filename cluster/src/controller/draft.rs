@@ -7,7 +7,7 @@ use madang_protocol::types::NodeId;
 
 use super::api::{ApiError, ApiResult, Outcome, Proposal};
 use super::records::MetadataRecord;
-use super::{brokers, configs, elections, partitions, replay, topics};
+use super::{brokers, configs, elections, partitions, reassignments, replay, topics};
 use crate::configs::BrokerConfig;
 use crate::metadata::{MetadataDelta, MetadataImage};
 
@@ -82,6 +82,15 @@ impl<'a> Draft<'a> {
             Proposal::ElectPreferredLeaders(partitions) => {
                 Ok(Outcome::PreferredLeaders(elections::elect_preferred(self, &partitions)))
             }
+            Proposal::ElectLeaders { unclean, partitions } => {
+                Ok(Outcome::ElectedLeaders(elections::elect(self, unclean, partitions)))
+            }
+            Proposal::AlterReassignments { reassignments, allow_factor_change } => {
+                Ok(Outcome::Reassigned(reassignments::alter(self, reassignments, allow_factor_change)))
+            }
+            Proposal::UnregisterBroker(node_id) => brokers::unregister(self, node_id),
+            // Nothing of it is in the metadata: the leader of the quorum answers it before it comes here.
+            Proposal::DescribeQuorum => Err(ErrorCode::InvalidRequest.into()),
         }
     }
 

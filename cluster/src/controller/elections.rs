@@ -9,8 +9,9 @@ use madang_protocol::ErrorCode;
 use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, TopicPartition};
 use madang_storage::mutants::mutant;
 
-use super::api::{AlterPartition, ApiError, ApiResult, Outcome, ReportLoss};
+use super::api::{AlterPartition, ApiError, ApiResult, NamedPartition, Outcome, ReportLoss};
 use super::draft::Draft;
+use super::reassignments::complete;
 use super::records::{MetadataRecord, PartitionRecord};
 use crate::configs::TopicConfig;
 use crate::metadata::{NO_LEADER, PartitionImage, ReportedLoss};
@@ -20,29 +21,29 @@ pub(super) const RULES: [&str; 2] = ["min.insync.replicas", "unclean.leader.elec
 
 /// The settings of a topic that decide here.
 #[derive(Clone, Copy, Debug)]
-struct Rules {
-    min_in_sync_replicas: usize,
-    unclean: bool,
+pub(super) struct Rules {
+    pub(super) min_in_sync_replicas: usize,
+    pub(super) unclean: bool,
 }
 
 /// What happens to a partition.
 #[derive(Debug, Default)]
-struct Event<'a> {
+pub(super) struct Event<'a> {
     /// The in-sync set from now on.
-    in_sync: Vec<NodeId>,
+    pub(super) in_sync: Vec<NodeId>,
     /// A replica that may have lost records.
-    lost: Option<NodeId>,
+    pub(super) lost: Option<NodeId>,
     /// Every leadership of before is over, whoever leads next.
-    ends_leadership: bool,
+    pub(super) ends_leadership: bool,
     /// It is a change even if all stays as it is.
-    always: bool,
+    pub(super) always: bool,
     /// A broker that registers anew: what its replicas said in the registration before counts no more.
-    registers: Option<NodeId>,
+    pub(super) registers: Option<NodeId>,
     /// Brokers that are not fenced.
-    live: &'a [NodeId],
+    pub(super) live: &'a [NodeId],
 }
 
-fn rules(draft: &Draft<'_>, topic: &str) -> Rules {
+pub(super) fn rules(draft: &Draft<'_>, topic: &str) -> Rules {
     let config = TopicConfig::resolve(&draft.image, draft.defaults, draft.defaults.node_id, topic);
     Rules { min_in_sync_replicas: config.min_insync_replicas as usize, unclean: config.unclean_leader_election }
 }
@@ -52,20 +53,22 @@ impl Event<'_> {
         self.live.contains(&node)
     }
 
-    /// What the partition becomes; none if nothing changes.
-    fn settle(&self, before: &PartitionImage, rules: Rules) -> Option<PartitionImage> {
+    /// What the partition becomes; none if nothing changes. A reassignment ends here, as soon as what it adds is in sync.
+    pub(super) fn settle(&self, before: &PartitionImage, rules: Rules) -> Option<PartitionImage> {
         let mut next = before.clone();
         next.losses.retain(|loss| Some(loss.node_id) != self.registers);
         next.in_sync_replicas.clone_from(&self.in_sync);
-        next.eligible_leader_replicas = self.eligible(before, rules);
-        if next.leader != NO_LEADER && !(self.is_live(next.leader) && self.in_sync.contains(&next.leader)) {
+        // A leader that still counts on a replica that has left would wait for it for ever.
+        let some_left = complete(&mut next, rules.min_in_sync_replicas);
+        next.eligible_leader_replicas = self.eligible(before, &next, rules);
+        if next.leader != NO_LEADER && !(self.is_live(next.leader) && next.in_sync_replicas.contains(&next.leader)) {
             next.last_known_leader = next.leader;
             next.leader = NO_LEADER;
         }
         if next.leader == NO_LEADER {
             self.elect(&mut next, rules);
         }
-        let raise = (next.leader != before.leader || self.ends_leadership) && !mutant(32);
+        let raise = (next.leader != before.leader || self.ends_leadership || some_left) && !mutant(32);
         if raise {
             next.leader_epoch = LeaderEpoch(before.leader_epoch.0 + 1);
         }
@@ -78,14 +81,14 @@ impl Event<'_> {
 
     /// Who has every acknowledged record though not in sync: below the minimum the high watermark stands, so whoever was counted when it last
     /// moved still has all of it.
-    fn eligible(&self, before: &PartitionImage, rules: Rules) -> Vec<NodeId> {
-        if self.in_sync.len() >= rules.min_in_sync_replicas.min(before.assigned_replicas.len()) {
+    fn eligible(&self, before: &PartitionImage, next: &PartitionImage, rules: Rules) -> Vec<NodeId> {
+        if next.in_sync_replicas.len() >= rules.min_in_sync_replicas.min(next.replication_factor()) {
             return Vec::new();
         }
         let was =
             |node: &NodeId| before.in_sync_replicas.contains(node) || before.eligible_leader_replicas.contains(node);
-        let stays = |node: &NodeId| was(node) && !self.in_sync.contains(node) && self.lost != Some(*node);
-        before.assigned_replicas.iter().copied().filter(stays).collect()
+        let stays = |node: &NodeId| was(node) && !next.in_sync_replicas.contains(node) && self.lost != Some(*node);
+        next.assigned_replicas.iter().copied().filter(stays).collect()
     }
 
     fn elect(&self, next: &mut PartitionImage, rules: Rules) {
@@ -105,9 +108,11 @@ impl Event<'_> {
             }
             return;
         }
-        // A sole replica has all there is, whatever it has lost; its node logs the range.
-        let sole = (next.assigned_replicas.len() == 1).then(|| first_of(&next.assigned_replicas)).flatten();
-        let last = first_of(&[next.last_known_leader]).or_else(|| first_of(&next.assigned_replicas));
+        // A sole replica has all there is, whatever it has lost; its node logs the range. One that is only being added has nothing.
+        let settled: Vec<NodeId> = next.settled_replicas().collect();
+        let sole = (settled.len() == 1).then(|| first_of(&settled)).flatten();
+        let last = first_of(&[next.last_known_leader]).or_else(|| first_of(&settled));
+        let last = last.or_else(|| first_of(&next.assigned_replicas));
         if let Some(leader) = sole.or_else(|| last.filter(|_| rules.unclean)) {
             (next.leader, next.in_sync_replicas) = (leader, vec![leader]);
             next.eligible_leader_replicas.clear();
@@ -338,7 +343,63 @@ fn prefer(draft: &mut Draft<'_>, partition: TopicPartition) -> ApiResult<()> {
     Ok(())
 }
 
-fn push(draft: &mut Draft<'_>, partition: TopicPartition, next: &PartitionImage) {
+/// Has these partitions led by their first replica, or, `unclean`, by any that is alive where nobody else may lead. All partitions if none is named.
+pub(super) fn elect(
+    draft: &mut Draft<'_>,
+    unclean: bool,
+    partitions: Option<Vec<NamedPartition>>,
+) -> Vec<(NamedPartition, ApiResult<()>)> {
+    let named = partitions.is_some();
+    let asked = partitions.unwrap_or_else(|| every_partition(draft));
+    let elected = asked.into_iter().map(|one| {
+        let result = named_partition(draft, &one)
+            .and_then(|partition| if unclean { elect_any(draft, partition) } else { prefer(draft, partition) });
+        (one, result)
+    });
+    let needed = |(_, result): &(_, ApiResult<()>)| {
+        named || !matches!(result, Err(ApiError { error: ErrorCode::ElectionNotNeeded, .. }))
+    };
+    elected.filter(needed).collect()
+}
+
+fn every_partition(draft: &Draft<'_>) -> Vec<NamedPartition> {
+    let of_topic = |topic: &Arc<crate::metadata::TopicImage>| {
+        let name = topic.name.to_string();
+        let named = topic.partitions.keys().map(move |partition| (name.clone(), *partition));
+        named.map(|(topic, partition)| NamedPartition { topic, partition }).collect::<Vec<_>>()
+    };
+    draft.image.topics().flat_map(of_topic).collect()
+}
+
+fn named_partition(draft: &Draft<'_>, named: &NamedPartition) -> ApiResult<TopicPartition> {
+    let unknown = |message: String| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
+    let NamedPartition { topic, partition } = named;
+    let found = draft.image.topic(topic).ok_or_else(|| unknown(format!("No such topic as {topic}")))?;
+    if !found.partitions.contains_key(partition) {
+        return Err(unknown(format!("No such partition as {topic}-{partition}")));
+    }
+    Ok(TopicPartition { topic_id: found.topic_id, partition: *partition })
+}
+
+/// An operator's word that some loss is better than no leader.
+fn elect_any(draft: &mut Draft<'_>, partition: TopicPartition) -> ApiResult<()> {
+    let (topic, state) = find(draft, partition)?;
+    if state.leader != NO_LEADER {
+        return Err(ErrorCode::ElectionNotNeeded.into());
+    }
+    let live = draft.live_nodes();
+    let event = Event { in_sync: state.in_sync_replicas.clone(), live: &live, ..Event::default() };
+    let next = event.settle(&state, Rules { unclean: true, ..rules(draft, &topic) });
+    match next.filter(|next| next.leader != NO_LEADER) {
+        Some(next) => {
+            push(draft, partition, &next);
+            Ok(())
+        }
+        None => Err(ErrorCode::EligibleLeadersNotAvailable.into()),
+    }
+}
+
+pub(super) fn push(draft: &mut Draft<'_>, partition: TopicPartition, next: &PartitionImage) {
     let record = PartitionRecord::of(partition.topic_id, partition.partition, next);
     draft.push(MetadataRecord::Partition(record));
 }

@@ -359,3 +359,40 @@ fn a_replica_that_is_given_up_until_a_later_life_joins_again_in_that_life() {
     world.ask(Proposal::AlterPartition(proposal)).expect("committed");
     assert_eq!(world.state(), (2, vec![2, 3, 1], vec![], 1));
 }
+
+#[test]
+fn leaders_are_elected_when_asked_preferred_or_any_that_is_alive() {
+    let mut world = World::new();
+    let named = |topic: &str, partition| NamedPartition { topic: topic.into(), partition };
+    let elect = |world: &mut World, unclean, partitions| match world.ask(Proposal::ElectLeaders { unclean, partitions })
+    {
+        Ok(Outcome::ElectedLeaders(results)) => {
+            results.into_iter().map(|(_, result)| result.map_err(|refused| refused.error)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let here = || Some(vec![named("a", 0)]);
+    assert_eq!(elect(&mut world, false, here()), [Err(ErrorCode::ElectionNotNeeded)]);
+    assert_eq!(elect(&mut world, true, here()), [Err(ErrorCode::ElectionNotNeeded)]);
+    assert_eq!(elect(&mut world, false, None), [], "of all those that need none are left out");
+    let nowhere = vec![named("b", 0), named("a", 1)];
+    assert_eq!(elect(&mut world, false, Some(nowhere)), [Err(ErrorCode::UnknownTopicOrPartition); 2]);
+    world.fence(1);
+    assert_eq!(elect(&mut world, false, here()), [Err(ErrorCode::PreferredLeaderNotAvailable)]);
+    world.unfence(1);
+    world.alter(&[2, 1]).expect("committed");
+    assert_eq!(elect(&mut world, false, None), [Ok(())]);
+    assert_eq!(world.state().0, 1);
+    world.alter(&[1, 2]).expect("committed");
+    world.alter(&[1, 2, 3]).expect("committed");
+    world.alter(&[1, 2]).expect("committed");
+    world.fence(2);
+    world.fence(1);
+    assert_eq!(world.state().0, -1, "3 is alive, and may lack records");
+    assert_eq!(elect(&mut world, false, here()), [Err(ErrorCode::PreferredLeaderNotAvailable)]);
+    assert_eq!(elect(&mut world, true, here()), [Ok(())]);
+    let epoch = world.state().3;
+    assert_eq!((world.state().0, world.partition().unclean_epoch.0), (3, epoch));
+    world.fence(3);
+    assert_eq!(elect(&mut world, true, here()), [Err(ErrorCode::EligibleLeadersNotAvailable)]);
+}

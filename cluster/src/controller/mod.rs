@@ -5,10 +5,12 @@
 #[cfg(feature = "host")]
 pub mod actor;
 mod api;
+mod balance;
 mod brokers;
 mod configs;
 #[cfg(test)]
 mod damage_tests;
+mod described;
 mod draft;
 mod elections;
 mod founding;
@@ -16,6 +18,7 @@ mod leadership;
 mod partitions;
 mod quorum;
 mod raft_log;
+mod reassignments;
 pub mod records;
 mod replay;
 mod sessions;
@@ -41,9 +44,12 @@ use thiserror::Error;
 
 pub use self::api::{
     AlterOp, AlterPartition, ApiError, ApiResult, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic,
-    LogDirStart, MAX_PARTITIONS_PER_REQUEST, MorePartitions, NewTopic, Outcome, PRODUCER_ID_BLOCK, Proposal,
-    RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
+    LogDirStart, MAX_PARTITIONS_PER_REQUEST, MorePartitions, NamedPartition, NewTopic, Outcome, PRODUCER_ID_BLOCK,
+    Proposal, QuorumDescription, QuorumMember, Reassignment, RegisterBroker, ReportLoss, ResourceAlteration,
+    ResourceReplacement, TopicRef,
 };
+use self::balance::Balance;
+use self::described::Heard;
 use self::draft::Draft;
 pub(crate) use self::quorum::raft_id;
 use self::quorum::{Decided, Quorum};
@@ -191,6 +197,8 @@ pub struct Controller {
     defaults: BrokerConfig,
     quorum: Quorum,
     sessions: Sessions,
+    balance: Balance,
+    heard: Heard,
     /// The leader that was told last.
     leader: Option<NodeId>,
     /// The other voter that led last, as far as this one knows.
@@ -215,6 +223,7 @@ impl Controller {
         load_snapshot(&mut image, &quorum.node.store().snapshot)?;
         let (waiting, pending) = (VecDeque::new(), None);
         let sessions = Sessions::new(config.node_id, config.broker.broker_session_timeout);
+        let (balance, heard) = (Balance::new(&config.broker), Heard::default());
         let (node_id, cluster_id, defaults) = (config.node_id, config.cluster_id, config.broker);
         let (leader, predecessor) = (None, None);
         Ok(Self {
@@ -223,6 +232,8 @@ impl Controller {
             defaults,
             quorum,
             sessions,
+            balance,
+            heard,
             leader,
             predecessor,
             image,
@@ -253,6 +264,7 @@ impl Controller {
     fn handle(
         &mut self,
         now: Mono,
+        wall: Wall,
         input: ControllerInput,
         rng: &mut Prng,
         effects: &mut Vec<ControllerEffect>,
@@ -265,11 +277,18 @@ impl Controller {
                 self.quorum.start(now)?;
             }
             ControllerInput::Tick => {}
+            ControllerInput::Propose { request, proposal: Proposal::DescribeQuorum } => {
+                let result = self.describe_quorum(wall);
+                effects.push(ControllerEffect::Reply { request, result });
+            }
             ControllerInput::Propose { request, proposal } => self.propose(request, proposal, rng, effects)?,
             ControllerInput::Synced { ticket, result: Ok(()) } => self.quorum.synced(ticket, effects),
             ControllerInput::Synced { result: Err(why), .. } => return Err(format!("sync of the metadata log: {why}")),
             // A message that Raft refuses is one of a node that is not, or no longer, a voter.
-            ControllerInput::Message(message) => drop(self.quorum.node.step(*message)),
+            ControllerInput::Message(message) => {
+                self.heard.from(message.from, wall);
+                drop(self.quorum.node.step(*message));
+            }
             ControllerInput::Unreachable(voter) => self.quorum.unreachable(voter),
             ControllerInput::Dead(voter) => self.quorum.dead(voter)?,
             ControllerInput::SnapshotSent { to, delivered } => self.quorum.snapshot_sent(to, delivered),
@@ -281,7 +300,8 @@ impl Controller {
         self.settle(rng, effects)?;
         self.follow_leadership(now, rng, effects)?;
         self.found_cluster(rng, effects)?;
-        self.tend_sessions(now, rng, effects)
+        self.tend_sessions(now, rng, effects)?;
+        self.balance_leaders(now, rng, effects)
     }
 
     /// Lets Raft run until it has nothing more to do by itself.
@@ -420,7 +440,7 @@ impl Machine for Controller {
     fn step(
         &mut self,
         now: Mono,
-        _: Wall,
+        wall: Wall,
         input: ControllerInput,
         rng: &mut Prng,
         effects: &mut Vec<ControllerEffect>,
@@ -432,7 +452,7 @@ impl Machine for Controller {
             }
             return;
         }
-        if let Err(why) = self.handle(now, input, rng, effects) {
+        if let Err(why) = self.handle(now, wall, input, rng, effects) {
             self.failed = true;
             for waiting in self.waiting.drain(..) {
                 let result = Err(ErrorCode::NotController.into());
@@ -443,8 +463,12 @@ impl Machine for Controller {
     }
 
     fn deadline(&self) -> Option<Mono> {
-        let sessions = self.sessions.deadline().filter(|_| self.quorum.is_leader());
-        [self.quorum.deadline(), sessions].into_iter().flatten().min().filter(|_| !self.failed)
+        let own = [self.sessions.deadline(), self.balance.deadline()].into_iter().flatten().min();
+        [self.quorum.deadline(), own.filter(|_| self.quorum.is_leader())]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| !self.failed)
     }
 
     fn check(&self) {

@@ -58,7 +58,8 @@ pub(super) fn manual(draft: &Draft<'_>, assignments: Vec<(i32, Vec<NodeId>)>) ->
     Ok(sorted.into_values().collect())
 }
 
-fn check_assignment(draft: &Draft<'_>, partition: i32, replicas: &[NodeId], factor: usize) -> ApiResult<()> {
+/// Whether a partition may be on these nodes, alive or not.
+pub(super) fn check_replicas(draft: &Draft<'_>, replicas: &[NodeId]) -> ApiResult<()> {
     let refuse = |message: String| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
     if replicas.is_empty() {
         return refuse("The manual partition assignment includes an empty replica list.".to_owned());
@@ -73,6 +74,12 @@ fn check_assignment(draft: &Draft<'_>, partition: i32, replicas: &[NodeId], fact
             "The manual partition assignment includes broker {node}, but no such broker is registered."
         ));
     }
+    Ok(())
+}
+
+fn check_assignment(draft: &Draft<'_>, partition: i32, replicas: &[NodeId], factor: usize) -> ApiResult<()> {
+    let refuse = |message: String| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+    check_replicas(draft, replicas)?;
     if replicas.len() != factor {
         return refuse(format!(
             "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with \
@@ -106,6 +113,9 @@ pub(super) fn push_partition(draft: &mut Draft<'_>, topic_id: TopicId, index: i3
         last_known_leader: NO_LEADER,
         unclean_epoch: LeaderEpoch::NONE,
         losses: Vec::new(),
+        adding_replicas: Vec::new(),
+        removing_replicas: Vec::new(),
+        former_replicas: Vec::new(),
     };
     draft.push(MetadataRecord::Partition(PartitionRecord::of(topic_id, index, &state)));
 }

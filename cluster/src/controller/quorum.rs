@@ -77,7 +77,7 @@ pub(crate) fn raft_id(node: NodeId) -> u64 {
 }
 
 /// The node of a Raft number; none for 0, which is nobody.
-fn node_of(raft_id: u64) -> Option<NodeId> {
+pub(super) fn node_of(raft_id: u64) -> Option<NodeId> {
     raft_id.checked_sub(1).and_then(|id| i32::try_from(id).ok()).map(NodeId)
 }
 

@@ -61,6 +61,15 @@ pub struct PartitionRecord {
     /// Replicas that lost records in a living process.
     #[speedy(default_on_eof)]
     pub losses: Vec<LossRecord>,
+    /// Assigned nodes that a reassignment has added.
+    #[speedy(default_on_eof)]
+    pub adding_replicas: Vec<i32>,
+    /// Assigned nodes that go with the end of a reassignment.
+    #[speedy(default_on_eof)]
+    pub removing_replicas: Vec<i32>,
+    /// Nodes that held it and hold it no more.
+    #[speedy(default_on_eof)]
+    pub former_replicas: Vec<i32>,
 }
 
 /// A replica lost records in a living process.
@@ -140,6 +149,15 @@ pub struct FenceBrokerRecord {
     pub fenced: bool,
 }
 
+/// A broker is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct UnregisterBrokerRecord {
+    /// Its node.
+    pub node_id: i32,
+    /// The registration that is meant; another one's is left alone.
+    pub broker_epoch: i64,
+}
+
 /// A block of producer ids is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 pub struct ProducerIdsRecord {
@@ -209,6 +227,7 @@ records! {
     8 ProducerIds(ProducerIdsRecord) "A block of producer ids is taken."
     9 Counters(CountersRecord) "Numbers that only grow, in a snapshot."
     10 Default(DefaultRecord) "A setting of the cluster where nothing was set."
+    11 UnregisterBroker(UnregisterBrokerRecord) "A broker is forgotten."
 }
 
 /// Why bytes are not metadata records.
@@ -309,6 +328,9 @@ impl PartitionRecord {
             last_known_leader: Some(state.last_known_leader.0).filter(|node| *node >= 0),
             unclean_epoch: Some(state.unclean_epoch.0).filter(|epoch| *epoch >= 0),
             losses: state.losses.iter().map(LossRecord::from).collect(),
+            adding_replicas: raw_ids(&state.adding_replicas),
+            removing_replicas: raw_ids(&state.removing_replicas),
+            former_replicas: raw_ids(&state.former_replicas),
         }
     }
 
@@ -324,6 +346,9 @@ impl PartitionRecord {
             last_known_leader: self.last_known_leader.map_or(crate::metadata::NO_LEADER, NodeId),
             unclean_epoch: self.unclean_epoch.map_or(LeaderEpoch::NONE, LeaderEpoch),
             losses: self.losses.into_iter().map(Into::into).collect(),
+            adding_replicas: node_ids(&self.adding_replicas),
+            removing_replicas: node_ids(&self.removing_replicas),
+            former_replicas: node_ids(&self.former_replicas),
         }
     }
 }
@@ -360,6 +385,10 @@ mod tests {
                 }),
                 "15000000a272b31901000500020100000061010000006b010100000076",
             ),
+            (
+                MetadataRecord::UnregisterBroker(UnregisterBrokerRecord { node_id: 2, broker_epoch: 5 }),
+                "10000000267855ed01000b00020000000500000000000000",
+            ),
         ]
     }
 
@@ -379,9 +408,12 @@ mod tests {
         let records: Vec<_> = samples().into_iter().map(|(record, _)| record).collect();
         let mut bytes = Vec::new();
         encode_records(&records, &mut bytes).unwrap();
-        let first = 8 + u32_at(&bytes, 0) as usize;
+        let mut ends = vec![0];
+        while let Some(end) = ends.last().copied().filter(|end| *end < bytes.len()) {
+            ends.push(end + 8 + u32_at(&bytes, end) as usize);
+        }
         for end in 1..bytes.len() {
-            assert_eq!(decode_records(&bytes[..end]).is_ok(), end == first, "cut at {end}");
+            assert_eq!(decode_records(&bytes[..end]).is_ok(), ends.contains(&end), "cut at {end}");
         }
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
@@ -401,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_of_an_older_node_has_no_history_of_losses() {
+    fn a_partition_of_an_older_node_has_no_history_of_losses_and_no_reassignment() {
         let id = [7; 16];
         let old = PartitionRecord {
             topic_id: id,
@@ -416,13 +448,26 @@ mod tests {
             last_known_leader: None,
             unclean_epoch: None,
             losses: Vec::new(),
+            adding_replicas: Vec::new(),
+            removing_replicas: Vec::new(),
+            former_replicas: Vec::new(),
         };
         let mut body = MetadataRecord::Partition(old.clone()).body().unwrap();
-        // An older node's record ends before the fields that were added: two absent ones and an empty list.
-        body.truncate(body.len() - 6);
-        assert_eq!(MetadataRecord::from_body(3, &body), Ok(MetadataRecord::Partition(old.clone())));
+        // An older node's record ends before the fields that were added: three empty lists, and before them two absent ones and an empty list.
+        for added_since in [12, 6] {
+            body.truncate(body.len() - added_since);
+            assert_eq!(MetadataRecord::from_body(3, &body), Ok(MetadataRecord::Partition(old.clone())));
+        }
         let loss = LossRecord { node_id: 2, broker_epoch: 8, incarnation: 5 };
-        let new = PartitionRecord { last_known_leader: Some(2), unclean_epoch: Some(4), losses: vec![loss], ..old };
+        let new = PartitionRecord {
+            last_known_leader: Some(2),
+            unclean_epoch: Some(4),
+            losses: vec![loss],
+            adding_replicas: vec![2],
+            removing_replicas: vec![1],
+            former_replicas: vec![3],
+            ..old
+        };
         let image = new.clone().into_image();
         assert_eq!(
             PartitionRecord::of(TopicId::default(), 3, &image),

@@ -7,7 +7,7 @@ use madang_protocol::types::{NodeId, TopicId, Uuid};
 
 use super::records::{
     ClusterRecord, ConfigRecord, CountersRecord, DefaultRecord, EndpointRecord, FenceBrokerRecord, MetadataRecord,
-    PartitionRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
+    PartitionRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord, UnregisterBrokerRecord,
 };
 use crate::metadata::{
     BrokerRegistration, ConfigResource, ConfigResourceType, Endpoint, MAX_TOMBSTONES, MetadataDelta, MetadataImage,
@@ -27,6 +27,7 @@ pub fn replay(image: &mut MetadataImage, delta: &mut MetadataDelta, record: Meta
         MetadataRecord::Config(record) => replay_config(image, delta, record),
         MetadataRecord::RegisterBroker(record) => replay_register_broker(image, delta, record),
         MetadataRecord::FenceBroker(record) => replay_fence_broker(image, delta, &record),
+        MetadataRecord::UnregisterBroker(record) => replay_unregister_broker(image, delta, &record),
         MetadataRecord::ProducerIds(record) => {
             image.next_producer_id = image.next_producer_id.max(record.next_producer_id);
         }
@@ -139,6 +140,14 @@ fn replay_fence_broker(image: &mut MetadataImage, delta: &mut MetadataDelta, rec
         if !record.fenced {
             broker.served_epoch = record.broker_epoch;
         }
+        delta.brokers.insert(node_id);
+    }
+}
+
+fn replay_unregister_broker(image: &mut MetadataImage, delta: &mut MetadataDelta, record: &UnregisterBrokerRecord) {
+    let node_id = NodeId(record.node_id);
+    if image.brokers.get(&node_id).is_some_and(|broker| broker.broker_epoch == record.broker_epoch) {
+        image.brokers.remove(&node_id);
         delta.brokers.insert(node_id);
     }
 }

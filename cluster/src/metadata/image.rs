@@ -208,6 +208,38 @@ pub struct PartitionImage {
     pub unclean_epoch: LeaderEpoch,
     /// Replicas that lost records in a living process: what their earlier lives said counts no more.
     pub losses: Vec<ReportedLoss>,
+    /// Assigned replicas that a reassignment has added and that may go again with it (KIP-455).
+    pub adding_replicas: Vec<NodeId>,
+    /// Assigned replicas that go when those that are added are in sync.
+    pub removing_replicas: Vec<NodeId>,
+    /// Nodes that held the partition and hold it no more: what they have left of it may go.
+    pub former_replicas: Vec<NodeId>,
+}
+
+impl PartitionImage {
+    /// Whether replicas are being added or removed.
+    #[must_use]
+    pub fn is_reassigning(&self) -> bool {
+        !self.adding_replicas.is_empty() || !self.removing_replicas.is_empty()
+    }
+
+    /// The replicas without those that a reassignment is adding: what it goes back to if it is given up.
+    pub fn settled_replicas(&self) -> impl Iterator<Item = NodeId> {
+        self.assigned_replicas.iter().copied().filter(|node| !self.adding_replicas.contains(node))
+    }
+
+    /// How many replicas count for `min.insync.replicas`: those that are only being added do not, or acks=all would wait for them.
+    #[must_use]
+    pub fn replication_factor(&self) -> usize {
+        self.settled_replicas().count()
+    }
+
+    /// Whether this committed state says that the node held the partition and holds it no more. Only then may its data go: a state that
+    /// merely does not name it proves nothing.
+    #[must_use]
+    pub fn has_left(&self, node: NodeId) -> bool {
+        self.former_replicas.contains(&node) && !self.assigned_replicas.contains(&node)
+    }
 }
 
 /// A replica lost records in a living process.
@@ -246,10 +278,10 @@ pub struct TopicImage {
 }
 
 impl TopicImage {
-    /// Replicas of its first partition; 0 while it has none.
+    /// Replicas of its first partition, without those that are being removed; 0 while it has none.
     #[must_use]
     pub fn replication_factor(&self) -> usize {
-        self.partitions.get(&0).map_or(0, |partition| partition.assigned_replicas.len())
+        self.partitions.get(&0).map_or(0, |first| first.assigned_replicas.len() - first.removing_replicas.len())
     }
 
     /// Whether clients may not write to it and metadata marks it as internal.
@@ -454,6 +486,9 @@ impl MetadataImage {
         let assigned = |node: &NodeId| partition.assigned_replicas.contains(node);
         assert!(partition.in_sync_replicas.iter().all(assigned), "in-sync replicas are assigned");
         assert!(partition.eligible_leader_replicas.iter().all(assigned), "eligible leaders are assigned");
+        assert!(partition.adding_replicas.iter().all(assigned), "what is added is assigned");
+        assert!(partition.removing_replicas.iter().all(assigned), "what is removed is assigned until then");
+        assert!(!partition.former_replicas.iter().any(assigned), "who holds it has not left");
         let both = |node: &NodeId| partition.in_sync_replicas.contains(node);
         assert!(!partition.eligible_leader_replicas.iter().any(both), "an eligible leader is not in sync");
         let leader = partition.leader;

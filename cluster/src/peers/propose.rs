@@ -40,7 +40,11 @@ impl Propose {
             | Proposal::AlterConfigs { .. }
             | Proposal::CreateInternalTopic(_)
             | Proposal::FenceBroker { .. }
-            | Proposal::ElectPreferredLeaders(_) => true,
+            | Proposal::ElectPreferredLeaders(_)
+            | Proposal::ElectLeaders { .. }
+            | Proposal::AlterReassignments { .. }
+            | Proposal::UnregisterBroker(_)
+            | Proposal::DescribeQuorum => true,
         }
     }
 }

@@ -14,6 +14,18 @@ fn a_lone_voter_leads_at_once_and_answers_only_after_the_sync() {
 }
 
 #[test]
+fn the_leader_tells_of_its_quorum_at_once_and_changes_nothing_by_it() {
+    let mut world = World::new();
+    let before = world.controller.status().last_index;
+    let request = world.ask(Proposal::DescribeQuorum);
+    let Some(Ok(Outcome::Quorum(quorum))) = world.replies.get(&request) else { panic!("{:?}", world.replies) };
+    assert_eq!((quorum.leader, quorum.committed, quorum.observers.len()), (NODE, before, 0));
+    let member = QuorumMember { node_id: NODE, last_index: before, heard_at: 0, caught_up_at: 0 };
+    assert_eq!(quorum.voters, [member]);
+    assert_eq!(world.controller.status().last_index, before);
+}
+
+#[test]
 fn the_answer_to_a_bad_request_waits_for_what_it_rests_on() {
     let mut world = World::new();
     let first = world.ask(Proposal::CreateTopics { topics: vec![topic("a", 1)], validate_only: false });

@@ -11,8 +11,8 @@ use madang_storage::RestartKind;
 use super::super::{Propose, ProposeAnswer, ProposeResult};
 use crate::controller::{
     AlterOp, AlterPartition, ApiError, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic, LogDirStart,
-    MorePartitions, NewTopic, Outcome, Proposal, RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement,
-    TopicRef,
+    MorePartitions, NamedPartition, NewTopic, Outcome, Proposal, QuorumDescription, QuorumMember, Reassignment,
+    RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
 };
 use crate::metadata::{Endpoint, SecurityProtocol};
 use crate::replica::replication::{IsrMember, ProposalOutcome};
@@ -23,6 +23,10 @@ const PARTITION: TopicPartition = TopicPartition { topic_id: TOPIC, partition: 1
 
 fn text(text: &str) -> String {
     text.to_owned()
+}
+
+fn named(topic: &str, partition: i32) -> NamedPartition {
+    NamedPartition { topic: text(topic), partition }
 }
 
 fn pairs() -> Vec<(String, Option<String>)> {
@@ -83,6 +87,8 @@ pub(super) fn proposals() -> Vec<(Proposal, &'static str)> {
     let (altered, registration, alter_partition) = (altered(), registration(), alter_partition());
     let replaced = ResourceReplacement { resource_type: 4, name: text("1"), configs: pairs()[..1].to_vec() };
     let loss = ReportLoss { partition: PARTITION, node_id: NODE, broker_epoch: 2, incarnation: 5 };
+    let to = |partition: NamedPartition, replicas| Reassignment { partition, replicas };
+    let moves = vec![to(named("a", 1), Some(vec![NODE, NodeId(2)])), to(named("b", 0), None)];
     vec![
         (
             Proposal::CreateTopics { topics: vec![new_topic], validate_only: true },
@@ -127,8 +133,19 @@ pub(super) fn proposals() -> Vec<(Proposal, &'static str)> {
             "0d00010000000707070707070707070707070707070701000000010000000200000000000000030000000400000002000000010000000200000000000000050000000000000002000000ffffffffffffffff0000000000000000",
         ),
         (
+            Proposal::ElectLeaders { unclean: true, partitions: Some(vec![named("a", 1)]) },
+            "0e00010101000000010000006101000000",
+        ),
+        (Proposal::ElectLeaders { unclean: false, partitions: None }, "0e000000"),
+        (
+            Proposal::AlterReassignments { reassignments: moves, allow_factor_change: false },
+            "0f0002000000010000006101000000010200000001000000020000000100000062000000000000",
+        ),
+        (Proposal::UnregisterBroker(NodeId(2)), "100002000000"),
+        (Proposal::DescribeQuorum, "1100"),
+        (
             Proposal::GiveUpReplicas { node_id: NODE, broker_epoch: 2, partitions: vec![(PARTITION, 3)] },
-            "0e000100000002000000000000000100000007070707070707070707070707070707010000000300000000000000",
+            "12000100000002000000000000000100000007070707070707070707070707070707010000000300000000000000",
         ),
     ]
 }
@@ -136,6 +153,9 @@ pub(super) fn proposals() -> Vec<(Proposal, &'static str)> {
 pub(super) fn outcomes() -> Vec<(Outcome, &'static str)> {
     let configs = BTreeMap::from([("k".into(), "v".into()), ("l".into(), "".into())]);
     let created = CreatedTopic { topic_id: TOPIC, partitions: 3, replication_factor: 2, configs };
+    let member = QuorumMember { node_id: NODE, last_index: 3, heard_at: 4, caught_up_at: -1 };
+    let (voters, observers) = (vec![member], Vec::new());
+    let quorum = QuorumDescription { leader: NODE, term: 2, committed: 3, voters, observers };
     vec![
         (
             Outcome::CreateTopics(vec![Ok(created), Err(ApiError::new(ErrorCode::TopicAlreadyExists, "t"))]),
@@ -158,7 +178,20 @@ pub(super) fn outcomes() -> Vec<(Outcome, &'static str)> {
             Outcome::AlterPartitions(vec![Ok(6), Err(ErrorCode::InvalidUpdateVersion.into())]),
             "0b00020000000106000000005f0000",
         ),
-        (Outcome::ReplicasGivenUp, "0c00"),
+        (
+            Outcome::ElectedLeaders(vec![
+                (named("a", 1), Ok(())),
+                (named("a", 1), Err(ErrorCode::ElectionNotNeeded.into())),
+            ]),
+            "0c00020000000100000061010000000101000000610100000000540000",
+        ),
+        (Outcome::Reassigned(vec![Err(ErrorCode::NoReassignmentInProgress.into())]), "0d000100000000550000"),
+        (Outcome::Unregistered, "0e00"),
+        (
+            Outcome::Quorum(quorum),
+            "0f000100000002000000000000000300000000000000010000000100000003000000000000000400000000000000ffffffffffffffff00000000",
+        ),
+        (Outcome::ReplicasGivenUp, "1000"),
     ]
 }
 
@@ -221,7 +254,11 @@ const fn number(proposal: &Proposal) -> usize {
         Proposal::ReportLoss(_) => 11,
         Proposal::ElectPreferredLeaders(_) => 12,
         Proposal::AlterPartitions(_) => 13,
-        Proposal::GiveUpReplicas { .. } => 14,
+        Proposal::ElectLeaders { .. } => 14,
+        Proposal::AlterReassignments { .. } => 15,
+        Proposal::UnregisterBroker(_) => 16,
+        Proposal::DescribeQuorum => 17,
+        Proposal::GiveUpReplicas { .. } => 18,
     }
 }
 
@@ -239,7 +276,11 @@ const fn number_of_outcome(outcome: &Outcome) -> usize {
         Outcome::LossReported => 9,
         Outcome::PreferredLeaders(_) => 10,
         Outcome::AlterPartitions(_) => 11,
-        Outcome::ReplicasGivenUp => 12,
+        Outcome::ElectedLeaders(_) => 12,
+        Outcome::Reassigned(_) => 13,
+        Outcome::Unregistered => 14,
+        Outcome::Quorum(_) => 15,
+        Outcome::ReplicasGivenUp => 16,
     }
 }
 
@@ -247,9 +288,9 @@ const fn number_of_outcome(outcome: &Outcome) -> usize {
 fn every_variant_has_a_sample() {
     let mut there: Vec<usize> = proposals().iter().map(|(proposal, _)| number(proposal)).collect();
     there.dedup();
-    assert_eq!(there, (0..=14).collect::<Vec<_>>());
+    assert_eq!(there, (0..=18).collect::<Vec<_>>());
     let there: Vec<usize> = outcomes().iter().map(|(outcome, _)| number_of_outcome(outcome)).collect();
-    assert_eq!(there, (0..=12).collect::<Vec<_>>());
+    assert_eq!(there, (0..=16).collect::<Vec<_>>());
 }
 
 #[test]
@@ -257,7 +298,7 @@ fn what_a_broker_says_of_itself_it_says_itself() {
     for (proposal, _) in proposals() {
         let (number, propose) = (number(&proposal), Propose { proposal });
         assert!(propose.may_come_from(NODE));
-        assert_eq!(propose.may_come_from(NodeId(2)), ![6, 7, 9, 10, 11, 13, 14].contains(&number), "{propose:?}");
+        assert_eq!(propose.may_come_from(NodeId(2)), ![6, 7, 9, 10, 11, 13, 18].contains(&number), "{propose:?}");
     }
 }
 
