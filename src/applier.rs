@@ -1,5 +1,6 @@
 //! Brings this node in line with committed metadata: opens the log directories, registers, starts and ends replicas and shards.
-//! Invariant: nothing leads before the node is registered, and no data goes but by a committed tombstone with the topic's id.
+//! Invariant: nothing leads before the node is registered, and no data goes but by a committed tombstone with the topic's id, or a committed
+//! state of the partition that says that this node has left it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use crate::cleaner;
 use crate::connections::accept_limits;
 use crate::directory::Directory;
 use crate::node_env::Node;
+use crate::peers::EXIT_REPLACED;
 use crate::replicas::{Blueprint, Held};
 
 /// Appends that a shard may have in flight: fewer than its replica's mailbox holds.
@@ -35,6 +37,9 @@ const SHARD_APPENDS: usize = 900;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a replica may take to take a message about a change of metadata.
 const TELL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a node that the cluster has forgotten goes on, so that answers leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How far the node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +103,9 @@ impl Applier {
             }
         }
         let registered = image.broker(self.node.config.node_id);
+        if serving && registered.is_none() {
+            return Self::forgotten();
+        }
         let Some(registered) = registered.filter(|broker| broker.incarnation_id == self.incarnation_id) else { return };
         self.node.broker_epoch.store(registered.broker_epoch, Ordering::Release);
         if !serving && registered.fenced {
@@ -124,6 +132,15 @@ impl Applier {
         }
         self.node.applied(image);
         self.phase.send_replace(Phase::Ready);
+    }
+
+    /// The cluster has forgotten this node: a later process of it registers anew. Whoever asked for that through this node hears of it first.
+    fn forgotten() {
+        tracing::error!("the cluster has forgotten this node; the process ends");
+        tokio::spawn(async {
+            tokio::time::sleep(LAST_WORDS).await;
+            std::process::exit(EXIT_REPLACED);
+        });
     }
 
     fn fail(&self, why: String) {
@@ -220,6 +237,7 @@ impl Applier {
         for change in changes(image, delta, &self.node.config, &held) {
             match change {
                 Change::DeleteTopic { topic_id, name } => self.delete_topic(topic_id, &name).await,
+                Change::Remove(partition) => self.remove_replica(partition).await,
                 Change::Start(plans) => self.start_replicas(plans).await,
                 Change::StartShards { topic, partitions } => self.start_shards(&topic, &partitions).await,
                 Change::EndShards(partitions) => self.end_shards(|index| partitions.contains(&index)).await,
@@ -293,22 +311,9 @@ impl Applier {
         for directory in &self.directories {
             let mut folders = Vec::new();
             for held in self.node.replicas.within(&directory.path) {
-                let partition = held.handle.shared().partition();
-                if partition.topic_id != topic_id {
-                    continue;
+                if held.handle.shared().partition().topic_id == topic_id {
+                    folders.push(self.end_replica(&held).await);
                 }
-                if let Some(replicas) = directory.replicas() {
-                    // A supervisor that does not run has stopped its children.
-                    drop(replicas.remove(held.handle.actor().id()).await);
-                }
-                self.node.replicas.remove(&partition);
-                held.handle.shared().suspend();
-                folders.push(PartitionDir {
-                    path: held.path.clone(),
-                    topic: held.handle.shared().topic().to_string(),
-                    partition: partition.partition,
-                    topic_id: Some(topic_id),
-                });
             }
             delete_folders(directory, folders, topic_id).await;
         }
@@ -319,16 +324,44 @@ impl Applier {
         }
     }
 
-    /// Deletes what an earlier run did not get to: folders whose topic has a tombstone. What merely is not in the metadata stays.
+    /// Ends a replica, so that its folder may go; answers the folder.
+    async fn end_replica(&self, held: &Held) -> PartitionDir {
+        let partition = held.handle.shared().partition();
+        if let Some(replicas) = held.directory.replicas() {
+            // A supervisor that does not run has stopped its children.
+            drop(replicas.remove(held.handle.actor().id()).await);
+        }
+        self.node.replicas.remove(&partition);
+        held.handle.shared().suspend();
+        PartitionDir {
+            path: held.path.clone(),
+            topic: held.handle.shared().topic().to_string(),
+            partition: partition.partition,
+            topic_id: Some(partition.topic_id),
+        }
+    }
+
+    /// This node has left the partition.
+    async fn remove_replica(&self, partition: TopicPartition) {
+        let Some(held) = self.node.replicas.get(&partition) else { return };
+        tracing::info!(%partition, path = %held.path.display(), "the partition is on other nodes; its replica here goes");
+        let folder = self.end_replica(&held).await;
+        delete_folders(&held.directory, vec![folder], partition.topic_id).await;
+    }
+
+    /// Deletes what an earlier run did not get to: folders whose topic has a tombstone, or whose partition this node has left. What merely is not
+    /// in the metadata stays.
     async fn remove_deleted(
         &self,
         image: &MetadataImage,
         found: &BTreeMap<TopicPartition, (Arc<Directory>, PartitionDir)>,
     ) {
         for (partition, (directory, folder)) in found {
-            if image.is_deleted(partition.topic_id) {
+            let state = image.partition_by_id(*partition);
+            let has_left = state.is_some_and(|state| state.has_left(self.node.config.node_id));
+            if image.is_deleted(partition.topic_id) || has_left {
                 delete_folders(directory, vec![folder.clone()], partition.topic_id).await;
-            } else if image.partition_by_id(*partition).is_none() {
+            } else if state.is_none() {
                 tracing::warn!(path = %folder.path.display(), "partition is not in the metadata; its data is left alone");
             }
         }

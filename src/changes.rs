@@ -1,6 +1,7 @@
 //! What a step of committed metadata asks of a node: which replicas and shards start, change and end. Pure, so that the simulated
 //! node decides as the real one does.
-//! Invariant: a topic's data goes only because its tombstone was committed, and before anything new takes the topic's name.
+//! Invariant: a topic's data goes only because its tombstone was committed, and before anything new takes the topic's name; one partition's only
+//! because a committed state of it says that this node has left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub enum Change {
         /// What it says.
         assignment: Box<Assignment>,
     },
+    /// End the replica of a partition that this node has left, and delete its data.
+    Remove(TopicPartition),
     /// Start replicas of one topic that this node did not hold.
     Start(Vec<ReplicaPlan>),
     /// Give a replica new settings.
@@ -133,9 +136,12 @@ pub fn changes(
     // Who learns of a state of the partition knows the settings that it was judged by.
     changes.extend(configured(image, delta, broker, held));
     let mut new: BTreeMap<TopicId, Vec<ReplicaPlan>> = BTreeMap::new();
+    let mut left = Vec::new();
     for (partition, state) in delta.changed_partitions(image) {
         let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
-        if held.contains_key(&partition) {
+        if held.contains_key(&partition) && state.has_left(broker.node_id) {
+            left.push(Change::Remove(partition));
+        } else if held.contains_key(&partition) {
             changes.push(told(image, broker, topic, partition, state));
         } else if state.assigned_replicas.contains(&broker.node_id) {
             new.entry(partition.topic_id).or_default().push(plan(image, broker, topic, partition, state));
@@ -144,10 +150,13 @@ pub fn changes(
     changes.extend(neighbours_changed(image, delta, broker, held));
     changes.extend(new.into_values().map(Change::Start));
     changes.extend(shards(image, delta, broker));
+    // A shard ends before the replica that it reads.
+    changes.extend(left);
     changes
 }
 
-/// What a replica that is here is told of its partition.
+/// What a replica that is here is told of its partition. Among other nodes a partition may get replicas and lose them again, so there each is
+/// told what the metadata says, also one that is alone.
 fn told(
     image: &MetadataImage,
     broker: &BrokerConfig,
@@ -155,7 +164,9 @@ fn told(
     partition: TopicPartition,
     state: &PartitionImage,
 ) -> Change {
-    match assignment(image, broker, partition, state) {
+    let among_others = broker.node_listener.is_some();
+    let alone = || Assignment::of(image, partition, broker.node_id).map(Box::new).filter(|_| among_others);
+    match assignment(image, broker, partition, state).or_else(alone) {
         Some(assignment) => {
             let config = Box::new(replica_config(image, broker, topic, state));
             Change::Assign { partition, config, assignment }
@@ -217,8 +228,12 @@ fn configured<'a>(
 #[cfg(test)]
 mod tests {
     use madang_actors::prng::Prng;
-    use madang_cluster::controller::{InternalTopic, Outcome, Proposal, RegisterBroker, decide};
+    use madang_cluster::controller::{
+        AlterPartition, InternalTopic, NamedPartition, NewTopic, Outcome, Proposal, Reassignment, RegisterBroker,
+        decide,
+    };
     use madang_cluster::metadata::TopicChange;
+    use madang_cluster::replica::replication::IsrMember;
     use madang_protocol::types::{NodeId, Uuid};
 
     use super::*;
@@ -286,6 +301,52 @@ mod tests {
         fn led(&self) -> Vec<i32> {
             led_shards(self.image.topic(OFFSETS_TOPIC).expect("there"), &self.broker)
         }
+    }
+
+    /// Moves the only partition of `a` and answers what this node, 1, has to do.
+    fn moved(world: &mut World, replicas: &[i32], in_sync: &[i32]) -> Vec<Change> {
+        let held = world.held();
+        let partition = NamedPartition { topic: "a".into(), partition: 0 };
+        let replicas = Some(replicas.iter().copied().map(NodeId).collect());
+        let reassignments = vec![Reassignment { partition, replicas }];
+        world.decide(Proposal::AlterReassignments { reassignments, allow_factor_change: true });
+        let topic_id = world.image.topic_id("a").expect("there");
+        let state = Arc::clone(world.image.partition("a", 0).expect("there"));
+        let member = |node: &i32| {
+            let node_id = NodeId(*node);
+            let broker_epoch = world.image.broker(node_id).expect("registered").broker_epoch;
+            IsrMember { node_id, broker_epoch, incarnation: 1 }
+        };
+        let asked = AlterPartition {
+            partition: TopicPartition { topic_id, partition: 0 },
+            node_id: state.leader,
+            broker_epoch: world.image.broker(state.leader).expect("registered").broker_epoch,
+            leader_epoch: state.leader_epoch,
+            partition_epoch: state.partition_epoch,
+            in_sync_replicas: in_sync.iter().map(member).collect(),
+        };
+        world.decide(Proposal::AlterPartition(asked));
+        let changed = TopicChange::Changed { created: false, partitions: [0].into() };
+        let delta = MetadataDelta { topics: [(topic_id, changed)].into(), ..MetadataDelta::default() };
+        changes(&world.image, &delta, &world.broker, &held)
+    }
+
+    #[test]
+    fn a_replica_goes_when_a_committed_state_says_that_its_node_has_left_and_not_before() {
+        let mut world = World::new();
+        world.broker.node_listener = Some(("a".into(), 1));
+        let assignments = vec![(0, vec![NodeId(1)])];
+        let topic = NewTopic { name: "a".into(), partitions: -1, replication_factor: -1, assignments, configs: vec![] };
+        world.decide(Proposal::CreateTopics { topics: vec![topic], validate_only: false });
+        let begun = moved(&mut world, &[2], &[1]);
+        assert!(matches!(&begun[..], [Change::Assign { .. }]), "it gets another replica: {begun:?}");
+        let ended = moved(&mut world, &[2], &[1, 2]);
+        assert!(matches!(&ended[..], [Change::Remove(partition)] if partition.partition == 0), "{ended:?}");
+        let back = moved(&mut world, &[1, 2], &[2]);
+        assert!(matches!(&back[..], [Change::Start(plans)] if plans[0].assignment.is_some()), "{back:?}");
+        let alone = moved(&mut world, &[1], &[1, 2]);
+        let sole = |change: &Change| matches!(change, Change::Assign { assignment, .. } if assignment.assigned_replicas.len() == 1);
+        assert!(alone.len() == 1 && sole(&alone[0]), "{alone:?}");
     }
 
     fn assigned(changes: &[Change]) -> BTreeSet<TopicPartition> {

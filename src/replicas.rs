@@ -1,5 +1,6 @@
 //! The replicas that this node holds: where each one is, how it is reached, how it is built from disk.
-//! Invariant: a replica is forgotten only because a committed tombstone names its topic's id.
+//! Invariant: a replica is forgotten only because a committed tombstone names its topic's id, or a committed state of its partition this node as
+//! one that has left.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -231,7 +232,7 @@ impl Blueprint {
         if let Some(Err(error)) = self.leads_in.map(|epoch| log.begin_epoch(epoch)) {
             tracing::warn!(partition, %error, "leader epoch not checkpointed");
         }
-        Ok((log, lost_at_start(&recovery, found, &self.config)))
+        Ok((log, lost_at_start(&recovery, found, shares(self.assignment.as_deref()))))
     }
 
     fn found(&self) -> Found {
@@ -342,7 +343,7 @@ impl Lives {
                 }
                 Ok(replica) => replica,
                 // Others may have what is lost; it is opened once more, as the first try has taken the log along.
-                Err(lost) if self.neighbours.is_some() && config.replication_factor > 1 => {
+                Err(lost) if self.neighbours.is_some() && shares(self.shared.assignment().as_deref()) => {
                     let (log, _) = self.open(before.as_deref(), incarnation, context.wall())?;
                     Replica::after_loss(incarnation, log, (*config).clone(), lost)
                 }
@@ -363,13 +364,19 @@ impl Lives {
         if before.is_none() && !self.is_new {
             self.link.0.recovered(self.shared.topic(), found.noted.is_some(), &recovery);
         }
-        let lost = before.is_none().then(|| lost_at_start(&recovery, found, &config)).flatten();
+        let shares = shares(self.shared.assignment().as_deref());
+        let lost = before.is_none().then(|| lost_at_start(&recovery, found, shares)).flatten();
         Ok((log, lost))
     }
 }
 
-fn lost_at_start(recovery: &Recovery, found: Found, config: &ReplicaConfig) -> Option<LostRecords> {
-    LostRecords::at_start(recovery, found.high_watermark).filter(|_| config.replication_factor > 1)
+/// Whether others may have what is lost here: an in-sync newcomer counts as much as those that were there before it.
+fn shares(assignment: Option<&Assignment>) -> bool {
+    assignment.is_some_and(|assignment| assignment.assigned_replicas.len() > 1)
+}
+
+fn lost_at_start(recovery: &Recovery, found: Found, shares: bool) -> Option<LostRecords> {
+    LostRecords::at_start(recovery, found.high_watermark).filter(|_| shares)
 }
 
 /// The epoch in which this node leads a partition, if it does.

@@ -20,7 +20,7 @@ use crate::peers::{CONTROL, Peers, given_up, propose_until_decided, silence};
 /// Heartbeats in a session.
 const IN_A_SESSION: u32 = 5;
 /// What the process exits with when the cluster knows another registration of its node.
-const EXIT_REPLACED: i32 = 73;
+pub(crate) const EXIT_REPLACED: i32 = 73;
 
 /// Runs until the supervisor stops it.
 pub(crate) async fn run(node: Arc<Node>, peers: Arc<Peers>, context: TaskContext) {

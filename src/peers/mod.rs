@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 pub use self::endpoint::{CallFailed, Endpoint};
 pub(crate) use self::endpoint::{serve, settings};
-pub(crate) use self::heartbeats::run as heartbeats;
+pub(crate) use self::heartbeats::{EXIT_REPLACED, run as heartbeats};
 pub use self::links::NodeLinks;
 pub(crate) use self::propose::{propose, propose_until_decided};
 pub(crate) use self::service::PeerService;

@@ -399,7 +399,12 @@ impl PartitionFolders {
             return Err(LogDirError::NotThisTopic(partition.path.clone()));
         }
         let name = format!("{}-{}.{tombstone}{DELETE_SUFFIX}", partition.topic, partition.partition);
-        Ok(self.disk.rename(&partition.path, &self.path.join(name))?)
+        let gone = self.path.join(name);
+        if self.disk.exists(&gone)? {
+            // A partition that came back since it was taken out before; whether the old one is gone the next line finds out.
+            drop(self.disk.remove_dir_all(&gone));
+        }
+        Ok(self.disk.rename(&partition.path, &gone)?)
     }
 
     /// Removes what [`PartitionFolders::delete`] took out; answers how many. Slow: not for a writer's thread.

@@ -301,6 +301,19 @@ fn only_a_tombstone_with_the_topics_id_deletes() {
 }
 
 #[test]
+fn a_partition_that_came_back_is_deleted_again_before_the_first_is_gone() {
+    let disk = FaultDisk::new();
+    let directory = open(&disk).expect("opens");
+    for _ in 0..3 {
+        let path = directory.create_partition("a", 0, TOPIC).expect("creates");
+        let partitions = directory.partitions().expect("lists");
+        directory.delete_partition(&partitions[0], TOPIC).expect("deletes");
+        assert!(!disk.exists(&path).expect("asks"));
+    }
+    assert_eq!(directory.finish_deletions().expect("deletes"), 1);
+}
+
+#[test]
 fn a_damaged_identity_makes_a_new_directory_and_deletes_nothing() {
     let disk = FaultDisk::new();
     let directory = open(&disk).expect("opens");

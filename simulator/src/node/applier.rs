@@ -265,7 +265,7 @@ impl Applier {
                 Change::DeleteTopic { topic_id, name } => self.delete_topic(topic_id, &name).await,
                 Change::Start(plans) => self.start_replicas(plans).await,
                 Change::StartShards { topic, partitions } => self.start_shards(&topic, &partitions),
-                Change::Assign { .. } | Change::EndShards(_) => {
+                Change::Assign { .. } | Change::EndShards(_) | Change::Remove(_) => {
                     self.node.sim.require(false, "C1", || "a lone node follows".to_owned());
                 }
                 Change::Lead { partition, leads_in } => {

@@ -87,8 +87,6 @@ pub(super) fn proposals() -> Vec<(Proposal, &'static str)> {
     let (altered, registration, alter_partition) = (altered(), registration(), alter_partition());
     let replaced = ResourceReplacement { resource_type: 4, name: text("1"), configs: pairs()[..1].to_vec() };
     let loss = ReportLoss { partition: PARTITION, node_id: NODE, broker_epoch: 2, incarnation: 5 };
-    let to = |partition: NamedPartition, replicas| Reassignment { partition, replicas };
-    let moves = vec![to(named("a", 1), Some(vec![NODE, NodeId(2)])), to(named("b", 0), None)];
     vec![
         (
             Proposal::CreateTopics { topics: vec![new_topic], validate_only: true },
@@ -132,6 +130,14 @@ pub(super) fn proposals() -> Vec<(Proposal, &'static str)> {
             Proposal::AlterPartitions(vec![alter_partition]),
             "0d00010000000707070707070707070707070707070701000000010000000200000000000000030000000400000002000000010000000200000000000000050000000000000002000000ffffffffffffffff0000000000000000",
         ),
+    ]
+}
+
+/// What operators ask for.
+fn administrative() -> Vec<(Proposal, &'static str)> {
+    let to = |partition: NamedPartition, replicas| Reassignment { partition, replicas };
+    let moves = vec![to(named("a", 1), Some(vec![NODE, NodeId(2)])), to(named("b", 0), None)];
+    vec![
         (
             Proposal::ElectLeaders { unclean: true, partitions: Some(vec![named("a", 1)]) },
             "0e00010101000000010000006101000000",
@@ -220,7 +226,7 @@ fn round_trip<M: NodeMessage + Clone + Debug + PartialEq>(message: &M) -> String
 
 #[test]
 fn the_bytes_of_a_proposal_never_change() {
-    for (proposal, golden) in proposals() {
+    for (proposal, golden) in proposals().into_iter().chain(administrative()) {
         assert_eq!(round_trip(&Propose { proposal: proposal.clone() }), golden, "{proposal:?}");
     }
 }
@@ -286,7 +292,8 @@ const fn number_of_outcome(outcome: &Outcome) -> usize {
 
 #[test]
 fn every_variant_has_a_sample() {
-    let mut there: Vec<usize> = proposals().iter().map(|(proposal, _)| number(proposal)).collect();
+    let mut there: Vec<usize> =
+        proposals().iter().chain(&administrative()).map(|(proposal, _)| number(proposal)).collect();
     there.dedup();
     assert_eq!(there, (0..=18).collect::<Vec<_>>());
     let there: Vec<usize> = outcomes().iter().map(|(outcome, _)| number_of_outcome(outcome)).collect();
@@ -295,7 +302,7 @@ fn every_variant_has_a_sample() {
 
 #[test]
 fn what_a_broker_says_of_itself_it_says_itself() {
-    for (proposal, _) in proposals() {
+    for (proposal, _) in proposals().into_iter().chain(administrative()) {
         let (number, propose) = (number(&proposal), Propose { proposal });
         assert!(propose.may_come_from(NODE));
         assert_eq!(propose.may_come_from(NodeId(2)), ![6, 7, 9, 10, 11, 13, 18].contains(&number), "{propose:?}");
