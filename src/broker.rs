@@ -12,10 +12,11 @@ use madang_transport::{Response, Service};
 
 use crate::apis::produce::Produced;
 use crate::apis::{
-    alter_configs, api_versions, create_partitions, create_topics, delete_groups, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_groups, fetch, find_coordinator, heartbeat, incremental_alter_configs,
+    alter_configs, alter_partition_reassignments, api_versions, create_partitions, create_topics, delete_groups,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups, describe_quorum,
+    describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
     init_producer_id, join_group, leave_group, list_groups, list_offsets, list_partition_reassignments, metadata,
-    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group,
+    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group, unregister_broker,
 };
 use crate::env::{Client, Env};
 
@@ -174,10 +175,15 @@ impl<E: Env> Call<'_, E> {
                 self.done(&incremental_alter_configs::handle(env, self.body(reader)?).await)
             }
             ApiKey::ListPartitionReassignments => {
-                let _: madang_protocol::messages::list_partition_reassignments::ListPartitionReassignmentsRequest<'_> =
-                    self.body(reader)?;
-                self.done(&list_partition_reassignments::handle())
+                self.done(&list_partition_reassignments::handle(env, &self.body(reader)?))
             }
+            ApiKey::AlterPartitionReassignments => {
+                self.done(&alter_partition_reassignments::handle(env, self.body(reader)?).await)
+            }
+            ApiKey::ElectLeaders => self.done(&elect_leaders::handle(env, self.body(reader)?).await),
+            ApiKey::DescribeQuorum => self.done(&describe_quorum::handle(env, self.body(reader)?).await),
+            ApiKey::UnregisterBroker => self.done(&unregister_broker::handle(env, &self.body(reader)?).await),
+            ApiKey::DescribeTopicPartitions => self.done(&describe_topic_partitions::handle(env, &self.body(reader)?)),
             ApiKey::OffsetDelete => self.done(&offset_delete::handle(env, self.body(reader)?).await),
             ApiKey::DescribeCluster => self.done(&describe_cluster::handle(env, client, &self.body(reader)?, version)),
         })

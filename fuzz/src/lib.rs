@@ -83,8 +83,13 @@ requests! {
     AlterConfigs: alter_configs::AlterConfigsRequest,
     CreatePartitions: create_partitions::CreatePartitionsRequest,
     DeleteGroups: delete_groups::DeleteGroupsRequest,
+    ElectLeaders: elect_leaders::ElectLeadersRequest,
     IncrementalAlterConfigs: incremental_alter_configs::IncrementalAlterConfigsRequest,
+    AlterPartitionReassignments: alter_partition_reassignments::AlterPartitionReassignmentsRequest,
     ListPartitionReassignments: list_partition_reassignments::ListPartitionReassignmentsRequest,
     OffsetDelete: offset_delete::OffsetDeleteRequest,
+    DescribeQuorum: describe_quorum::DescribeQuorumRequest,
     DescribeCluster: describe_cluster::DescribeClusterRequest,
+    UnregisterBroker: unregister_broker::UnregisterBrokerRequest,
+    DescribeTopicPartitions: describe_topic_partitions::DescribeTopicPartitionsRequest,
 }

@@ -106,14 +106,24 @@ apis! {
     CreatePartitions = 37, served 0 to 3, advertised from 0, flexible from 2;
     /// Deletes groups.
     DeleteGroups = 42, served 0 to 2, advertised from 0, flexible from 2;
+    /// Makes preferred or unclean leaders lead.
+    ElectLeaders = 43, served 0 to 2, advertised from 0, flexible from 2;
     /// Changes configuration keys.
     IncrementalAlterConfigs = 44, served 0 to 1, advertised from 0, flexible from 1;
+    /// Moves partitions to other brokers.
+    AlterPartitionReassignments = 45, served 0 to 1, advertised from 0, flexible from 0;
     /// Replica moves in progress.
     ListPartitionReassignments = 46, served 0 to 0, advertised from 0, flexible from 0;
     /// Deletes committed offsets.
     OffsetDelete = 47, served 0 to 0, advertised from 0, flexible from NEVER;
+    /// The voters of the metadata log.
+    DescribeQuorum = 55, served 0 to 2, advertised from 0, flexible from 0;
     /// The cluster and its brokers.
     DescribeCluster = 60, served 0 to 2, advertised from 0, flexible from 0;
+    /// Forgets a broker.
+    UnregisterBroker = 64, served 0 to 0, advertised from 0, flexible from 0;
+    /// Topics and their partitions, in pages.
+    DescribeTopicPartitions = 75, served 0 to 0, advertised from 0, flexible from 0;
 }
 
 impl ApiKey {

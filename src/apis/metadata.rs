@@ -150,7 +150,12 @@ fn described(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic
     }
 }
 
-fn partition(image: &MetadataImage, partition_index: i32, state: &PartitionImage) -> MetadataResponsePartition {
+/// One partition, as the metadata has it.
+pub(super) fn partition(
+    image: &MetadataImage,
+    partition_index: i32,
+    state: &PartitionImage,
+) -> MetadataResponsePartition {
     let is_live = |node| image.broker(node).is_some_and(|broker| !broker.fenced);
     let led = is_live(state.leader);
     let offline = state.assigned_replicas.iter().filter(|&&node| !is_live(node) || state.is_given_up(node));

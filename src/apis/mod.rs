@@ -1,6 +1,7 @@
 //! One file for each API: from its request to its answer, over what [`crate::env::Env`] offers. No file names a runtime.
 
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
@@ -10,6 +11,9 @@ pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod describe_quorum;
+pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod groups;
@@ -31,3 +35,4 @@ pub mod operations;
 pub mod produce;
 pub mod proposals;
 pub mod sync_group;
+pub mod unregister_broker;

@@ -1,5 +1,6 @@
 //! What holds for the whole workspace: the house's rules here, a running broker and real clients in the other files.
 
+mod administration;
 mod ask;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
 mod broker;

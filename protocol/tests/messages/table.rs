@@ -113,5 +113,15 @@ fn requests_and_responses() -> Vec<Row> {
         describe_cluster::DescribeClusterResponse,
         list_partition_reassignments::ListPartitionReassignmentsRequest,
         list_partition_reassignments::ListPartitionReassignmentsResponse,
+        elect_leaders::ElectLeadersRequest,
+        elect_leaders::ElectLeadersResponse,
+        alter_partition_reassignments::AlterPartitionReassignmentsRequest,
+        alter_partition_reassignments::AlterPartitionReassignmentsResponse,
+        describe_quorum::DescribeQuorumRequest,
+        describe_quorum::DescribeQuorumResponse,
+        unregister_broker::UnregisterBrokerRequest,
+        unregister_broker::UnregisterBrokerResponse,
+        describe_topic_partitions::DescribeTopicPartitionsRequest,
+        describe_topic_partitions::DescribeTopicPartitionsResponse,
     ]
 }
