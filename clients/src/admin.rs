@@ -1,7 +1,8 @@
-//! Administration: topics and configuration here and in `topics`, groups in `groups`, the cluster.
+//! Administration: topics and configuration here and in `topics`, groups in `groups`, where partitions are in `moves`, the cluster.
 //! Invariant: a request that changes something is sent once; only finding brokers and reading is tried again.
 
 mod groups;
+mod moves;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use madang_protocol::messages::describe_cluster::DescribeClusterRequest;
 use madang_protocol::types::NodeId;
 
 pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember, OffsetReset};
+pub use moves::{Election, Reassignment};
 pub use topics::{AlteredConfig, ConfigEntry, ConfigSource, CreatedTopic, NewTopic};
 
 use crate::client::Client;

@@ -28,8 +28,8 @@ mod partitioner;
 mod producer;
 
 pub use admin::{
-    Admin, AlteredConfig, ClusterDescription, CommittedOffset, ConfigEntry, ConfigSource, CreatedTopic,
-    GroupDescription, GroupListing, GroupMember, NewTopic, OffsetReset,
+    Admin, AlteredConfig, ClusterDescription, CommittedOffset, ConfigEntry, ConfigSource, CreatedTopic, Election,
+    GroupDescription, GroupListing, GroupMember, NewTopic, OffsetReset, Reassignment,
 };
 pub use client::{Client, ClientConfig};
 pub use consumer::{Consumer, ConsumerConfig, ConsumerRecord, ListedOffset, OutOfRange, StartAt};

@@ -1,12 +1,13 @@
-//! `madang cluster`: several nodes on this machine, and how a cluster is.
+//! `madang cluster`: several nodes on this machine, how a cluster is, and what is where in it.
 
 use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::dev::{self, Dev};
+use super::moves::{self, ElectLeaders, Forget, Reassign};
 use super::status::{self, Status};
 
-/// Run a cluster for development, or see how one is.
+/// Run a cluster for development, see how one is, move partitions and leaders, forget a node.
 #[derive(Debug, Args)]
 pub(crate) struct Cluster {
     #[command(subcommand)]
@@ -17,11 +18,17 @@ pub(crate) struct Cluster {
 enum Command {
     Dev(Dev),
     Status(Status),
+    Reassign(Reassign),
+    ElectLeaders(ElectLeaders),
+    Forget(Forget),
 }
 
 pub(crate) fn run(args: Cluster) -> Result<(), Failure> {
     match args.command {
         Command::Dev(args) => dev::run(args),
         Command::Status(args) => status::run(args),
+        Command::Reassign(args) => moves::reassign(args),
+        Command::ElectLeaders(args) => moves::elect_leaders(args),
+        Command::Forget(args) => moves::forget(args),
     }
 }

@@ -8,6 +8,7 @@ mod dev;
 mod doctor;
 mod group;
 mod log;
+mod moves;
 mod produce;
 mod start;
 mod status;

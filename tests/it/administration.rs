@@ -92,8 +92,22 @@ fn partitions_move_between_nodes_under_load_and_leave_nothing_behind() {
     }
     assert!(cluster.is_whole_within(PATIENCE), "{:?}", cluster.status());
     let not_needed = [ErrorCode::ElectionNotNeeded.code(); 4];
-    let first: Vec<i16> = elected(&address, false);
-    assert!(first.iter().zip(not_needed).all(|(error, not_needed)| [0, not_needed].contains(error)), "{first:?}");
+    // In words: what is asked, then whether it works, and what is said.
+    let says = |words: &str, works: bool, what: &str| {
+        let ran = Command::new(binary()).args(words.split(' ')).args(["--server", &address]).output().expect("runs");
+        let said = [ran.stdout, ran.stderr].map(|text| String::from_utf8(text).expect("text")).concat();
+        assert!(ran.status.success() == works && said.contains(what), "{words}: {said}");
+    };
+    says("cluster reassign --list", true, "nothing is being moved");
+    says("cluster reassign --topic numbers --partition 0 --cancel", false, "NO_REASSIGNMENT_IN_PROGRESS");
+    says("cluster reassign --topic numbers --cancel", true, "numbers: 0 moves given up");
+    says("cluster reassign --topic numbers --replicas 1,9", false, "no such broker is registered");
+    says("cluster reassign --topic numbers --partition 0 --replicas 1,2,3", true, "1 partitions move to 1,2,3");
+    says("cluster forget --node 1", false, "partitions");
+    says("cluster forget --node 9", false, "BROKER_ID_NOT_REGISTERED");
+    says("cluster elect-leaders --topic numbers --partition 9", false, "no such leader to elect");
+    says("cluster elect-leaders --topic numbers", true, "elect");
+    says("cluster elect-leaders --topic numbers --output json", true, "ELECTION_NOT_NEEDED");
     assert!(described(&address).iter().all(|(leader, ..)| *leader == 1), "{:?}", described(&address));
     assert_eq!(elected(&address, false), not_needed);
     assert!(elected(&address, true).is_empty(), "of all partitions none of these needs it");

@@ -125,11 +125,11 @@ impl AlteredConfig {
 }
 
 impl Admin {
-    fn timeout_ms(&self) -> i32 {
+    pub(super) fn timeout_ms(&self) -> i32 {
         i32::try_from(self.client.config().request_timeout.as_millis()).unwrap_or(i32::MAX)
     }
 
-    fn controller<'a, 'q: 'a, R>(&'a self, request: &'a R) -> Answer<'a, R::Response<'static>, AdminError>
+    pub(super) fn controller<'a, 'q: 'a, R>(&'a self, request: &'a R) -> Answer<'a, R::Response<'static>, AdminError>
     where
         R: Request<'q> + Sync,
         R::Response<'static>: Send,
