@@ -104,6 +104,7 @@ impl Applier {
         }
         let registered = image.broker(self.node.config.node_id);
         if serving && registered.is_none() {
+            self.node.applied(image);
             return Self::forgotten();
         }
         let Some(registered) = registered.filter(|broker| broker.incarnation_id == self.incarnation_id) else { return };

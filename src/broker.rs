@@ -149,7 +149,7 @@ impl<E: Env> Call<'_, E> {
         let (env, client, version) = (self.env, self.client, self.version);
         Ok(match self.key {
             ApiKey::Produce => return Err(Outcome::Close("produce has a path of its own")),
-            ApiKey::Fetch => self.done(&fetch::handle(env, self.body(reader)?, version).await),
+            ApiKey::Fetch => self.done(&fetch::handle(env, client, self.body(reader)?, version).await),
             ApiKey::ListOffsets => self.done(&list_offsets::handle(env, &self.body(reader)?, version).await),
             ApiKey::Metadata => self.done(&metadata::handle(env, client, &self.body(reader)?, version)),
             ApiKey::OffsetCommit => self.done(&offset_commit::handle(env, self.body(reader)?, version).await),

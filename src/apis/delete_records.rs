@@ -45,7 +45,7 @@ async fn delete<E: Env>(
     before: Offset,
     deadline: Mono,
 ) -> Result<Offset, ErrorCode> {
-    let handle = locate::replica(env, topic, index).map_err(|(error, _)| error)?;
+    let handle = locate::replica(env, topic, index)?;
     if handle.is_internal() {
         return Err(ErrorCode::InvalidTopicException);
     }

@@ -1,4 +1,5 @@
-//! Fetch: reads each partition through one snapshot, waits for `min_bytes` or `max_wait`, answers what the session needs.
+//! Fetch: reads each partition through one snapshot, waits for `min_bytes` or `max_wait`, answers what the session needs. A consumer may be sent
+//! to a follower in its rack, which serves up to its own high watermark (KIP-392).
 //! Only errors that consumers survive leave here (Java's `FetchCollector` dies of any other).
 
 use std::collections::HashMap;
@@ -8,23 +9,26 @@ use std::time::Duration;
 
 use madang_actors::clock::Mono;
 use madang_actors::waiters::Waiter;
+use madang_cluster::metadata::{MetadataImage, PartitionImage};
 use madang_cluster::replica::{ReplicaHandle, ReplicaSnapshot};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use madang_protocol::payload::Payload;
-use madang_protocol::types::{LeaderEpoch, Offset};
+use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
 use madang_storage::ReadError;
 
-use crate::apis::locate::{self, Hint};
-use crate::env::{Env, until};
+use crate::apis::locate::{self, Hint, Place};
+use crate::env::{Client, Env, until};
 use crate::fetch_sessions::{Answered, FetchPlan, PartitionFetch, PartitionKey, SessionRequest, TopicKey};
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 13;
 /// The first version that has room for leader hints' addresses.
 const ENDPOINTS: i16 = 16;
+/// The first version in which a consumer says where it stands, and may read from followers.
+const RACKS: i16 = 11;
 /// Kafka's limit of a wait that a client may ask for is its own; ours keeps a parked request from outliving a connection.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -42,7 +46,8 @@ struct Read {
     last_stable_offset: i64,
     log_start_offset: i64,
     diverging: Option<(LeaderEpoch, Offset)>,
-    hint: Option<Hint>,
+    /// A nearer replica, that has what was asked for.
+    nearer: Option<NodeId>,
     records: Payload,
 }
 
@@ -55,7 +60,7 @@ impl Read {
             last_stable_offset: -1,
             log_start_offset: -1,
             diverging: None,
-            hint: None,
+            nearer: None,
             records: Payload::default(),
         }
     }
@@ -70,7 +75,7 @@ impl Read {
     }
 
     fn must_be_sent(&self) -> bool {
-        self.error != ErrorCode::None || self.diverging.is_some()
+        self.error != ErrorCode::None || self.diverging.is_some() || self.nearer.is_some()
     }
 
     fn answered(&self) -> Answered {
@@ -93,7 +98,12 @@ struct Limits {
 }
 
 /// Answers one fetch.
-pub async fn handle<E: Env>(env: &E, request: FetchRequest<'_>, version: i16) -> FetchResponse<'static> {
+pub async fn handle<E: Env>(
+    env: &E,
+    client: &Client,
+    request: FetchRequest<'_>,
+    version: i16,
+) -> FetchResponse<'static> {
     if request.replica_id >= 0 || request.replica_state.replica_id >= 0 {
         // Followers fetch over the node listener; here such a fetch could move a high watermark (CVE-2018-1288).
         return refused(ErrorCode::ClusterAuthorizationFailed);
@@ -108,6 +118,7 @@ pub async fn handle<E: Env>(env: &E, request: FetchRequest<'_>, version: i16) ->
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
     let deadline = env.now() + wait;
+    let reader = Reader::of(client, &request, version);
     let plan = match env.fetch_sessions().begin(env.now(), session_request(request, version)) {
         Ok(plan) => plan,
         Err(error) => return refused(error),
@@ -115,9 +126,9 @@ pub async fn handle<E: Env>(env: &E, request: FetchRequest<'_>, version: i16) ->
     let reads = if senseless {
         plan.partitions.iter().map(|_| Read::failed(ErrorCode::UnknownServerError)).collect()
     } else {
-        read_until_enough(env, &plan, limits, min_bytes, deadline).await
+        read_until_enough(env, &reader, &plan, limits, min_bytes, deadline).await
     };
-    let mut response = respond(env, &plan, reads, limits);
+    let mut response = respond(env, &reader, &plan, reads, limits);
     if limits.unknown_isolation {
         response.error_code = ErrorCode::UnknownServerError.code();
     }
@@ -179,12 +190,13 @@ fn last_of_each(asked: Vec<(PartitionKey, PartitionFetch)>) -> Vec<(PartitionKey
 /// Reads, and while that is not enough and time is left, parks one waiter on every partition and reads again.
 async fn read_until_enough<E: Env>(
     env: &E,
+    reader: &Reader,
     plan: &FetchPlan,
     limits: Limits,
     min_bytes: usize,
     deadline: Mono,
 ) -> Vec<Read> {
-    let (reads, handles) = read_all(env, plan, limits).await;
+    let (reads, handles) = read_all(env, reader, plan, limits).await;
     if is_enough(&reads, min_bytes) || env.now() >= deadline {
         return reads;
     }
@@ -198,7 +210,7 @@ async fn read_until_enough<E: Env>(
     }
     loop {
         // Registered first, read again after: a record that came in between is not missed.
-        let (reads, _) = read_all(env, plan, limits).await;
+        let (reads, _) = read_all(env, reader, plan, limits).await;
         if is_enough(&reads, min_bytes) || env.now() >= deadline {
             return reads;
         }
@@ -212,14 +224,16 @@ fn is_enough(reads: &[Read], min_bytes: usize) -> bool {
 }
 
 /// Reads every partition of the plan: at once if all of it is found without waiting for a disk, else off the connection's thread.
-async fn read_all<E: Env>(env: &E, plan: &FetchPlan, limits: Limits) -> (Vec<Read>, Vec<ReplicaHandle>) {
-    let located: Vec<_> = plan
-        .partitions
-        .iter()
-        .map(|(key, fetch)| locate::replica(env, &key.topic, key.partition).map(|handle| (handle, *fetch)))
-        .collect();
-    let handles = located.iter().flatten().map(|(handle, _)| handle.clone()).collect();
-    if located.iter().flatten().all(|(handle, fetch)| finds_without_waiting(handle, fetch)) {
+async fn read_all<E: Env>(
+    env: &E,
+    reader: &Reader,
+    plan: &FetchPlan,
+    limits: Limits,
+) -> (Vec<Read>, Vec<ReplicaHandle>) {
+    let located: Vec<_> =
+        plan.partitions.iter().map(|(key, fetch)| reader.source(env, key).map(|source| (source, *fetch))).collect();
+    let handles = located.iter().flatten().map(|(source, _)| source.replica.clone()).collect();
+    if located.iter().flatten().all(|(source, fetch)| finds_without_waiting(source, fetch)) {
         return (read_located(located, limits), handles);
     }
     let reads = env.read(move || read_located(located, limits)).await;
@@ -227,13 +241,70 @@ async fn read_all<E: Env>(env: &E, plan: &FetchPlan, limits: Limits) -> (Vec<Rea
     (reads.unwrap_or_else(failed), handles)
 }
 
-fn finds_without_waiting(handle: &ReplicaHandle, fetch: &PartitionFetch) -> bool {
-    let snapshot = handle.snapshot_for(LeaderEpoch::NONE);
+fn finds_without_waiting(source: &Source, fetch: &PartitionFetch) -> bool {
+    let snapshot = source.snapshot(LeaderEpoch::NONE);
     snapshot.map_or(true, |snapshot| snapshot.view.finds_without_waiting(Offset(fetch.fetch_offset)))
 }
 
-/// A partition's replica and what is asked of it, or why there is none.
-type Located = Result<(ReplicaHandle, PartitionFetch), (ErrorCode, Option<Hint>)>;
+/// Who reads: on which listener, and where it stands.
+struct Reader {
+    listener: Arc<str>,
+    rack: String,
+    /// Whether followers serve it.
+    from_followers: bool,
+}
+
+impl Reader {
+    fn of(client: &Client, request: &FetchRequest<'_>, version: i16) -> Self {
+        let (listener, rack) = (Arc::clone(&client.listener), request.rack_id.to_string());
+        Self { listener, rack, from_followers: version >= RACKS }
+    }
+
+    /// Where the partition is read from.
+    fn source<E: Env>(&self, env: &E, key: &PartitionKey) -> Result<Source, ErrorCode> {
+        let Place { replica, leads, state } = locate::place(env, &key.topic, key.partition)?;
+        if !leads && !self.from_followers {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        let sends_on = leads && self.from_followers && !self.rack.is_empty() && env.config().rack_aware_reads;
+        let nearer = if sends_on { self.nearer(&env.image(), key.partition, &state) } else { None };
+        Ok(Source { replica, leads, nearer })
+    }
+
+    /// A replica in the reader's rack, where the leader is in another one. It has to be in sync: all below the high watermark it has then.
+    fn nearer(&self, image: &MetadataImage, partition: i32, state: &PartitionImage) -> Option<NodeId> {
+        let is_near = |node: &NodeId| {
+            let broker = image.broker(*node).filter(|broker| !broker.fenced);
+            broker.is_some_and(|broker| {
+                broker.rack.as_deref() == Some(&*self.rack) && broker.endpoint(&self.listener).is_some()
+            })
+        };
+        if is_near(&state.leader) {
+            return None;
+        }
+        let near: Vec<NodeId> = state.in_sync_replicas.iter().copied().filter(is_near).collect();
+        // Several of them share the partitions.
+        let turn = usize::try_from(partition).unwrap_or(0).checked_rem(near.len())?;
+        near.get(turn).copied()
+    }
+}
+
+/// What a partition is read from.
+struct Source {
+    replica: ReplicaHandle,
+    leads: bool,
+    /// A nearer replica that the reader may be sent to.
+    nearer: Option<NodeId>,
+}
+
+impl Source {
+    fn snapshot(&self, believed: LeaderEpoch) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
+        if self.leads { self.replica.snapshot_for(believed) } else { self.replica.snapshot_of_follower(believed) }
+    }
+}
+
+/// What a partition is read from and what is asked of it, or why there is nothing.
+type Located = Result<(Source, PartitionFetch), ErrorCode>;
 
 fn read_located(located: Vec<Located>, limits: Limits) -> Vec<Read> {
     let mut left = limits.max_bytes;
@@ -241,8 +312,8 @@ fn read_located(located: Vec<Located>, limits: Limits) -> Vec<Read> {
     let mut reads = Vec::with_capacity(located.len());
     for located in located {
         let read = match located {
-            Ok((handle, fetch)) => read_one(&handle, &fetch, limits, left, !anything),
-            Err((error, hint)) => Read { hint, ..Read::failed(error) },
+            Ok((source, fetch)) => read_one(&source, &fetch, limits, left, !anything),
+            Err(error) => Read::failed(error),
         };
         left = left.saturating_sub(read.records.len());
         anything |= !read.records.is_empty();
@@ -252,13 +323,17 @@ fn read_located(located: Vec<Located>, limits: Limits) -> Vec<Read> {
 }
 
 /// Reads one partition through one snapshot. `first` lets one whole batch through whatever the limits say.
-fn read_one(handle: &ReplicaHandle, fetch: &PartitionFetch, limits: Limits, left: usize, first: bool) -> Read {
+fn read_one(source: &Source, fetch: &PartitionFetch, limits: Limits, left: usize, first: bool) -> Read {
     let mut read = Read::failed(ErrorCode::KafkaStorageError);
     for _ in 0..STALE_READS {
-        let snapshot = match handle.snapshot_for(LeaderEpoch(fetch.current_leader_epoch)) {
+        let snapshot = match source.snapshot(LeaderEpoch(fetch.current_leader_epoch)) {
             Ok(snapshot) => snapshot,
             Err(error) => return Read::failed(error),
         };
+        let has = snapshot.view.log_start_offset()..=snapshot.high_watermark;
+        if source.nearer.is_some() && has.contains(&Offset(fetch.fetch_offset)) {
+            return Read { nearer: source.nearer, ..Read::of(&snapshot) };
+        }
         match read_through(&snapshot, fetch, limits, left, first) {
             Some(found) => return found,
             // The segment went while it was looked at; a newer snapshot knows.
@@ -306,7 +381,13 @@ fn diverging(snapshot: &ReplicaSnapshot, fetch: &PartitionFetch) -> Result<Optio
     Ok((epoch < asked || end < Offset(fetch.fetch_offset)).then_some((epoch, end)))
 }
 
-fn respond<E: Env>(env: &E, plan: &FetchPlan, reads: Vec<Read>, limits: Limits) -> FetchResponse<'static> {
+fn respond<E: Env>(
+    env: &E,
+    reader: &Reader,
+    plan: &FetchPlan,
+    reads: Vec<Read>,
+    limits: Limits,
+) -> FetchResponse<'static> {
     let answers: Vec<(PartitionKey, Answered)> =
         plan.partitions.iter().zip(&reads).map(|((key, _), read)| (key.clone(), read.answered())).collect();
     let (session_id, sent) = env.fetch_sessions().finish(env.now(), plan, &answers, || env.random());
@@ -315,13 +396,18 @@ fn respond<E: Env>(env: &E, plan: &FetchPlan, reads: Vec<Read>, limits: Limits) 
         if !sent {
             continue;
         }
-        if let Some(hint) = &read.hint
-            && limits.version >= ENDPOINTS
+        let hinted = limits.version >= ENDPOINTS;
+        let hint = hinted.then(|| locate::hint(env, &reader.listener, &key.topic, key.partition, read.error)).flatten();
+        if let Some(hint) = &hint
             && !response.node_endpoints.iter().any(|endpoint| endpoint.node_id == hint.leader.0)
         {
             response.node_endpoints.push(endpoint(hint));
         }
-        topic_of(&mut response, &key.topic).partitions.push(partition_data(key.partition, read, limits));
+        let mut data = partition_data(key.partition, read, limits);
+        if let Some(hint) = hint {
+            data.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.epoch.0 };
+        }
+        topic_of(&mut response, &key.topic).partitions.push(data);
     }
     response
 }
@@ -368,8 +454,8 @@ fn partition_data(partition_index: i32, read: Read, limits: Limits) -> Partition
     if let Some((epoch, end)) = read.diverging {
         data.diverging_epoch = EpochEndOffset { epoch: epoch.0, end_offset: end.0 };
     }
-    if let Some(hint) = read.hint {
-        data.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.epoch.0 };
+    if let Some(nearer) = read.nearer {
+        data.preferred_read_replica = nearer.0;
     }
     data
 }

@@ -98,7 +98,7 @@ async fn find<E: Env>(
         return Err(ErrorCode::UnsupportedVersion);
     }
     let topic = TopicKey::Name(topic.into());
-    let handle = locate::replica(env, &topic, asked.partition_index).map_err(|(error, _)| error)?;
+    let handle = locate::replica(env, &topic, asked.partition_index)?;
     let snapshot = handle.snapshot_for(LeaderEpoch(asked.current_leader_epoch))?;
     let end = if read_committed { snapshot.last_stable_offset } else { snapshot.high_watermark };
     // A new leader may not know yet of all that its predecessor told clients of: the end must not go back.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use madang_cluster::metadata::{MetadataImage, TopicImage};
+use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::ReplicaHandle;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{LeaderEpoch, NodeId, TopicPartition};
@@ -10,7 +10,7 @@ use madang_protocol::types::{LeaderEpoch, NodeId, TopicPartition};
 use crate::env::Env;
 use crate::fetch_sessions::TopicKey;
 
-/// Who leads a partition that this node does not lead (KIP-951).
+/// Who leads a partition, and where clients reach it (KIP-951).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
     /// The leader.
@@ -48,18 +48,59 @@ pub fn partition<E: Env>(env: &E, key: &TopicKey, partition: i32) -> Result<Topi
 /// The replica that leads the partition, if that is this node's.
 ///
 /// # Errors
-/// As [`partition`]; `NOT_LEADER_OR_FOLLOWER` with a hint where another node leads; `LEADER_NOT_AVAILABLE` is never used, as
+/// As [`partition`]; `NOT_LEADER_OR_FOLLOWER` where another node leads, of which [`hint`] says who; `LEADER_NOT_AVAILABLE` is never used, as
 /// consumers do not survive it in a fetch.
-pub fn replica<E: Env>(env: &E, key: &TopicKey, index: i32) -> Result<ReplicaHandle, (ErrorCode, Option<Hint>)> {
+pub fn replica<E: Env>(env: &E, key: &TopicKey, index: i32) -> Result<ReplicaHandle, ErrorCode> {
+    match place(env, key, index)? {
+        Place { leads: true, replica, .. } => Ok(replica),
+        Place { .. } => Err(ErrorCode::NotLeaderOrFollower),
+    }
+}
+
+/// A partition's replica on this node.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The replica.
+    pub replica: ReplicaHandle,
+    /// Whether it leads, as far as the metadata says.
+    pub leads: bool,
+    /// The partition as the metadata has it.
+    pub state: Arc<PartitionImage>,
+}
+
+/// The partition's replica on this node, whether or not it leads.
+///
+/// # Errors
+/// As [`replica`].
+pub fn place<E: Env>(env: &E, key: &TopicKey, index: i32) -> Result<Place, ErrorCode> {
     let image = env.image();
-    let topic = topic(&image, key).map_err(|error| (error, None))?;
-    let Some(state) = topic.partitions.get(&index) else {
-        return Err((ErrorCode::UnknownTopicOrPartition, None));
-    };
-    if state.leader != env.node_id() {
-        return Err((ErrorCode::NotLeaderOrFollower, None));
+    let topic = topic(&image, key)?;
+    let state = topic.partitions.get(&index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let leads = state.leader == env.node_id();
+    if !leads && !state.assigned_replicas.contains(&env.node_id()) {
+        return Err(ErrorCode::NotLeaderOrFollower);
     }
     let partition = TopicPartition { topic_id: topic.topic_id, partition: index };
     // An image is shown once its replicas are started; one that is not there could not be, as its directory has failed.
-    env.replica(&partition).ok_or((ErrorCode::KafkaStorageError, None))
+    let replica = env.replica(&partition).ok_or(ErrorCode::KafkaStorageError)?;
+    Ok(Place { replica, leads, state: Arc::clone(state) })
+}
+
+/// Who leads the partition, for a client that was refused because it asked the wrong node or believes in an older leadership (KIP-951). None
+/// for another error, and where nobody leads whom clients of `listener` can reach.
+pub fn hint<E: Env>(env: &E, listener: &str, key: &TopicKey, index: i32, error: ErrorCode) -> Option<Hint> {
+    if !matches!(error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+        return None;
+    }
+    let image = env.image();
+    let state = topic(&image, key).ok()?.partitions.get(&index)?;
+    let leader = image.broker(state.leader).filter(|broker| !broker.fenced)?;
+    let endpoint = leader.endpoint(listener)?;
+    Some(Hint {
+        leader: state.leader,
+        epoch: state.leader_epoch,
+        host: endpoint.host.to_string(),
+        port: endpoint.port,
+        rack: leader.rack.as_ref().map(ToString::to_string),
+    })
 }

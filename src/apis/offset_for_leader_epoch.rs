@@ -32,7 +32,7 @@ pub fn handle<E: Env>(env: &E, request: &OffsetForLeaderEpochRequest<'_>) -> Off
 }
 
 fn find<E: Env>(env: &E, key: &TopicKey, asked: &OffsetForLeaderPartition) -> Result<(LeaderEpoch, Offset), ErrorCode> {
-    let handle = locate::replica(env, key, asked.partition).map_err(|(error, _)| error)?;
+    let handle = locate::replica(env, key, asked.partition)?;
     let snapshot = handle.snapshot_for(LeaderEpoch(asked.current_leader_epoch))?;
     let epoch = LeaderEpoch(asked.leader_epoch);
     Ok(snapshot.end_offset_for_epoch(epoch).unwrap_or_else(|| {

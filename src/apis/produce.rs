@@ -2,6 +2,7 @@
 //! A definite error leaves here only if nothing was appended.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,13 +45,14 @@ pub enum Produced {
 
 /// A partition's outcome, now or later.
 enum Outcome {
-    Known(PartitionProduceResponse<'static>, Option<Hint>),
+    Known(PartitionProduceResponse<'static>),
     /// Checked, and not sent to its replica yet.
     Valid(i32, ReplicaHandle, ValidatedBatch),
     Pending(i32, ReplicaHandle, Answer<AppendResult>),
 }
 
 struct TopicOutcome {
+    key: TopicKey,
     name: String,
     topic_id: madang_protocol::types::TopicId,
     partitions: Vec<Outcome>,
@@ -87,14 +89,14 @@ pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>
             let index = data.index;
             let checked = match acks {
                 Ok(_) => check(env, client, &key, data, version),
-                Err(error) => Err(Box::new((Refusal::from(error), None))),
+                Err(error) => Err(Box::new(Refusal::from(error))),
             };
             partitions.push(match checked.map_err(|refused| *refused) {
                 Ok((handle, batch)) => Outcome::Valid(index, handle, batch),
-                Err((refusal, hint)) => Outcome::Known(refused(index, refusal, version), hint),
+                Err(refusal) => Outcome::Known(refused(index, refusal, version)),
             });
         }
-        topics.push(TopicOutcome { name: topic.name.into_owned(), topic_id: topic.topic_id, partitions });
+        topics.push(TopicOutcome { key, name: topic.name.into_owned(), topic_id: topic.topic_id, partitions });
     }
     if let Ok(acks) = acks {
         enqueue(env, &mut topics, version, acks, deadline).await;
@@ -102,11 +104,9 @@ pub async fn admit<E: Env>(env: &E, client: &Client, request: ProduceRequest<'_>
     if silent {
         return Produced::Silent(Box::pin(async move { all_appended(topics).await }));
     }
-    Produced::Answer(Box::pin(async move { respond(topics, version).await }))
+    let (env, listener) = (env.clone(), Arc::clone(&client.listener));
+    Produced::Answer(Box::pin(async move { respond(&env, &listener, topics, version).await }))
 }
-
-/// A refusal, and where the leader is if that is why.
-type Unsent = (Refusal, Option<Hint>);
 
 /// Why a batch was refused before it was appended.
 struct Refusal {
@@ -199,11 +199,11 @@ fn check<E: Env>(
     topic: &TopicKey,
     data: PartitionProduceData,
     version: i16,
-) -> Result<(ReplicaHandle, ValidatedBatch), Box<Unsent>> {
-    let refuse = |refusal, hint| Box::new((refusal, hint));
-    let handle = locate::replica(env, topic, data.index).map_err(|(error, hint)| refuse(error.into(), hint))?;
+) -> Result<(ReplicaHandle, ValidatedBatch), Box<Refusal>> {
+    let refuse = |refusal| Box::new(refusal);
+    let handle = locate::replica(env, topic, data.index).map_err(|error| refuse(error.into()))?;
     if handle.is_internal() && &*client.id != ADMIN_CLIENT {
-        return Err(refuse(ErrorCode::InvalidTopicException.into(), None));
+        return Err(refuse(ErrorCode::InvalidTopicException.into()));
     }
     let records = match data.records {
         Some(Payload::Bytes(records)) => records,
@@ -212,8 +212,8 @@ fn check<E: Env>(
     let rules = handle.produce_rules(version, env.wall());
     match validate_produced(&records, &rules) {
         Ok(batch) => Ok((handle, batch)),
-        Err(rejection) if rejection.malformed => Err(refuse(rejection.into(), None)),
-        Err(rejection) => Err(refuse(Refusal::from(rejection).of_log(&handle), None)),
+        Err(rejection) if rejection.malformed => Err(refuse(rejection.into())),
+        Err(rejection) => Err(refuse(Refusal::from(rejection).of_log(&handle))),
     }
 }
 
@@ -225,7 +225,7 @@ async fn enqueue<E: Env>(env: &E, topics: &mut [TopicOutcome], version: i16, ack
         let (index, handle, batch) = (*index, handle.clone(), batch.clone());
         *outcome = match send(env, &handle, batch, acks, deadline).await {
             Ok(answer) => Outcome::Pending(index, handle, answer),
-            Err(error) => Outcome::Known(refused(index, error.into(), version), None),
+            Err(error) => Outcome::Known(refused(index, error.into(), version)),
         };
     }
 }
@@ -292,14 +292,21 @@ impl Outcome {
     }
 }
 
-async fn respond(mut topics: Vec<TopicOutcome>, version: i16) -> ProduceResponse<'static> {
+async fn respond<E: Env>(
+    env: &E,
+    listener: &str,
+    mut topics: Vec<TopicOutcome>,
+    version: i16,
+) -> ProduceResponse<'static> {
     settle(&mut topics, version).await;
     let mut response = ProduceResponse::default();
     for topic in topics {
         let mut answers = Vec::with_capacity(topic.partitions.len());
         for outcome in topic.partitions {
-            let Outcome::Known(mut answer, hint) = outcome else { continue };
-            if let Some(hint) = hint.filter(|_| version >= HINTS) {
+            let Outcome::Known(mut answer) = outcome else { continue };
+            let error = ErrorCode::from_code(answer.error_code).filter(|_| version >= HINTS);
+            let hint = error.and_then(|error| locate::hint(env, listener, &topic.key, answer.index, error));
+            if let Some(hint) = hint {
                 answer.current_leader = LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.epoch.0 };
                 name_endpoint(&mut response, &hint);
             }
@@ -318,7 +325,7 @@ async fn respond(mut topics: Vec<TopicOutcome>, version: i16) -> ProduceResponse
 async fn settle(topics: &mut [TopicOutcome], version: i16) {
     let (mut places, mut answers) = (Vec::new(), Vec::new());
     for place in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-        let unknown = Outcome::Known(PartitionProduceResponse::default(), None);
+        let unknown = Outcome::Known(PartitionProduceResponse::default());
         match std::mem::replace(place, unknown) {
             Outcome::Pending(index, handle, answer) => {
                 places.push((place, index, handle));
@@ -335,7 +342,7 @@ async fn settle(topics: &mut [TopicOutcome], version: i16) {
                 refused(index, refusal.of_log(&handle), version)
             }
         };
-        *place = Outcome::Known(response, None);
+        *place = Outcome::Known(response);
     }
 }
 

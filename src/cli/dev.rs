@@ -116,6 +116,7 @@ fn configuration(args: &Dev, place: &Place, voters: &str, count: u16) -> String 
          madang.node.certificates={folder}/certificates\n\
          controller.quorum.voters={voters}\n\
          log.dirs={folder}/data\n\
+         broker.rack=rack-{id}\n\
          default.replication.factor={}\n\
          min.insync.replicas={min_in_sync}\n",
         place.kafka,

@@ -11,6 +11,7 @@ mod client_groups;
 mod cluster;
 mod compaction;
 mod cut_off;
+mod followers;
 mod house;
 mod impatient;
 mod kill9;

@@ -139,6 +139,8 @@ pub struct BrokerConfig {
     pub log_dirs: Vec<String>,
     /// Where the broker stands.
     pub rack: Option<String>,
+    /// Whether consumers are sent to a replica in their rack.
+    pub rack_aware_reads: bool,
     /// When a record counts as stored.
     pub durability: Durability,
     /// Host and port of the HTTP listener; none for the Kafka port + 1000 on loopback.
@@ -297,6 +299,7 @@ impl BrokerConfig {
             closed_listeners,
             log_dirs: list_items(directories).map(str::to_owned).collect(),
             rack: values.set("broker.rack").map(str::to_owned),
+            rack_aware_reads: values.set(startup::SELECTOR) == Some(startup::RACK_AWARE),
             durability: match values.text("madang.durability") {
                 Some("page-cache") => Durability::PageCache,
                 _ => Durability::Fsync,

@@ -14,6 +14,12 @@ const GUARDS: [&str; 4] = [
     "create.topic.policy.class.name",
 ];
 const ROLES: &str = "process.roles";
+/// The key that names how a consumer's replica is chosen.
+pub(super) const SELECTOR: &str = "replica.selector.class";
+/// Kafka's name of the choice by rack.
+pub(super) const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+/// Kafka's name of what is done anyway.
+const LEADER: &str = "org.apache.kafka.common.replica.LeaderSelector";
 const TIERED: &str = "remote.log.storage.system.enable";
 /// Keys that give an internal topic its `segment.bytes`.
 const INTERNAL_SEGMENTS: [&str; 2] = ["offsets.topic.segment.bytes", "transaction.state.log.segment.bytes"];
@@ -40,6 +46,10 @@ fn supported(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
         if let Some(value) = config.set_value(key).filter(|value| !value.is_empty()) {
             return refuse(key, value);
         }
+    }
+    let known = |value: &&str| value.is_empty() || [RACK_AWARE, LEADER].contains(value);
+    if let Some(value) = config.set_value(SELECTOR).filter(|value| !known(value)) {
+        return refuse(SELECTOR, value);
     }
     // A node of one role would have to find the others of its cluster; alone it would be another cluster.
     let lacks = |value: &&str| !["broker", "controller"].iter().all(|role| list_items(value).any(|item| item == *role));
@@ -105,10 +115,15 @@ mod tests {
             assert_eq!(refusal(&[(key, "org.example.Guard")]), format!("{key}=org.example.Guard is not supported"));
             assert!(BrokerConfig::parse([(key.to_owned(), String::new())]).is_ok(), "{key} is empty");
         }
-        for (key, value) in [("remote.log.storage.system.enable", "true"), ("process.roles", "broker")] {
+        let elsewhere = ("replica.selector.class", "org.example.Selector");
+        for (key, value) in [("remote.log.storage.system.enable", "true"), ("process.roles", "broker"), elsewhere] {
             assert_eq!(refusal(&[(key, value)]), format!("{key}={value} is not supported"));
         }
         assert!(BrokerConfig::parse([("process.roles".to_owned(), "controller, broker".to_owned())]).is_ok());
+        for (selector, rack_aware) in [(RACK_AWARE, true), (LEADER, false), ("", false)] {
+            let config = BrokerConfig::parse([(SELECTOR.to_owned(), selector.to_owned())]).expect("known").0;
+            assert_eq!(config.rack_aware_reads, rack_aware, "{selector}");
+        }
     }
 
     #[test]

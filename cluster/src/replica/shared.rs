@@ -338,6 +338,26 @@ impl ReplicaHandle {
         }
     }
 
+    /// The snapshot to read for a consumer that believes in the right epoch ([`LeaderEpoch::NONE`]: any), whether or not this node leads
+    /// (KIP-392). What lies below its high watermark is acknowledged.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot_for`]; `NOT_LEADER_OR_FOLLOWER` if the replica has no role yet.
+    pub fn snapshot_of_follower(&self, believed: LeaderEpoch) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
+        let Some(snapshot) = self.shared.published.readable() else { return Err(self.unavailable()) };
+        if snapshot.loss.is_some() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let known = Some(snapshot.known_epoch).filter(|known| *known > LeaderEpoch::NONE);
+        let current = snapshot.leader_epoch.or(known).ok_or(ErrorCode::NotLeaderOrFollower)?;
+        match believed {
+            LeaderEpoch::NONE => Ok(snapshot),
+            believed if believed < current => Err(ErrorCode::FencedLeaderEpoch),
+            believed if believed > current => Err(ErrorCode::UnknownLeaderEpoch),
+            _ => Ok(snapshot),
+        }
+    }
+
     /// Why there is nothing to read.
     fn unavailable(&self) -> ErrorCode {
         match self.actor.state() {
