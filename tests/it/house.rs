@@ -20,6 +20,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("madang-simulator", &["madang", "madang-actors", "madang-cluster", "madang-protocol", "madang-storage"]),
     ("madang-storage", &["madang-actors", "madang-protocol"]),
     ("madang-transport", &["madang-actors", "madang-protocol"]),
+    // It sees the broker as a client does: of ours it takes the seeded numbers alone.
+    ("madang-load-tests", &["madang-actors"]),
     // A real client for the end-to-end tests; nothing of ours depends on it.
     ("madang-compat-rdkafka", &[]),
 ];
@@ -159,7 +161,16 @@ fn cores_name_no_clock_file_socket_thread_or_randomness() {
 
 #[test]
 fn no_data_is_sent_past_a_bound() {
-    let folders = ["src", "actors/src", "cluster/src", "storage/src", "transport/src", "clients/src", "simulator/src"];
+    let folders = [
+        "src",
+        "actors/src",
+        "cluster/src",
+        "storage/src",
+        "transport/src",
+        "clients/src",
+        "simulator/src",
+        "load-tests/src",
+    ];
     let mut found = Vec::new();
     for path in folders.iter().flat_map(|folder| sources(folder)) {
         for line in code(&path) {
@@ -209,6 +220,7 @@ fn files_stay_short() {
         "clients/src",
         "protocol",
         "simulator/src",
+        "load-tests/src",
     ];
     let long: Vec<String> = folders
         .iter()
