@@ -94,6 +94,8 @@ impl Peers {
         let endpoint = |name, socket, opened, served| {
             Endpoint::new(name, socket, certificates.clone(), reads.clone(), opened, served)
         };
+        let (host, port) =
+            config.node_advertised_listener.as_ref().map_or((host, bound.port()), |(at, port)| (at, *port));
         let voters: BTreeMap<NodeId, String> = config.quorum_voters.iter().cloned().collect();
         let peers = Self {
             own: config.node_id,
@@ -101,7 +103,7 @@ impl Peers {
             address: RegisteredEndpoint {
                 listener: NODE_ENDPOINT.into(),
                 host: host.as_str().into(),
-                port: bound.port(),
+                port,
                 security_protocol: SecurityProtocol::Ssl,
             },
             leader: watch::Sender::new(None),

@@ -147,6 +147,8 @@ pub struct BrokerConfig {
     pub admin_listener: Option<String>,
     /// Host and UDP port for other nodes; the port after it is for control. None for a node that stays alone.
     pub node_listener: Option<(String, u16)>,
+    /// Host and UDP port that other nodes are told of; none for those of `node_listener`.
+    pub node_advertised_listener: Option<(String, u16)>,
     /// The folder of the node's certificates.
     pub node_certificates: Option<String>,
     /// The voters of the metadata log and where their control endpoints are; empty for a node that is its own.
@@ -305,7 +307,8 @@ impl BrokerConfig {
                 _ => Durability::Fsync,
             },
             admin_listener: values.set("madang.admin.listener").map(str::to_owned),
-            node_listener: nodes::listener(values.set(nodes::LISTENER))?,
+            node_listener: nodes::listener(nodes::LISTENER, values.set(nodes::LISTENER))?,
+            node_advertised_listener: nodes::listener(nodes::ADVERTISED, values.set(nodes::ADVERTISED))?,
             node_certificates: values.set("madang.node.certificates").map(str::to_owned),
             quorum_voters: nodes::voters(values.text(nodes::VOTERS))?,
             notes_dir: values.text("madang.notes.dir").filter(|folder| *folder != "none").map(str::to_owned),

@@ -7,17 +7,19 @@ use super::definition::list_items;
 
 /// Where other nodes reach this one.
 pub(super) const LISTENER: &str = "madang.node.listener";
+/// Where other nodes are told to reach it, if that is elsewhere.
+pub(super) const ADVERTISED: &str = "madang.node.advertised.listener";
 /// Who votes.
 pub(super) const VOTERS: &str = "controller.quorum.voters";
 
-/// The host and port of an address.
+/// The host and port of the address that a key has.
 ///
 /// # Errors
 /// It has no host, or no port.
-pub(super) fn listener(text: Option<&str>) -> Result<Option<(String, u16)>, BrokerConfigError> {
+pub(super) fn listener(key: &'static str, text: Option<&str>) -> Result<Option<(String, u16)>, BrokerConfigError> {
     let Some(text) = text else { return Ok(None) };
     let read = text.rsplit_once(':').and_then(|(host, port)| Some((unbracketed(host), port.parse().ok()?)));
-    let unreadable = || BrokerConfigError::Address { key: LISTENER, address: text.to_owned() };
+    let unreadable = || BrokerConfigError::Address { key, address: text.to_owned() };
     let (host, port) = read.filter(|(host, _)| !host.is_empty()).ok_or_else(unreadable)?;
     Ok(Some((host.to_owned(), port)))
 }
@@ -47,6 +49,11 @@ pub(super) fn voters(text: Option<&str>) -> Result<Vec<(NodeId, String)>, Broker
 /// What is missing.
 pub(super) fn check(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
     let (voters, connected) = (&config.quorum_voters, config.node_listener.is_some());
+    if config.node_advertised_listener.is_some() && !connected {
+        return Err(BrokerConfigError::Quorum(
+            "set madang.node.listener too, as madang.node.advertised.listener is set",
+        ));
+    }
     let own = voters.iter().any(|(node, _)| *node == config.node_id);
     let missing = match (voters.len(), connected) {
         (0 | 1, false) => return Ok(()),
@@ -91,8 +98,19 @@ mod tests {
             assert!(refused(unreadable).contains("cannot read"), "{unreadable}");
         }
         for unreadable in [":1", "host", "host:x"] {
-            assert!(parse(&[(LISTENER, unreadable)]).unwrap_err().contains("cannot read"), "{unreadable}");
+            for key in [LISTENER, ADVERTISED] {
+                assert!(parse(&[(key, unreadable)]).unwrap_err().contains("cannot read"), "{key}={unreadable}");
+            }
         }
+    }
+
+    #[test]
+    fn a_node_may_be_reached_elsewhere_than_where_it_listens() {
+        let quorum = [(VOTERS, "1@a:19092"), (LISTENER, "0.0.0.0:19091"), ("madang.node.certificates", "folder")];
+        assert_eq!(parse(&quorum).unwrap().node_advertised_listener, None);
+        let config = parse(&[quorum.as_slice(), &[(ADVERTISED, "a:29091")]].concat()).unwrap();
+        assert_eq!(config.node_advertised_listener, Some(("a".into(), 29091)));
+        assert!(parse(&[(ADVERTISED, "a:29091")]).unwrap_err().contains("madang.node.listener too"));
     }
 
     #[test]
