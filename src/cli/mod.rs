@@ -1,6 +1,7 @@
 //! The command line: one file per command. Every error says what to do next.
 
 mod cert;
+mod chaos;
 mod cluster;
 mod common;
 mod consume;
@@ -40,6 +41,7 @@ enum Command {
     Log(log::Log),
     Cert(cert::Cert),
     Cluster(cluster::Cluster),
+    Chaos(chaos::Chaos),
 }
 
 /// What went wrong, for a person: what happened, and what to do next.
@@ -92,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Log(args) => log::run(args),
         Command::Cert(args) => cert::run(args),
         Command::Cluster(args) => cluster::run(args),
+        Command::Chaos(args) => chaos::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

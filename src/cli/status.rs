@@ -19,24 +19,29 @@ pub(crate) struct Status {
 
 pub(crate) fn run(args: Status) -> Result<(), Failure> {
     block_on(async {
-        let address = args.admin.resolve(&args.common.server)?;
-        let mut seen = look(&address).await?;
-        for node in seen["nodes"].as_array_mut().into_iter().flatten() {
-            let of_node = node["listener"].as_str().and_then(|listener| AdminAddress::default().resolve(listener).ok());
-            let Some(of_node) = of_node.filter(|_| node["pid"].is_null()) else { continue };
-            // A node that is down, or whose admin listener is elsewhere, shows no process.
-            if let Ok(its) = look(&of_node).await {
-                let id = node["id"].clone();
-                let all = its["nodes"].as_array();
-                let own = all.and_then(|all| all.iter().find(|one| one["id"] == id && !one["pid"].is_null()));
-                node["pid"] = own.map_or(Value::Null, |own| own["pid"].clone());
-            }
-        }
+        let seen = seen(&args.admin, &args.common.server).await?;
         match args.common.print.output {
             Output::Json => print_json(&seen),
             Output::Text => print(&described(&seen)),
         }
     })
+}
+
+/// What the cluster's admin listeners say of it, with the process of each node that answers.
+pub(super) async fn seen(admin: &AdminAddress, server: &str) -> Result<Value, Failure> {
+    let mut seen = look(&admin.resolve(server)?).await?;
+    for node in seen["nodes"].as_array_mut().into_iter().flatten() {
+        let of_node = node["listener"].as_str().and_then(|listener| AdminAddress::default().resolve(listener).ok());
+        let Some(of_node) = of_node.filter(|_| node["pid"].is_null()) else { continue };
+        // A node that is down, or whose admin listener is elsewhere, shows no process.
+        if let Ok(its) = look(&of_node).await {
+            let id = node["id"].clone();
+            let all = its["nodes"].as_array();
+            let own = all.and_then(|all| all.iter().find(|one| one["id"] == id && !one["pid"].is_null()));
+            node["pid"] = own.map_or(Value::Null, |own| own["pid"].clone());
+        }
+    }
+    Ok(seen)
 }
 
 async fn look(address: &str) -> Result<Value, Failure> {
