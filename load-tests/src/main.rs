@@ -1,5 +1,6 @@
 //! `madang-load-tests`: faults on clusters of real processes, and the checker of histories.
 
+mod chaos;
 mod check;
 
 use std::process::ExitCode;
@@ -16,12 +17,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Chaos(chaos::Chaos),
     Check(check::Check),
     Synthetic(check::Synthetic),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Chaos(args) => chaos::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Synthetic(args) => check::synthetic(&args),
     };

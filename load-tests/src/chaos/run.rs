@@ -1,0 +1,277 @@
+//! A run from its seed to its judgement.
+//! Invariant: a run passes only if the history is clean and every required fault happened; one that does not keeps its folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use madang_actors::prng::Prng;
+use madang_load_tests::history::{Kind, Op};
+
+use super::cluster::{Cluster, poll};
+use super::faults::{Fault, Outcome};
+use super::load::{self, Shape};
+use super::readers;
+use super::recorder::Recorder;
+use super::report::Report;
+use crate::check::judge;
+
+/// How long everything may take to be whole, or every partition to be written to.
+const PATIENCE: Duration = Duration::from_secs(120);
+const TOPIC: &str = "chaos";
+
+/// Strike three nodes with faults under load, read everything in the end, and judge what the clients saw.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  madang-load-tests chaos --binary target/debug/madang --seed 7 --seconds 120")]
+pub(crate) struct Chaos {
+    /// The broker.
+    #[arg(long, value_name = "FILE")]
+    binary: PathBuf,
+    /// The same number strikes the same faults in the same order; what they meet differs.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long; every required fault is struck once at least, even if that takes longer.
+    #[arg(long, default_value_t = 120)]
+    seconds: u64,
+    /// Which faults, each required to happen; all of them if absent.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    faults: Vec<Fault>,
+    /// No disks of the nodes' own, which need root, and none of the faults that need them.
+    #[arg(long)]
+    no_disks: bool,
+    /// Partitions of the load.
+    #[arg(long, default_value_t = 6)]
+    partitions: i32,
+    /// Where everything is kept; a new folder under TMPDIR if absent.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+impl Chaos {
+    fn required(&self) -> Vec<Fault> {
+        let named = if self.faults.is_empty() { Fault::all() } else { &self.faults };
+        named.iter().copied().filter(|fault| !self.no_disks || !fault.needs_disks()).collect()
+    }
+
+    fn command(&self) -> String {
+        let mut command = format!(
+            "madang-load-tests chaos --binary {} --seed {} --seconds {} --partitions {}",
+            self.binary.display(),
+            self.seed,
+            self.seconds,
+            self.partitions
+        );
+        if !self.faults.is_empty() {
+            let names: Vec<String> = self.faults.iter().map(|fault| fault.name()).collect();
+            command.push_str(&format!(" --faults {}", names.join(",")));
+        }
+        if self.no_disks {
+            command.push_str(" --no-disks");
+        }
+        command
+    }
+}
+
+/// Runs it; false if something is wrong.
+///
+/// # Errors
+/// A text for a person: it could not be run.
+pub(crate) fn run(args: &Chaos) -> Result<bool, String> {
+    let mut folder = None;
+    let at = match &args.folder {
+        Some(at) => at.clone(),
+        None => {
+            let made = tempfile::Builder::new().prefix("madang-chaos-").tempdir().map_err(|error| error.to_string())?;
+            folder.insert(made).path().to_owned()
+        }
+    };
+    std::fs::create_dir_all(&at).map_err(|error| format!("{}: {error}", at.display()))?;
+    println!("chaos: seed {}, {} s, in {}", args.seed, args.seconds, at.display());
+    let outcome = whole_run(args, &at);
+    if matches!(outcome, Ok(true)) {
+        return outcome;
+    }
+    if let Some(folder) = folder {
+        // What failed is looked into.
+        println!("chaos: FAILED; everything is kept in {}", folder.keep().display());
+    }
+    println!("chaos: seed {}; again: {}", args.seed, args.command());
+    outcome
+}
+
+fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
+    let stop_early = interrupted()?;
+    let history = at.join("history.jsonl");
+    let recorder = Recorder::new(&history, args.seed).map_err(|error| format!("{}: {error}", history.display()))?;
+    let recorder = Arc::new(recorder);
+    let mut cluster = Cluster::start(at, &args.binary, args.seed, !args.no_disks)?;
+    cluster.wait_whole(PATIENCE)?;
+    cluster.create_topic(TOPIC, args.partitions)?;
+    cluster.wait_whole(PATIENCE)?;
+    let pace = Duration::from_millis(30);
+    let shape = Shape { servers: cluster.servers(), topic: TOPIC.to_owned(), partitions: args.partitions, pace };
+    let mut load = Load::start(&shape, &recorder, args.seed)?;
+    if !poll(PATIENCE, || recorder.all_written_since(&shape.keys(), 0)) {
+        return Err("the load does not start".to_owned());
+    }
+    let mut report = Report::default();
+    let struck = strike_all(args, &mut cluster, &recorder, &shape, &mut report, &stop_early);
+    load.producers_end();
+    // What comes to rest is whole; the history says from when on.
+    let whole = struck.and_then(|()| cluster.wait_whole(PATIENCE));
+    note(&recorder, "healed");
+    let read = whole.and_then(|()| readers::read_all(&shape, &recorder));
+    load.readers_end();
+    println!("{report}");
+    recorder.finish().map_err(|error| format!("{}: {error}", history.display()))?;
+    read?;
+    let verdict = judge(&history, Duration::from_secs(120))?;
+    println!("{verdict}");
+    let missing = report.missing(&args.required());
+    if !missing.is_empty() {
+        println!("chaos: required faults that never happened: {}", missing.join(", "));
+    }
+    Ok(verdict.is_clean() && missing.is_empty() && verdict.read_in_full == u64::from(args.partitions.unsigned_abs()))
+}
+
+/// What whoever runs the test does.
+fn note(recorder: &Recorder, what: &str) {
+    recorder.record(0, Kind::Info, Op::Admin { what: what.to_owned(), compacted: Vec::new() }, None);
+}
+
+fn strike_all(
+    args: &Chaos,
+    cluster: &mut Cluster,
+    recorder: &Recorder,
+    shape: &Shape,
+    report: &mut Report,
+    stop_early: &AtomicBool,
+) -> Result<(), String> {
+    let (mut rng, until) = (Prng::new(args.seed), Instant::now() + Duration::from_secs(args.seconds));
+    let mut bag = Vec::new();
+    let mut first = true;
+    while first || Instant::now() < until {
+        if bag.is_empty() {
+            bag = args.required();
+            // Each in an order of its own, and each once before any comes again.
+            for place in (1..bag.len()).rev() {
+                bag.swap(place, rng.below(place as u64 + 1) as usize);
+            }
+        }
+        let Some(fault) = bag.pop() else { return Err("no fault is left to strike".to_owned()) };
+        first &= !bag.is_empty();
+        if stop_early.load(Ordering::Acquire) {
+            return Err("interrupted".to_owned());
+        }
+        strike(fault, cluster, recorder, shape, report, &mut rng)?;
+    }
+    Ok(())
+}
+
+fn strike(
+    fault: Fault,
+    cluster: &mut Cluster,
+    recorder: &Recorder,
+    shape: &Shape,
+    report: &mut Report,
+    rng: &mut Prng,
+) -> Result<(), String> {
+    let (keys, name) = (shape.keys(), fault.name());
+    cluster.wait_whole(PATIENCE).map_err(|why| format!("before {name}: {why}"))?;
+    // Between two faults the load goes on for a while, so that each meets it somewhere else.
+    let goal = recorder.count() + 200 + rng.below(1_000);
+    poll(PATIENCE, || recorder.count() >= goal);
+    note(recorder, &name);
+    let (began, began_ns) = (Instant::now(), recorder.now_ns());
+    let struck = fault.strike(cluster, &shape.topic, rng)?;
+    let of = struck.of();
+    let goes_on = || recorder.all_written_since(&keys, began_ns);
+    let mut stall = poll(fault.holds(), goes_on).then(|| began.elapsed());
+    let outcome = struck.heal(cluster)?;
+    if stall.is_none() {
+        stall = poll(PATIENCE, goes_on).then(|| began.elapsed());
+    }
+    let Some(stall) = stall else { return Err(format!("after {name} of {of}: not every partition is written to")) };
+    println!("chaos: {name} of {of}: {outcome:?}, every partition goes on after {} ms", stall.as_millis());
+    let counts = matches!(outcome, Outcome::Happened);
+    report.add(fault, &outcome, if counts { stall } else { Duration::ZERO });
+    Ok(())
+}
+
+/// The threads of the load.
+struct Load {
+    stop_producers: Arc<AtomicBool>,
+    stop_readers: Arc<AtomicBool>,
+    producers: Vec<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(shape: &Shape, recorder: &Arc<Recorder>, seed: u64) -> Result<Self, String> {
+        let mut load = Self {
+            stop_producers: Arc::default(),
+            stop_readers: Arc::default(),
+            producers: Vec::new(),
+            readers: Vec::new(),
+        };
+        let spawn = |work: Box<dyn FnOnce() + Send>| Builder::new().spawn(work).map_err(|error| error.to_string());
+        for _ in 0..2 {
+            let (shape, recorder, stop) = (shape.clone(), Arc::clone(recorder), Arc::clone(&load.stop_producers));
+            let thread = spawn(Box::new(move || load::produce(&shape, &recorder, &stop)))?;
+            load.producers.push(thread);
+        }
+        for place in 0..4_u64 {
+            let (shape, recorder, stop) = (shape.clone(), Arc::clone(recorder), Arc::clone(&load.stop_readers));
+            let seed = seed ^ (place << 32);
+            let thread = spawn(Box::new(move || match place {
+                0 => readers::read_alone(&shape, &recorder, seed, &stop),
+                1 => readers::look(&shape, &recorder, &stop),
+                _ => readers::read_in_group(&shape, &recorder, seed, &stop),
+            }))?;
+            load.readers.push(thread);
+        }
+        Ok(load)
+    }
+
+    fn producers_end(&mut self) {
+        self.stop_producers.store(true, Ordering::Release);
+        self.producers.drain(..).for_each(|thread| drop(thread.join()));
+    }
+
+    fn readers_end(&mut self) {
+        self.stop_readers.store(true, Ordering::Release);
+        self.readers.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.producers_end();
+        self.readers_end();
+    }
+}
+
+/// Turns true once somebody wants the run to end.
+fn interrupted() -> Result<Arc<AtomicBool>, String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let flag = Arc::new(AtomicBool::new(false));
+    let own = Arc::clone(&flag);
+    let failed = |error: std::io::Error| format!("signals: {error}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let wait = move || {
+        runtime.block_on(async move {
+            let (Ok(mut terminated), Ok(mut pressed)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                return;
+            };
+            tokio::select! { _ = terminated.recv() => {}, _ = pressed.recv() => {} }
+            own.store(true, Ordering::Release);
+        });
+    };
+    Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
+    Ok(flag)
+}
