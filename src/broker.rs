@@ -13,10 +13,11 @@ use madang_transport::{Response, Service};
 use crate::apis::produce::Produced;
 use crate::apis::{
     alter_configs, alter_partition_reassignments, api_versions, create_partitions, create_topics, delete_groups,
-    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups, describe_quorum,
-    describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs,
-    init_producer_id, join_group, leave_group, list_groups, list_offsets, list_partition_reassignments, metadata,
-    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group, unregister_broker,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups, describe_log_dirs,
+    describe_quorum, describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets,
+    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+    produce, sync_group, unregister_broker,
 };
 use crate::env::{Client, Env};
 
@@ -180,6 +181,7 @@ impl<E: Env> Call<'_, E> {
             ApiKey::AlterPartitionReassignments => {
                 self.done(&alter_partition_reassignments::handle(env, self.body(reader)?).await)
             }
+            ApiKey::DescribeLogDirs => self.done(&describe_log_dirs::handle(env, self.body(reader)?).await),
             ApiKey::ElectLeaders => self.done(&elect_leaders::handle(env, self.body(reader)?).await),
             ApiKey::DescribeQuorum => self.done(&describe_quorum::handle(env, self.body(reader)?).await),
             ApiKey::UnregisterBroker => self.done(&unregister_broker::handle(env, &self.body(reader)?).await),

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
@@ -19,6 +20,7 @@ use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::ReplicaHandle;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{NodeId, TopicPartition};
+use madang_storage::Disk;
 
 use crate::fetch_sessions::FetchSessions;
 use crate::group_placement::GroupPlacement;
@@ -33,6 +35,19 @@ pub struct Client {
     pub address: SocketAddr,
     /// What it calls itself; empty if it does not.
     pub id: Arc<str>,
+}
+
+/// A log directory of the node.
+#[derive(Clone, Debug)]
+pub struct LogDir {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its disk.
+    pub disk: Arc<dyn Disk>,
+    /// Whether it was given up.
+    pub failed: bool,
+    /// The replicas in it.
+    pub replicas: Vec<ReplicaHandle>,
 }
 
 /// The surroundings of an API handler.
@@ -55,6 +70,8 @@ pub trait Env: Clone + 'static {
     fn image(&self) -> Arc<MetadataImage>;
     /// The replica of a partition on this node, if it has one. A replica that is down still has its handle.
     fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle>;
+    /// The log directories of this node.
+    fn log_dirs(&self) -> Vec<LogDir>;
     /// The fetch sessions of this node.
     fn fetch_sessions(&self) -> &FetchSessions;
     /// Producer ids that nobody else gives out.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use futures_util::future::LocalBoxFuture;
@@ -24,7 +24,8 @@ use madang_transport::kafka::ColdReads;
 use tokio::sync::watch;
 
 use crate::applier::Phase;
-use crate::env::{Env, ask_controller, ask_shard};
+use crate::directory::Directory;
+use crate::env::{Env, LogDir, ask_controller, ask_shard};
 use crate::fetch_sessions::FetchSessions;
 use crate::group_placement::GroupPlacement;
 use crate::outer::Outer;
@@ -41,6 +42,8 @@ pub struct Node {
     pub image: ArcSwap<MetadataImage>,
     /// The replicas it holds.
     pub replicas: Replicas,
+    /// Its log directories, once they are there.
+    pub directories: OnceLock<Vec<Arc<Directory>>>,
     /// The group shards it runs, by partition of `__consumer_offsets`.
     pub shards: ArcSwap<BTreeMap<i32, ActorRef<ShardMessage>>>,
     /// The controller.
@@ -77,6 +80,7 @@ impl Node {
         Self {
             image: ArcSwap::default(),
             replicas: Replicas::default(),
+            directories: OnceLock::new(),
             shards: ArcSwap::default(),
             controller: ActorRef::new("controller", Capacity::default()),
             phase,
@@ -196,6 +200,16 @@ impl Env for NodeEnv {
 
     fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle> {
         self.node.replicas.handle(partition)
+    }
+
+    fn log_dirs(&self) -> Vec<LogDir> {
+        let of = |directory: &Arc<Directory>| LogDir {
+            path: directory.path.clone(),
+            disk: Arc::clone(&directory.disk),
+            failed: directory.has_failed(),
+            replicas: directory.held().iter().map(|held| held.handle.clone()).collect(),
+        };
+        self.node.directories.get().map(|all| all.iter().map(of).collect()).unwrap_or_default()
     }
 
     fn fetch_sessions(&self) -> &FetchSessions {

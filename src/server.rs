@@ -172,6 +172,7 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     let peers = Peers::bind(&config, &cold_reads)?;
     let node = Arc::new(Node::new(config, phase_seen, cold_reads, peers.clone(), outer));
     let directories = directories(&node, open_files)?;
+    drop(node.directories.set(directories.clone()));
     let metadata_arbiter = arbiter("metadata", Role::Metadata)?;
     let coordinator_arbiter = arbiter("coordinators", Role::Network)?;
     let coordinators = Branch::dynamic("coordinators");

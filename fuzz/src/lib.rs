@@ -81,6 +81,7 @@ requests! {
     OffsetForLeaderEpoch: offset_for_leader_epoch::OffsetForLeaderEpochRequest,
     DescribeConfigs: describe_configs::DescribeConfigsRequest,
     AlterConfigs: alter_configs::AlterConfigsRequest,
+    DescribeLogDirs: describe_log_dirs::DescribeLogDirsRequest,
     CreatePartitions: create_partitions::CreatePartitionsRequest,
     DeleteGroups: delete_groups::DeleteGroupsRequest,
     ElectLeaders: elect_leaders::ElectLeadersRequest,

@@ -110,6 +110,9 @@ mod tests {
         fn replica(&self, _: &TopicPartition) -> Option<ReplicaHandle> {
             None
         }
+        fn log_dirs(&self) -> Vec<crate::env::LogDir> {
+            Vec::new()
+        }
         fn fetch_sessions(&self) -> &FetchSessions {
             &self.rest.0
         }

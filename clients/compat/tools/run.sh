@@ -81,6 +81,17 @@ printf '{"partitions":[{"topic":"%s","partition":0,"offset":5}],"version":1}' "$
 expect "delete records" "low_watermark: 5" kafka-delete-records.sh "${B[@]}" --offset-json-file "$CUT"
 rm -f -- "$CUT"
 expect "earliest has moved" "^$TOPIC:0:5$" kafka-get-offsets.sh "${B[@]}" --topic "$TOPIC" --time earliest
+expect "metadata quorum" 'LeaderId: +[0-9]+' kafka-metadata-quorum.sh "${B[@]}" describe --status
+expect "log directories" '"partition":"[^"]+","size":[1-9]' kafka-log-dirs.sh "${B[@]}" --describe --topic-list "$TOPIC"
+expect "preferred leader" "Valid replica already elected|Successfully completed" kafka-leader-election.sh "${B[@]}" --election-type preferred --topic "$TOPIC" --partition 0
+MOVE="$(mktemp)"
+NODE="$(kafka-topics.sh "${B[@]}" --describe --topic "$TOPIC" 2>/dev/null | sed -n 's/.*Leader: \([0-9]*\).*/\1/p' | head -1)"
+printf '{"version":1,"partitions":[{"topic":"%s","partition":0,"replicas":[%s]}]}' "$TOPIC" "$NODE" >"$MOVE"
+expect "reassign" "Successfully started partition reassignment" kafka-reassign-partitions.sh "${B[@]}" --reassignment-json-file "$MOVE" --execute
+expect "reassigned" "Reassignment of partition $TOPIC-0 is completed" kafka-reassign-partitions.sh "${B[@]}" --reassignment-json-file "$MOVE" --verify
+rm -f -- "$MOVE"
+expect "none is in progress" "No partition reassignments found" kafka-reassign-partitions.sh "${B[@]}" --list
+refuse "unknown broker" "99" kafka-cluster.sh unregister --id 99 "${B[@]}"
 expect "producer perf" "20000 records sent" kafka-producer-perf-test.sh --topic "$TOPIC" --num-records 20000 --record-size 1024 --throughput -1 --producer-props "bootstrap.servers=$SERVER" acks=all linger.ms=5
 expect "consumer perf" ", 1[0-9]\.|, 2[0-9]\." kafka-consumer-perf-test.sh "${B[@]}" --topic "$TOPIC" --messages 15000 --timeout 20000
 expect "end to end latency" "Percentiles" kafka-e2e-latency.sh --bootstrap-server "$SERVER" --topic "$TOPIC" --num-records 500 --producer-acks all --record-size 100

@@ -84,6 +84,8 @@ const THEIRS: &[(&str, i16, i16, Recode)] = theirs![
     DescribeClusterResponse,
     ListPartitionReassignmentsRequest,
     ListPartitionReassignmentsResponse,
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
     ElectLeadersRequest,
     ElectLeadersResponse,
     AlterPartitionReassignmentsRequest,

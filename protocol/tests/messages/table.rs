@@ -113,6 +113,8 @@ fn requests_and_responses() -> Vec<Row> {
         describe_cluster::DescribeClusterResponse,
         list_partition_reassignments::ListPartitionReassignmentsRequest,
         list_partition_reassignments::ListPartitionReassignmentsResponse,
+        describe_log_dirs::DescribeLogDirsRequest,
+        describe_log_dirs::DescribeLogDirsResponse,
         elect_leaders::ElectLeadersRequest,
         elect_leaders::ElectLeadersResponse,
         alter_partition_reassignments::AlterPartitionReassignmentsRequest,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 use futures_util::future::{LocalBoxFuture, join_all};
-use madang::env::{Env, ask_controller, ask_shard};
+use madang::env::{Env, LogDir, ask_controller, ask_shard};
 use madang::fetch_sessions::FetchSessions;
 use madang::group_placement::GroupPlacement;
 use madang::producer_ids::ProducerIds;
@@ -22,6 +22,7 @@ use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{NodeId, TopicPartition};
 
 use crate::executor::Exit;
+use crate::node::DATA;
 use crate::node::process::Process;
 use crate::sim::Sim;
 
@@ -77,6 +78,11 @@ impl Env for SimEnv {
 
     fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle> {
         self.process.slots.borrow().get(partition).map(|slot| slot.handle.clone())
+    }
+
+    fn log_dirs(&self) -> Vec<LogDir> {
+        let replicas = self.process.slots.borrow().values().map(|slot| slot.handle.clone()).collect();
+        vec![LogDir { path: DATA.into(), disk: Arc::new(self.sim.disk.clone()), failed: false, replicas }]
     }
 
     fn fetch_sessions(&self) -> &FetchSessions {
