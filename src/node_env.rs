@@ -11,13 +11,14 @@ use madang_actors::actor_ref::ActorRef;
 use madang_actors::clock::{Mono, Wall};
 use madang_actors::host::clock;
 use madang_actors::mailbox::Capacity;
-use madang_cluster::configs::BrokerConfig;
+use madang_cluster::configs::{BrokerConfig, dynamic_broker_number};
 use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::controller::{ApiResult, Outcome, Proposal};
 use madang_cluster::coordinator::actor::ShardMessage;
 use madang_cluster::coordinator::{Request as GroupRequest, Response as GroupResponse};
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::ReplicaHandle;
+use madang_cluster::replica::throttle::{Throttle, names};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{NodeId, TopicPartition};
 use madang_transport::kafka::ColdReads;
@@ -62,6 +63,7 @@ pub struct Node {
     pub phase: watch::Receiver<Phase>,
     /// Where groups are.
     pub groups: GroupPlacement,
+    throttle: Arc<Throttle>,
     cold_reads: ColdReads,
     fetch_sessions: FetchSessions,
     producer_ids: ProducerIds,
@@ -85,6 +87,7 @@ impl Node {
             controller: ActorRef::new("controller", Capacity::default()),
             phase,
             groups: GroupPlacement::default(),
+            throttle: Arc::default(),
             cold_reads,
             broker_epoch: AtomicI64::new(-1),
             peers,
@@ -114,6 +117,21 @@ impl Node {
         let version = image.version();
         self.image.store(image);
         self.applied.send_replace(version);
+    }
+
+    /// The throttle of this node's followers of a partition that are not in sync, and its rate in bytes a second; none unless an operator has set
+    /// both the rate and the replicas.
+    #[must_use]
+    pub fn throttle_of(&self, partition: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
+        let (image, own) = (self.image.load(), self.config.node_id);
+        let topic = image.topic_by_id(partition.topic_id)?;
+        let listed = image.topic_config(&topic.name)?.get("leader.replication.throttled.replicas")?;
+        if !names(listed, partition.partition, own.0) {
+            return None;
+        }
+        let rate = dynamic_broker_number(&image, &self.config, own, "leader.replication.throttled.rate");
+        let rate = u64::try_from(rate).ok().filter(|rate| *rate > 0)?;
+        Some((Arc::clone(&self.throttle), rate))
     }
 
     /// How many fetch sessions are open.

@@ -13,6 +13,7 @@ use madang_cluster::peers::{Propose, ProposeAnswer, ProposeResult, confirmed, fe
 use madang_cluster::replica::ReplicaHandle;
 use madang_cluster::replica::links::CoalescedFetch;
 use madang_cluster::replica::serving::{self, LocalFuture, ServingEnv};
+use madang_cluster::replica::throttle::Throttle;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::node::{
     Confirm, Death, Heartbeat, HeartbeatAnswer, HeartbeatResult, LEVELS, NodeMessage, Raft, Received, Refusal,
@@ -205,6 +206,10 @@ impl ServingEnv for Serving<'_> {
 
     fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle> {
         self.0.replicas.handle(partition)
+    }
+
+    fn throttle(&self, partition: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
+        self.0.throttle_of(partition)
     }
 
     fn read<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> LocalFuture<Option<T>> {

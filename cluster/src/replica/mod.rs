@@ -28,6 +28,7 @@ pub mod serving;
 mod shared;
 #[cfg(test)]
 mod tests;
+pub mod throttle;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +81,7 @@ pub struct ReplicaConfig {
     pub deletes_old_records: bool,
     /// How to compact the log, if `cleanup.policy` has `compact`.
     pub compaction: Option<CompactionSettings>,
-    /// How many nodes hold the partition.
+    /// How many nodes hold the partition, without those that a reassignment is only adding.
     pub replication_factor: usize,
     /// How many nodes are in sync by committed metadata, this one included, for a leader by [`ReplicaInput::Lead`].
     pub in_sync_replicas: usize,

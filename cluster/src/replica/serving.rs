@@ -16,6 +16,7 @@ use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
 
 use super::links::{CoalescedFetch, FetchAnswers};
 use super::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, Fetched, FollowerFetch};
+use super::throttle::Throttle;
 use super::{ReplicaHandle, ReplicaMessage, ReplicaSnapshot};
 
 /// A parked fetch does not outlive its asker's patience by more than that.
@@ -34,6 +35,10 @@ pub trait ServingEnv {
     fn sleep_until(&self, at: Mono) -> LocalFuture<()>;
     /// The replica of a partition on this node, if it has one.
     fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle>;
+    /// The throttle of followers of this partition that are not in sync, and its rate in bytes a second; none if there is none.
+    fn throttle(&self, _: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
+        None
+    }
     /// Runs work that may wait for a disk where it holds nobody up. None if it panicked.
     fn read<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> LocalFuture<Option<T>>;
 }
@@ -107,6 +112,25 @@ impl Part {
         Ok(admission)
     }
 
+    /// The throttle that the follower is under, if it is not in sync.
+    fn throttle<E: ServingEnv>(&self, env: &E, snapshot: &ReplicaSnapshot) -> Option<(Arc<Throttle>, u64)> {
+        let in_sync = snapshot.maximal_isr.contains(&self.fetch.node_id);
+        if in_sync { None } else { env.throttle(&self.partition) }
+    }
+
+    fn is_held_back<E: ServingEnv>(&self, env: &E, snapshot: &Result<Arc<ReplicaSnapshot>, ErrorCode>) -> bool {
+        let throttle = snapshot.as_ref().ok().and_then(|snapshot| self.throttle(env, snapshot));
+        throttle.is_some_and(|(throttle, rate)| !throttle.has_room(env.now(), rate))
+    }
+
+    /// Counts what goes out against the throttle.
+    fn sends<E: ServingEnv>(&self, env: &E, bytes: usize) {
+        let snapshot = if bytes > 0 { self.snapshot().ok() } else { None };
+        if let Some((throttle, rate)) = snapshot.and_then(|snapshot| self.throttle(env, &snapshot)) {
+            throttle.sent(env.now(), rate, bytes);
+        }
+    }
+
     /// Whether the follower is to hear of it now.
     fn is_news(&self) -> bool {
         match &self.answer.body {
@@ -118,8 +142,16 @@ impl Part {
     }
 }
 
-/// What is read of one partition: its place in the request, what to read, and from where.
-type Job = (usize, FetchPosition, Result<Arc<ReplicaSnapshot>, ErrorCode>);
+/// What is read of one partition.
+struct Job {
+    /// Its place in the request.
+    at: usize,
+    position: FetchPosition,
+    /// From where.
+    snapshot: Result<Arc<ReplicaSnapshot>, ErrorCode>,
+    /// Whether the follower is held back now.
+    held_back: bool,
+}
 
 /// A request that is being answered.
 struct Parked {
@@ -171,7 +203,8 @@ impl Parked {
                     Err(error) => snapshot = Err(error),
                 }
             }
-            jobs.push((*at, part.fetch.position, snapshot));
+            let held_back = part.is_held_back(env, &snapshot);
+            jobs.push(Job { at: *at, position: part.fetch.position, snapshot, held_back });
         }
         let max_bytes = self.max_bytes;
         let found = if jobs.iter().all(finds_without_waiting) {
@@ -182,6 +215,7 @@ impl Parked {
         // A read that panicked leaves the answers as they were.
         for (at, answer) in found.unwrap_or_default() {
             if let Some(part) = self.parts.get_mut(at) {
+                part.sends(env, answer.size_in_bytes());
                 part.answer = answer;
             }
         }
@@ -213,15 +247,18 @@ impl Parked {
     }
 }
 
-fn finds_without_waiting((_, position, snapshot): &Job) -> bool {
-    snapshot.as_ref().map_or(true, |snapshot| snapshot.view.finds_without_waiting(position.fetch_offset))
+fn finds_without_waiting(job: &Job) -> bool {
+    let found = |snapshot: &Arc<ReplicaSnapshot>| snapshot.view.finds_without_waiting(job.position.fetch_offset);
+    job.snapshot.as_ref().map_or(true, found)
 }
 
 fn read(jobs: Vec<Job>, max_bytes: usize) -> Vec<(usize, FetchAnswer)> {
     let (mut left, mut anything) = (max_bytes, false);
     let mut found = Vec::with_capacity(jobs.len());
-    for (at, position, snapshot) in jobs {
+    for Job { at, position, snapshot, held_back } in jobs {
         let answer = match snapshot {
+            // Told of the high watermark all the same.
+            Ok(snapshot) if held_back => snapshot.answer_within(&position, 0, false).0,
             Ok(snapshot) => snapshot.answer_within(&position, left, !anything).0,
             Err(error) => FetchAnswer::refused(&position, error),
         };

@@ -17,6 +17,7 @@ use madang_actors::prng::Prng;
 use madang_cluster::replica::links::{CoalescedFetch, FetchAnswers};
 use madang_cluster::replica::replication::{FetchBody, FetchPosition, FollowerFetch};
 use madang_cluster::replica::serving::{LocalFuture, ServingEnv, answer};
+use madang_cluster::replica::throttle::Throttle;
 use madang_cluster::replica::{
     Append, Durability, Replica, ReplicaEffect, ReplicaHandle, ReplicaInput, ReplicaMessage, RequiredAcks,
     SharedReplica,
@@ -107,11 +108,11 @@ impl Leaders {
     }
 
     fn surroundings(&self) -> Surroundings {
-        Surroundings(self.0.iter().map(|(partition, led)| (*partition, led.handle.clone())).collect())
+        Surroundings(self.0.iter().map(|(partition, led)| (*partition, led.handle.clone())).collect(), None)
     }
 }
 
-struct Surroundings(BTreeMap<TopicPartition, ReplicaHandle>);
+struct Surroundings(BTreeMap<TopicPartition, ReplicaHandle>, Option<(Arc<Throttle>, u64)>);
 
 impl ServingEnv for Surroundings {
     fn now(&self) -> Mono {
@@ -124,6 +125,10 @@ impl ServingEnv for Surroundings {
 
     fn replica(&self, partition: &TopicPartition) -> Option<ReplicaHandle> {
         self.0.get(partition).cloned()
+    }
+
+    fn throttle(&self, partition: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
+        self.1.clone().filter(|_| partition.partition == 0)
     }
 
     fn read<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> LocalFuture<Option<T>> {
@@ -214,6 +219,27 @@ fn the_bytes_of_one_answer_are_bounded_and_who_got_none_asks_first() {
         assert_eq!(sizes(&answers), [(1, 0), (2, whole), (0, whole / 2)]);
         let answers = answer(&env, fetch(&all, 1)).await;
         assert_eq!(sizes(&answers), [(0, 0), (1, 0), (2, whole / 2)], "one batch goes whatever the limit");
+    });
+}
+
+#[test]
+fn a_follower_out_of_sync_is_fed_no_faster_than_the_throttle_allows_and_other_partitions_as_fast_as_ever() {
+    paused(async {
+        let mut leaders = Leaders::new(2, 1000);
+        let mut env = leaders.surroundings();
+        leaders.led(0).append(1);
+        leaders.led(1).append(1);
+        let whole = sizes(&answer(&env, fetch(&[(0, 0)], 1 << 20)).await)[0].1;
+        let rate = u64::try_from(whole / 4).unwrap();
+        env.1 = Some((Arc::default(), rate));
+        assert_eq!(sizes(&answer(&env, fetch(&[(0, 0)], 1 << 20)).await), [(0, whole)], "a second's worth is saved");
+        let mut empty = 0;
+        while sizes(&answer(&env, fetch(&[(0, 0)], 1 << 20)).await) == [(0, 0)] {
+            empty += 1;
+            assert_eq!(sizes(&answer(&env, fetch(&[(1, 0)], 1 << 20)).await), [(1, whole)]);
+            assert!(empty < 100);
+        }
+        assert!((6..=8).contains(&empty), "three seconds' worth is owed: {empty} waits of half a second");
     });
 }
 
