@@ -366,7 +366,6 @@ mod tests {
         let of_topics = [
             "file.delete.delay.ms",
             "follower.replication.throttled.replicas",
-            "leader.replication.throttled.replicas",
             "local.retention.bytes",
             "local.retention.ms",
             "preallocate",
