@@ -4,6 +4,7 @@ mod administration;
 mod ask;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
 mod broker;
+mod chaos;
 mod cli;
 mod client;
 mod client_admin;

@@ -69,7 +69,7 @@ impl Node {
         self.folder.join("plan")
     }
 
-    fn configuration(&self, voters: &str) -> String {
+    fn configuration(&self, voters: &str, settings: &[String]) -> String {
         let (id, folder, data, Ports { kafka, admin, nodes, front }) =
             (self.id, self.folder.display(), self.data(), self.ports);
         let data = data.display();
@@ -78,7 +78,8 @@ impl Node {
              madang.node.listener=127.0.0.1:{nodes}\nmadang.node.advertised.listener=127.0.0.1:{front}\n\
              madang.node.certificates={folder}/certificates\ncontroller.quorum.voters={voters}\n\
              log.dirs={data}/a,{data}/b\ndefault.replication.factor=3\nmin.insync.replicas=2\n\
-             offsets.topic.num.partitions=3\ngroup.initial.rebalance.delay.ms=0\nlog.segment.bytes=4194304\n"
+             offsets.topic.num.partitions=3\ngroup.initial.rebalance.delay.ms=0\nlog.segment.bytes=4194304\n{}\n",
+            settings.join("\n")
         )
     }
 
@@ -170,7 +171,13 @@ impl Cluster {
     ///
     /// # Errors
     /// A text for a person.
-    pub(crate) fn start(folder: &Path, binary: &Path, seed: u64, disks: bool) -> Result<Self, String> {
+    pub(crate) fn start(
+        folder: &Path,
+        binary: &Path,
+        seed: u64,
+        settings: &[String],
+        disks: bool,
+    ) -> Result<Self, String> {
         let ports = ports::find(NODES, std::process::id()).ok_or("no free ports")?;
         let front = |node: u8, ports: &Ports, above: u16| Front {
             node,
@@ -197,7 +204,8 @@ impl Cluster {
             let common: [&Path; 4] = ["cert".as_ref(), "node".as_ref(), "--authority".as_ref(), &authority];
             let own: [&Path; 4] = ["--node".as_ref(), number.as_ref(), "--dir".as_ref(), &certificates];
             madang(binary, &[common, own].concat())?;
-            fs::write(folder.join("node.properties"), node.configuration(&voters.join(","))).map_err(failed)?;
+            fs::write(folder.join("node.properties"), node.configuration(&voters.join(","), settings))
+                .map_err(failed)?;
             fs::write(node.plan(), "").map_err(failed)?;
             node.start(binary, seed)?;
             nodes.push(node);

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -16,7 +16,9 @@ use super::links::Rule;
 /// How long a process may take to die, a node to be fenced, a planted panic to strike.
 const PATIENCE: Duration = Duration::from_secs(30);
 const NOISE: Rule = Rule { cut: false, lost: 50, doubled: 20, delay: Duration::from_millis(20) };
-/// What a node logs of a directory that it gives up.
+/// What a node logs of a panic that was planted, of a segment with another byte, of a directory that it gives up.
+const PLANTED: &str = "planted: ";
+const DAMAGED: &str = "is damaged at offset";
 const GIVEN_UP: &str = "log directory failed";
 const CUT: Rule = Rule { cut: true, lost: 0, doubled: 0, delay: Duration::ZERO };
 
@@ -75,9 +77,11 @@ pub(crate) struct Struck {
     process: Option<u32>,
     /// Of a cut link: the place of the node that hears nothing.
     other: usize,
-    /// How often the node's log told of a planted panic, and of a directory given up, before.
+    /// How often the node's log told of this before, and of a directory given up.
     planted: usize,
     given_up: usize,
+    /// The partition's folder, if a segment was altered.
+    damaged: Option<PathBuf>,
     outcome: Outcome,
 }
 
@@ -119,9 +123,19 @@ impl Fault {
         let victim = controller.unwrap_or_else(|| rng.below(many) as usize);
         let other = (victim + 1 + rng.below(many - 1) as usize) % cluster.nodes.len();
         let node = &cluster.nodes[victim];
-        let (process, planted) = (node.process(), node.log().matches("planted: ").count());
+        let told = if matches!(self, Self::Corrupt) { DAMAGED } else { PLANTED };
+        let (process, planted) = (node.process(), node.log().matches(told).count());
         let given_up = node.log().matches(GIVEN_UP).count();
-        let mut struck = Struck { fault: self, victim, process, other, planted, given_up, outcome: Outcome::Happened };
+        let mut struck = Struck {
+            fault: self,
+            victim,
+            process,
+            other,
+            planted,
+            given_up,
+            damaged: None,
+            outcome: Outcome::Happened,
+        };
         let took = match self {
             Self::Kill => node.signal(Signal::KILL),
             Self::KillAll => {
@@ -139,6 +153,7 @@ impl Fault {
                 let path = segment(node, topic);
                 let killed = cluster.nodes[victim].kill();
                 cluster.nodes[victim].boots += 1;
+                struck.damaged = path.as_deref().and_then(Path::parent).map(Path::to_owned);
                 match path {
                     Some(path) => flip(&path, rng)? && killed,
                     None => false,
@@ -198,7 +213,15 @@ impl Struck {
         let node = &mut cluster.nodes[self.victim];
         let mut happened = true;
         match self.fault {
-            Fault::Kill | Fault::KillAll | Fault::PowerCut | Fault::PowerCutAll | Fault::Corrupt | Fault::Wipe => {}
+            Fault::Kill | Fault::KillAll | Fault::PowerCut | Fault::PowerCutAll | Fault::Wipe => {}
+            Fault::Corrupt => {
+                happened = poll(PATIENCE, || node.log().matches(DAMAGED).count() > self.planted);
+                // The replica is set aside. Whoever runs the node takes its files away, so that it gets them anew from the others.
+                if let Some(folder) = self.damaged {
+                    node.kill();
+                    fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+                }
+            }
             Fault::Stop => happened = poll(PATIENCE, || node.process().is_none()),
             Fault::Freeze => happened = poll(PATIENCE, || node.process().is_none_or(|now| Some(now) != self.process)),
             Fault::Zombie => {
@@ -222,7 +245,10 @@ impl Struck {
                 node.kill();
                 node.disk.as_mut().ok_or("no disk")?.mend()?;
             }
-            Fault::Panic => happened = poll(PATIENCE, || node.log().matches("planted: ").count() > self.planted),
+            Fault::Panic => {
+                happened = poll(PATIENCE, || node.log().matches(PLANTED).count() > self.planted);
+                forget(node)?;
+            }
             Fault::CutOneWay | Fault::CutTwoWay | Fault::Noise => {
                 let (from, to) = (number(self.victim), number(self.other));
                 happened = poll(PATIENCE, || cluster.proxy.lost(from, to) > 0);
@@ -305,4 +331,17 @@ fn plant(node: &Node, topic: &str, rng: &mut Prng) -> Result<bool, String> {
     let mut plan = fs::File::options().append(true).open(node.plan()).map_err(|error| error.to_string())?;
     writeln!(plan, "{actor} * {} panic", 1 + rng.below(20)).map_err(|error| error.to_string())?;
     Ok(true)
+}
+
+/// What was planted is not planted again at the next start. The lines stay as long as they are, for whoever reads on in the file.
+fn forget(node: &Node) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", node.plan().display());
+    let plan = fs::read_to_string(node.plan()).map_err(failed)?;
+    let nobody = |line: &str| {
+        let (actor, rest) = line.split_once(' ').unwrap_or((line, ""));
+        format!("{} {rest}\n", "-".repeat(actor.len()))
+    };
+    let plan: String = plan.lines().map(nobody).collect();
+    let mut file = fs::File::options().write(true).open(node.plan()).map_err(failed)?;
+    file.write_all(plan.as_bytes()).map_err(failed)
 }

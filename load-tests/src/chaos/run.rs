@@ -42,6 +42,9 @@ pub(crate) struct Chaos {
     /// No disks of the nodes' own, which need root, and none of the faults that need them.
     #[arg(long)]
     no_disks: bool,
+    /// Set one key of every node; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// Partitions of the load.
     #[arg(long, default_value_t = 6)]
     partitions: i32,
@@ -67,6 +70,9 @@ impl Chaos {
         if !self.faults.is_empty() {
             let names: Vec<String> = self.faults.iter().map(|fault| fault.name()).collect();
             command.push_str(&format!(" --faults {}", names.join(",")));
+        }
+        for setting in &self.settings {
+            command.push_str(&format!(" --set {setting}"));
         }
         if self.no_disks {
             command.push_str(" --no-disks");
@@ -107,7 +113,7 @@ fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
     let history = at.join("history.jsonl");
     let recorder = Recorder::new(&history, args.seed).map_err(|error| format!("{}: {error}", history.display()))?;
     let recorder = Arc::new(recorder);
-    let mut cluster = Cluster::start(at, &args.binary, args.seed, !args.no_disks)?;
+    let mut cluster = Cluster::start(at, &args.binary, args.seed, &args.settings, !args.no_disks)?;
     cluster.wait_whole(PATIENCE)?;
     cluster.create_topic(TOPIC, args.partitions)?;
     cluster.wait_whole(PATIENCE)?;
