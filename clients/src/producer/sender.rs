@@ -82,15 +82,21 @@ impl Sender {
                     return;
                 }
             }
-            let blocked = self.dispatch().await;
-            self.wait(blocked).await;
+            let now = Instant::now();
+            let blocked = self.dispatch(now).await;
+            self.wait(self.due(now, blocked)).await;
         }
     }
 
-    /// Waits for a command, an answer, or the next batch to be due. `blocked` until when ready batches cannot leave.
-    async fn wait(&mut self, blocked: Option<Instant>) {
-        // With a request on its way to every leader that is due, only its answer changes something.
-        let due = blocked.or_else(|| self.batches.next_ready(Instant::now()));
+    /// When to look again for batches that are due, after a look at `looked`. `blocked` until when ready batches cannot leave.
+    fn due(&self, looked: Instant, blocked: Option<Instant>) -> Option<Instant> {
+        // With a request on its way to every leader that was due then, only its answer changes something. What has become due since is not
+        // among what was sent: counted from any later moment it would be waited for by nobody.
+        blocked.or_else(|| self.batches.next_ready(looked))
+    }
+
+    /// Waits for a command, an answer, or until `due`.
+    async fn wait(&mut self, due: Option<Instant>) {
         let timer = async {
             match due {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -125,9 +131,8 @@ impl Sender {
         }
     }
 
-    /// Sends what is due. Answers until when to wait if something due has no leader or no producer id at the moment.
-    async fn dispatch(&mut self) -> Option<Instant> {
-        let now = Instant::now();
+    /// Sends what is due at `now`. Answers until when to wait if something due has no leader or no producer id at the moment.
+    async fn dispatch(&mut self, now: Instant) -> Option<Instant> {
         let ready = self.batches.ready(now);
         if ready.is_empty() {
             return None;
@@ -377,4 +382,30 @@ async fn send(client: Client, config: ProducerConfig, lane: Lane, outgoing: Outg
         Acks::Leader | Acks::All => client.to(&broker, lane, &request, call).await.map(Some),
     };
     Returned { node: broker.node_id, parts: kept, outcome }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::client::ClientConfig;
+    use crate::producer::{Accepted, ProducerRecord};
+
+    #[tokio::test]
+    async fn a_batch_that_becomes_due_after_the_look_is_sent_at_the_next_one() {
+        let config = ProducerConfig { linger: Duration::from_millis(5), ..ProducerConfig::default() };
+        let client = Client::new(ClientConfig::new(["127.0.0.1:1"]));
+        let (_commands, inbox) = mpsc::channel(1);
+        let mut sender = Sender::new(client, config, inbox);
+        // By now it was due long ago; by the look it was not yet.
+        let looked = Instant::now().checked_sub(Duration::from_secs(1)).expect("a machine that runs for a second");
+        let record = ProducerRecord::new("t").value("v");
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
+        let (answer, _delivery) = oneshot::channel();
+        let size = record.size_in_bytes();
+        sender.batches.append(looked, Accepted { record, partition: 0, size, answer, _room: room });
+        assert_eq!(sender.dispatch(looked).await, None, "it still lingers");
+        assert_eq!(sender.due(looked, None), Some(looked + config.linger));
+    }
 }
