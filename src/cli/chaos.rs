@@ -105,7 +105,13 @@ impl Strike {
         let node = self.leader().await?.ok_or_else(|| self.failed("nobody leads it"))?;
         let pid = process(&seen, node)?;
         let client = client(&seen);
-        let config = ProducerConfig { acks: Acks::All, delivery_timeout: PATIENCE, ..ProducerConfig::default() };
+        let at_once = Duration::ZERO;
+        let config = ProducerConfig {
+            acks: Acks::All,
+            delivery_timeout: PATIENCE,
+            linger: at_once,
+            ..ProducerConfig::default()
+        };
         let producer = Producer::new(client.clone(), config);
         let mut written = BTreeMap::new();
         for number in 0..RECORDS {
