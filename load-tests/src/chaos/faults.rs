@@ -150,14 +150,8 @@ impl Fault {
             Self::SlowDisk => cluster.nodes[victim].disk.as_mut().ok_or("no disk")?.freeze().map(|()| true)?,
             Self::DiskError => disk(node)?.damage().map(|()| true)?,
             Self::Corrupt => {
-                let path = segment(node, topic);
-                let killed = cluster.nodes[victim].kill();
-                cluster.nodes[victim].boots += 1;
-                struck.damaged = path.as_deref().and_then(Path::parent).map(Path::to_owned);
-                match path {
-                    Some(path) => flip(&path, rng)? && killed,
-                    None => false,
-                }
+                struck.damaged = corrupt(&mut cluster.nodes[victim], topic, rng)?;
+                struck.damaged.is_some()
             }
             Self::Wipe => {
                 let folder = node.data().join("b");
@@ -170,19 +164,8 @@ impl Fault {
                 cluster.proxy.set(number(victim), number(other), CUT);
                 true
             }
-            Self::CutTwoWay => {
-                for place in (0..cluster.nodes.len()).filter(|place| *place != victim) {
-                    cluster.proxy.set(number(victim), number(place), CUT);
-                    cluster.proxy.set(number(place), number(victim), CUT);
-                }
-                true
-            }
-            Self::Noise => {
-                for (from, to) in (0..9).map(|pair| (pair / 3, pair % 3)).filter(|(from, to)| from != to) {
-                    cluster.proxy.set(number(from), number(to), NOISE);
-                }
-                true
-            }
+            Self::CutTwoWay => link_all(cluster, CUT, |from, to| from == victim || to == victim),
+            Self::Noise => link_all(cluster, NOISE, |_, _| true),
         };
         if !took {
             struck.outcome = Outcome::Skipped(format!("node {} was not there to be struck", victim + 1));
@@ -296,6 +279,25 @@ fn cut_power(cluster: &mut Cluster, places: &[usize]) -> Result<bool, String> {
     Ok(killed)
 }
 
+/// Sets the links between any two nodes that are picked by their places.
+fn link_all(cluster: &Cluster, rule: Rule, picked: impl Fn(usize, usize) -> bool) -> bool {
+    let many = cluster.nodes.len();
+    let pairs = (0..many * many).map(|pair| (pair / many, pair % many));
+    for (from, to) in pairs.filter(|(from, to)| from != to && picked(*from, *to)) {
+        cluster.proxy.set(number(from), number(to), rule);
+    }
+    true
+}
+
+/// Kills the node and alters one of its segments, as if its machine had booted since. Answers the partition's folder; none if nothing is long enough.
+fn corrupt(node: &mut Node, topic: &str, rng: &mut Prng) -> Result<Option<PathBuf>, String> {
+    let killed = node.kill();
+    node.boots += 1;
+    let Some(path) = segment(node, topic).filter(|_| killed) else { return Ok(None) };
+    flip(&path, rng)?;
+    Ok(path.parent().map(Path::to_owned))
+}
+
 /// The longest last segment of the topic's partitions on this node.
 fn segment(node: &Node, topic: &str) -> Option<PathBuf> {
     let folders = ["a", "b"].into_iter().filter_map(|folder| fs::read_dir(node.data().join(folder)).ok());
@@ -312,15 +314,14 @@ fn segment(node: &Node, topic: &str) -> Option<PathBuf> {
 }
 
 /// Another byte somewhere in the first half, where it was written and synced long ago.
-fn flip(path: &PathBuf, rng: &mut Prng) -> Result<bool, String> {
+fn flip(path: &Path, rng: &mut Prng) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let bytes = fs::read(path).map_err(failed)?;
     let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64;
     let at = rng.below(written / 2);
     let mut file = fs::File::options().write(true).open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(at)).map_err(failed)?;
-    file.write_all(&[bytes[at as usize] ^ 0x55]).and_then(|()| file.sync_all()).map_err(failed)?;
-    Ok(true)
+    file.write_all(&[bytes[at as usize] ^ 0x55]).and_then(|()| file.sync_all()).map_err(failed)
 }
 
 /// A replica of the load, or what else the node has.

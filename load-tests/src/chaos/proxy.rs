@@ -138,6 +138,9 @@ impl Shared {
 async fn forward(shared: Arc<Shared>, front: Front, socket: Arc<UdpSocket>) {
     let mut senders: HashMap<SocketAddr, (Arc<UdpSocket>, AbortHandle)> = HashMap::new();
     let mut buffer = vec![0; DATAGRAM];
+    if let Err(error) = socket.writable().await {
+        return eprintln!("chaos: the proxy of node {} does not start: {error}", front.node);
+    }
     loop {
         // An error is of a datagram sent before, to a process that is not there.
         let Ok((length, sender)) = socket.recv_from(&mut buffer).await else { continue };
@@ -163,6 +166,8 @@ async fn forward(shared: Arc<Shared>, front: Front, socket: Arc<UdpSocket>) {
 async fn connected(target: u16) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(local(0)).await?;
     socket.connect(local(target)).await?;
+    // Until the system has said so once, nothing is sent.
+    socket.writable().await?;
     Ok(socket)
 }
 
