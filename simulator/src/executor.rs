@@ -69,6 +69,8 @@ struct Inner {
     next: Cell<u64>,
     rng: RefCell<Prng>,
     polls: Cell<u64>,
+    /// Scopes that stand still, with those of their tasks that would run.
+    frozen: RefCell<BTreeMap<Scope, Vec<u64>>>,
 }
 
 /// A handle to the executor. Clones share it.
@@ -90,6 +92,7 @@ impl Executor {
                 next: Cell::new(1),
                 rng: RefCell::new(rng),
                 polls: Cell::new(0),
+                frozen: RefCell::default(),
             }),
         }
     }
@@ -133,8 +136,31 @@ impl Executor {
         drop(self.spawn(scope, future));
     }
 
+    /// No task of the scope runs until it is thawed or killed.
+    pub fn freeze(&self, scope: Scope) {
+        self.inner.frozen.borrow_mut().entry(scope).or_default();
+    }
+
+    /// Whether the scope stands still.
+    #[must_use]
+    pub fn is_frozen(&self, scope: Scope) -> bool {
+        self.inner.frozen.borrow().contains_key(&scope)
+    }
+
+    /// Its tasks run on.
+    pub fn thaw(&self, scope: Scope) {
+        let held = self.inner.frozen.borrow_mut().remove(&scope).unwrap_or_default();
+        let mut ready = self.inner.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in held {
+            if !ready.queue.contains(&id) {
+                ready.queue.push(id);
+            }
+        }
+    }
+
     /// Drops all tasks of a scope at once, as a kill does. The task that runs now, if it is one of them, ends at its next await.
     pub fn kill(&self, scope: Scope) {
+        self.inner.frozen.borrow_mut().remove(&scope);
         let gone: Vec<u64> =
             self.inner.tasks.borrow().iter().filter(|(_, task)| task.scope == scope).map(|(id, _)| *id).collect();
         for id in gone {
@@ -200,7 +226,26 @@ impl Executor {
         }
     }
 
+    /// Keeps a task of a scope that stands still for later.
+    fn hold(&self, id: u64) -> bool {
+        let mut frozen = self.inner.frozen.borrow_mut();
+        if frozen.is_empty() {
+            return false;
+        }
+        let scope = self.inner.tasks.borrow().get(&id).map(|task| task.scope);
+        match scope.and_then(|scope| frozen.get_mut(&scope)) {
+            Some(held) => {
+                held.push(id);
+                true
+            }
+            None => false,
+        }
+    }
+
     fn poll(&self, id: u64) {
+        if self.hold(id) {
+            return;
+        }
         let Some(mut future) = self.inner.tasks.borrow_mut().get_mut(&id).and_then(|task| task.future.take()) else {
             return;
         };

@@ -115,6 +115,15 @@ async fn strike(clients: &Rc<Clients>, class: FaultClass) {
         }
         FaultClass::CleanRestart => clean_restart(sim, node).await,
         FaultClass::Notes => spoil_notes(sim, node).await,
+        // Of clusters.
+        FaultClass::PowerCutOfAll
+        | FaultClass::KillOfAll
+        | FaultClass::Freeze
+        | FaultClass::LinkCut
+        | FaultClass::LinkReset
+        | FaultClass::LinkClog
+        | FaultClass::WipedDirectory
+        | FaultClass::OldDirectory => {}
     }
 }
 
@@ -133,7 +142,8 @@ fn crash(sim: &Rc<Sim>, node: &Rc<Node>, class: FaultClass) {
     node.restart_later();
 }
 
-fn newest(sim: &Sim, directory: &Path) -> Option<PathBuf> {
+/// The newest file of a log, by name.
+pub fn newest(sim: &Sim, directory: &Path) -> Option<PathBuf> {
     let names = sim.disk.list(directory).ok()?;
     let newest = names.iter().rfind(|name| name.ends_with(".log"))?;
     Some(directory.join(newest))

@@ -1,9 +1,11 @@
 //! What is known to be true of each partition: what was sent, published, acknowledged, seen by a client. The checks compare with it.
 //! Invariant: it learns only from what clients send and hear and from what replicas publish, never from a replica's insides.
 
+use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use madang_protocol::types::TopicPartition;
+use madang_protocol::types::{NodeId, TopicPartition};
 
 use crate::invariants::compaction::Record;
 use crate::invariants::groups::GroupHistory;
@@ -57,6 +59,8 @@ pub struct PartitionHistory {
     pub log_start: i64,
     /// The published end.
     pub end: i64,
+    /// The end that a later life has to find at least.
+    pub kept: i64,
     /// The end that was published as confirmed.
     pub confirmed: i64,
     /// The highest start that anybody asked for.
@@ -88,12 +92,14 @@ pub struct PartitionHistory {
 pub struct History {
     /// Whether a power cut may take what was acknowledged.
     pub page_cache: bool,
-    /// Batches by content.
-    pub sent: BTreeMap<u64, Sent>,
+    /// Batches by content. All views of a run have the same.
+    sent: Rc<RefCell<BTreeMap<u64, Sent>>>,
     /// The group of all members.
     pub group: GroupHistory,
-    /// The metadata, the producer ids.
-    pub metadata: MetadataHistory,
+    /// The metadata, the producer ids. All views of a run have the same.
+    metadata: Rc<RefCell<MetadataHistory>>,
+    /// Who led each partition in each epoch.
+    pub leaders: BTreeMap<(TopicPartition, i32), NodeId>,
     /// By partition.
     pub partitions: BTreeMap<TopicPartition, PartitionHistory>,
 }
@@ -104,22 +110,47 @@ impl History {
     pub fn new(page_cache: bool) -> Self {
         Self {
             page_cache,
-            sent: BTreeMap::new(),
+            sent: Rc::default(),
             group: GroupHistory::default(),
-            metadata: MetadataHistory::default(),
+            metadata: Rc::default(),
+            leaders: BTreeMap::new(),
             partitions: BTreeMap::new(),
         }
     }
 
+    /// What is known of the logs of one node among several: nothing yet.
+    #[must_use]
+    pub fn of_one_node(&self) -> Self {
+        let (sent, metadata) = (Rc::clone(&self.sent), Rc::clone(&self.metadata));
+        Self { sent, metadata, ..Self::new(self.page_cache) }
+    }
+
+    /// What is known of the metadata.
+    #[must_use]
+    pub fn metadata(&self) -> Ref<'_, MetadataHistory> {
+        self.metadata.borrow()
+    }
+
+    /// Notes something of the metadata.
+    pub fn learn<T>(&self, learn: impl FnOnce(&mut MetadataHistory) -> T) -> T {
+        learn(&mut self.metadata.borrow_mut())
+    }
+
+    /// The batch as its sender made it.
+    #[must_use]
+    pub fn sent(&self, content: u64) -> Option<Sent> {
+        self.sent.borrow().get(&content).copied()
+    }
+
     /// The partition's history. A topic may be doomed before anything is known of its partitions, if none could be started.
     pub fn of(&mut self, partition: TopicPartition) -> &mut PartitionHistory {
-        let doomed = self.metadata.is_doomed(partition.topic_id);
+        let doomed = self.metadata().is_doomed(partition.topic_id);
         self.partitions.entry(partition).or_insert_with(|| PartitionHistory { doomed, ..PartitionHistory::default() })
     }
 
     /// A client is about to send the batch.
-    pub fn send(&mut self, content: u64, sent: Sent) {
-        self.sent.insert(content, sent);
+    pub fn send(&self, content: u64, sent: Sent) {
+        self.sent.borrow_mut().insert(content, sent);
     }
 }
 
@@ -138,6 +169,7 @@ impl PartitionHistory {
         self.heard_high_watermark = self.heard_high_watermark.min(end);
         self.heard_log_start = self.heard_log_start.min(end);
         self.end = self.end.min(end);
+        self.kept = self.kept.min(end);
         self.confirmed = self.confirmed.min(end);
         self.log_start = self.log_start.min(end);
     }

@@ -4,7 +4,9 @@
 //! `planted` shows that planted bugs are found.
 
 pub mod clients;
+pub mod cluster;
 pub mod coverage;
+pub mod cuts;
 pub mod executor;
 pub mod explorer;
 pub mod explorer_nodes;

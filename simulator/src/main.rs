@@ -5,14 +5,19 @@ use std::time::Instant;
 
 use madang_simulator::executor::Planted;
 use madang_simulator::world::{self, Verdict};
-use madang_simulator::{coverage, explorer, explorer_nodes, planted, quorum, sweep};
+use madang_simulator::{cluster, coverage, cuts, explorer, explorer_nodes, planted, quorum, sweep};
 
 const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--coverage] [--sweep] [--mutants] [--explore]
        madang-simulator --nodes 3 --explore [--depth N] [--faults N]
        madang-simulator --nodes 3 --mutants [--mutant K]
+       madang-simulator --cluster 3|5 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--verbose] [--scenarios] [--mutants]
        madang-simulator --voters 1|3|5 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--mutants]";
 /// Disk operations of the swept scenario.
 const SWEPT_OPERATIONS: u64 = 2000;
+/// Seeds that each story of a cluster is told with.
+const STORIES: u64 = 3;
+/// Logs that are cut.
+const CUT_SEEDS: u64 = 500;
 /// Events on the explorer's longest path.
 const EXPLORED_DEPTH: usize = 9;
 /// Events and faults after each situation of the three-node form.
@@ -24,12 +29,15 @@ struct Arguments {
     seeds: Vec<u64>,
     mutant: Option<u32>,
     twice: bool,
+    verbose: bool,
+    scenarios: bool,
     coverage: bool,
     sweep: bool,
     mutants: bool,
     explore: bool,
     three_nodes: bool,
     voters: Option<usize>,
+    cluster: Option<usize>,
     depth: Option<usize>,
     faults: Option<usize>,
 }
@@ -49,6 +57,7 @@ fn parse() -> Option<Arguments> {
             "--voters" => {
                 arguments.voters = Some(given.next()?.parse().ok().filter(|voters| [1, 3, 5].contains(voters))?)
             }
+            "--cluster" => arguments.cluster = Some(given.next()?.parse().ok().filter(|nodes| [3, 5].contains(nodes))?),
             "--depth" => arguments.depth = Some(given.next()?.parse().ok()?),
             "--faults" => arguments.faults = Some(given.next()?.parse().ok()?),
             "--seed" => arguments.seeds.push(given.next()?.parse().ok()?),
@@ -59,6 +68,8 @@ fn parse() -> Option<Arguments> {
             }
             "--mutant" => arguments.mutant = Some(given.next()?.parse().ok()?),
             "--twice" => arguments.twice = true,
+            "--scenarios" => arguments.scenarios = true,
+            "--verbose" => arguments.verbose = true,
             "--coverage" => arguments.coverage = true,
             "--sweep" => arguments.sweep = true,
             "--mutants" => arguments.mutants = true,
@@ -69,7 +80,7 @@ fn parse() -> Option<Arguments> {
     Some(arguments)
 }
 
-fn print(verdict: &Verdict, mutant: Option<u32>) -> bool {
+fn print(verdict: &Verdict, form: &str, mutant: Option<u32>) -> bool {
     let count: u64 = verdict.faults.values().sum();
     let Verdict { seed, ticks, digest, acked, .. } = verdict;
     match &verdict.violation {
@@ -83,7 +94,7 @@ fn print(verdict: &Verdict, mutant: Option<u32>) -> bool {
         Some(violation) => {
             println!("FAIL seed {seed} {}: {}", violation.code, violation.what);
             let mutant = mutant.map(|mutant| format!(" --mutant {mutant}")).unwrap_or_default();
-            println!("  repeat: cargo run --release -p madang-simulator -- --nodes 1 --seed {seed}{mutant}");
+            println!("  repeat: cargo run --release -p madang-simulator -- {form} --seed {seed}{mutant}");
             false
         }
     }
@@ -95,13 +106,16 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if let Some(nodes) = arguments.cluster {
+        return if run_clusters(nodes, &arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if let Some(voters) = arguments.voters {
         return if run_quorum(voters, &arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let mut failed = 0;
     for seed in &arguments.seeds {
         let verdict = world::run(*seed, arguments.mutant);
-        let mut good = print(&verdict, arguments.mutant);
+        let mut good = print(&verdict, "--nodes 1", arguments.mutant);
         if arguments.twice {
             let again = world::run(*seed, arguments.mutant);
             if again.digest != verdict.digest {
@@ -129,6 +143,64 @@ fn main() -> ExitCode {
         failed += u32::from(arguments.explore && !explore_all());
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Seeds of whole clusters.
+fn run_clusters(nodes: usize, arguments: &Arguments) -> bool {
+    let mut failed = 0;
+    for seed in &arguments.seeds {
+        let begun = Instant::now();
+        let verdict = cluster::world::run(nodes, *seed, arguments.mutant);
+        let mut good = print(&verdict, &format!("--cluster {nodes}"), arguments.mutant);
+        if arguments.verbose {
+            println!("  {:?} {:.1} s", verdict.faults, begun.elapsed().as_secs_f64());
+        }
+        if arguments.twice && cluster::world::run(nodes, *seed, arguments.mutant).digest != verdict.digest {
+            println!("FAIL seed {seed} U6: another digest the second time");
+            good = false;
+        }
+        failed += u32::from(!good);
+    }
+    if !arguments.seeds.is_empty() {
+        println!("{} seeds of {nodes} nodes, {failed} failed", arguments.seeds.len());
+    }
+    failed == 0
+        && (!arguments.scenarios || tell_all())
+        && (!arguments.mutants || hunt_in_runs_of_clusters(arguments.mutant))
+}
+
+/// The fixed stories, with what a few seeds make of each.
+fn tell_all() -> bool {
+    let mut all = true;
+    for (scenario, seed) in
+        cluster::scenarios::ALL.iter().flat_map(|scenario| (0..STORIES).map(move |seed| (scenario, seed)))
+    {
+        let verdict = cluster::scenarios::run(scenario, seed);
+        match &verdict.violation {
+            None => println!("PASS {}, seed {seed}: acked {}", scenario.name, verdict.acked),
+            Some(violation) => {
+                println!("FAIL {}, seed {seed}: {}: {}", scenario.name, violation.code, violation.what);
+                println!("  repeat: cargo run --release -p madang-simulator -- --cluster 3 --scenarios");
+                all = false;
+            }
+        }
+    }
+    all
+}
+
+fn hunt_in_runs_of_clusters(only: Option<u32>) -> bool {
+    println!("{:>4}  {:<72} {:>5}  invariant", "bug", "what", "seeds");
+    let mut all = true;
+    for bug in cluster::planted::BUGS.iter().filter(|bug| only.is_none_or(|only| only == bug.number)) {
+        let found = cluster::planted::hunt(bug);
+        all &= found.is_some();
+        let (seeds, code) = match found {
+            Some((seeds, violation)) => (seeds, violation.code.to_owned()),
+            None => (cluster::planted::BUDGET, format!("NOT FOUND by {}", bug.by.join(", "))),
+        };
+        println!("{:>4}  {:<72} {seeds:>5}  {code}", bug.number, bug.what);
+    }
+    all
 }
 
 /// Seeds of the metadata quorum, and its planted bugs.
@@ -195,7 +267,18 @@ fn sweep_all() -> bool {
         println!("FAIL sweep: {kind:?} at operation {at}: {}: {}", violation.code, violation.what);
         println!("  repeat: cargo run --release -p madang-simulator -- --nodes 1 --sweep");
     }
-    swept.failed.is_none()
+    swept.failed.is_none() && cut_all()
+}
+
+/// A follower's log that is cut, and whose machine loses power.
+fn cut_all() -> bool {
+    let broken = (0..CUT_SEEDS).find_map(|seed| Some((seed, cuts::run(seed).err()?)));
+    println!("cuts: {CUT_SEEDS} logs");
+    if let Some((seed, violation)) = &broken {
+        println!("FAIL cuts: seed {seed}: {}: {}", violation.code, violation.what);
+        println!("  repeat: cargo run --release -p madang-simulator -- --nodes 1 --sweep");
+    }
+    broken.is_none()
 }
 
 fn hunt_all() -> bool {

@@ -4,9 +4,9 @@
 use madang_actors::mutants;
 use madang_storage::Crash;
 
-use crate::scenario;
 use crate::sim::Violation;
 use crate::world;
+use crate::{cuts, scenario};
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug)]
@@ -17,20 +17,31 @@ pub struct Planted {
     pub what: &'static str,
     /// The invariants that it breaks: a find by any other one does not count.
     pub by: &'static [&'static str],
-    /// Whether the scenario of one log finds it, rather than the whole node.
-    pub in_log: bool,
+    /// Where it is found.
+    pub place: Place,
+}
+
+/// Where a planted bug is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In runs of a whole node.
+    Node,
+    /// In the scenario of one log.
+    Log,
+    /// In a follower's log that is cut.
+    Cuts,
 }
 
 const fn node(number: u32, what: &'static str, by: &'static [&'static str]) -> Planted {
-    Planted { number, what, by, in_log: false }
+    Planted { number, what, by, place: Place::Node }
 }
 
 const fn log(number: u32, what: &'static str, by: &'static [&'static str]) -> Planted {
-    Planted { number, what, by, in_log: true }
+    Planted { number, what, by, place: Place::Log }
 }
 
 /// All that concern one node.
-pub const BUGS: [Planted; 19] = [
+pub const BUGS: [Planted; 20] = [
     node(8, "clean marker written before the flush", &["S5"]),
     node(9, "a failed sync is tried again", &["R10", "S1"]),
     node(10, "acknowledged before the sync", &["R9", "R10"]),
@@ -50,6 +61,7 @@ pub const BUGS: [Planted; 19] = [
     node(42, "a note says confirmed of what is only written", &["R10", "S1"]),
     node(43, "notes stay believed after a failed sync", &["S7"]),
     node(44, "durable claimed over a failed sync", &["S7"]),
+    Planted { number: 51, what: "appended above a cut that is not on the device", by: &["S1"], place: Place::Cuts },
 ];
 
 /// Seeds that a bug may take.
@@ -59,14 +71,13 @@ pub const BUDGET: u64 = 200;
 #[must_use]
 pub fn hunt(bug: &Planted) -> Option<(u64, Violation)> {
     for seed in 0..BUDGET {
-        let violation = if bug.in_log {
-            mutants::activate(Some(bug.number));
-            let found = scenario::run(seed, 300, None, Crash::Power).err();
-            mutants::activate(None);
-            found
-        } else {
-            world::run(seed, Some(bug.number)).violation
+        mutants::activate(Some(bug.number));
+        let violation = match bug.place {
+            Place::Log => scenario::run(seed, 300, None, Crash::Power).err(),
+            Place::Cuts => cuts::run(seed).err(),
+            Place::Node => world::run(seed, Some(bug.number)).violation,
         };
+        mutants::activate(None);
         if let Some(violation) = violation.filter(|violation| bug.by.contains(&violation.code)) {
             return Some((seed + 1, violation));
         }

@@ -1,4 +1,5 @@
 //! What everything in one run shares: the executor, the disk, the seed's random numbers, the history, the verdict.
+//! In a cluster each node has a view of its own: its disk, its clock, what is known of its own logs; the rest is the run's.
 //! Invariant: the first violation is kept and ends the run; the digest covers every event in order.
 
 use std::cell::{Cell, RefCell};
@@ -28,20 +29,9 @@ pub struct Violation {
     pub what: String,
 }
 
-/// One run.
-pub struct Sim {
-    /// The seed.
-    pub seed: u64,
-    /// What the seed drew.
-    pub swarm: Swarm,
-    /// Tasks and time.
-    pub executor: Executor,
-    /// The node's disk.
-    pub disk: FaultDisk,
-    /// What is known to be true.
-    pub history: RefCell<History>,
+/// What all views of a run share.
+struct Shared {
     rng: RefCell<Prng>,
-    wall_offset: Cell<i64>,
     digest: Cell<u64>,
     violation: RefCell<Option<Violation>>,
     faults: RefCell<BTreeMap<FaultClass, u64>>,
@@ -50,26 +40,63 @@ pub struct Sim {
     trace: bool,
 }
 
+/// One run, or a node's view of it.
+pub struct Sim {
+    /// The seed.
+    pub seed: u64,
+    /// What the seed drew.
+    pub swarm: Rc<Swarm>,
+    /// Tasks and time.
+    pub executor: Executor,
+    /// The node's disk.
+    pub disk: FaultDisk,
+    /// What is known to be true.
+    pub history: RefCell<History>,
+    wall_offset: Cell<i64>,
+    shared: Rc<Shared>,
+}
+
 impl Sim {
     /// A run of `seed` that has not begun.
     #[must_use]
     pub fn new(seed: u64) -> Rc<Self> {
+        Self::drawn(seed, Swarm::draw)
+    }
+
+    /// A run of `seed` with what `draw` makes of it.
+    pub fn drawn(seed: u64, draw: impl FnOnce(&mut Prng) -> Swarm) -> Rc<Self> {
         let mut rng = Prng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6d61_6461_6e67);
-        let swarm = Swarm::draw(&mut rng);
+        let swarm = draw(&mut rng);
         Rc::new(Self {
             seed,
             history: RefCell::new(History::new(swarm.page_cache)),
-            swarm,
+            swarm: Rc::new(swarm),
             executor: Executor::new(rng.fork()),
             disk: FaultDisk::new(),
-            rng: RefCell::new(rng),
             wall_offset: Cell::new(0),
-            digest: Cell::new(0xcbf2_9ce4_8422_2325),
-            violation: RefCell::new(None),
-            faults: RefCell::default(),
-            serial: Cell::new(1),
-            healed: Cell::new(false),
-            trace: std::env::var_os("MADANG_SIM_TRACE").is_some(),
+            shared: Rc::new(Shared {
+                rng: RefCell::new(rng),
+                digest: Cell::new(0xcbf2_9ce4_8422_2325),
+                violation: RefCell::new(None),
+                faults: RefCell::default(),
+                serial: Cell::new(1),
+                healed: Cell::new(false),
+                trace: std::env::var_os("MADANG_SIM_TRACE").is_some(),
+            }),
+        })
+    }
+
+    /// One node's view of the run.
+    #[must_use]
+    pub fn view(&self) -> Rc<Self> {
+        Rc::new(Self {
+            seed: self.seed,
+            swarm: Rc::clone(&self.swarm),
+            executor: self.executor.clone(),
+            disk: FaultDisk::new(),
+            history: RefCell::new(self.history.borrow().of_one_node()),
+            wall_offset: Cell::new(0),
+            shared: Rc::clone(&self.shared),
         })
     }
 
@@ -93,28 +120,28 @@ impl Sim {
 
     /// A number in `0..bound`.
     pub fn below(&self, bound: u64) -> u64 {
-        self.rng.borrow_mut().below(bound)
+        self.shared.rng.borrow_mut().below(bound)
     }
 
     /// True `numerator` times out of `denominator`.
     pub fn chance(&self, numerator: u64, denominator: u64) -> bool {
-        self.rng.borrow_mut().chance(numerator, denominator)
+        self.shared.rng.borrow_mut().chance(numerator, denominator)
     }
 
     /// 64 random bits.
     pub fn random(&self) -> u64 {
-        self.rng.borrow_mut().next_u64()
+        self.shared.rng.borrow_mut().next_u64()
     }
 
     /// A generator of its own.
     pub fn fork(&self) -> Prng {
-        self.rng.borrow_mut().fork()
+        self.shared.rng.borrow_mut().fork()
     }
 
     /// A number that no other caller gets.
     pub fn serial(&self) -> u64 {
-        let serial = self.serial.get();
-        self.serial.set(serial + 1);
+        let serial = self.shared.serial.get();
+        self.shared.serial.set(serial + 1);
         serial
     }
 
@@ -126,15 +153,15 @@ impl Sim {
 
     /// Notes an event in the digest.
     pub fn note(&self, what: &str, numbers: &[i64]) {
-        let mut digest = self.digest.get();
+        let mut digest = self.shared.digest.get();
         let mut mix = |byte: u8| digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         what.bytes().for_each(&mut mix);
         let now = i64::try_from(self.now().since_start().as_nanos()).unwrap_or(i64::MAX);
         for number in numbers.iter().chain([&now]) {
             number.to_le_bytes().into_iter().for_each(&mut mix);
         }
-        self.digest.set(digest);
-        if self.trace {
+        self.shared.digest.set(digest);
+        if self.shared.trace {
             eprintln!("{:>12.6} {what} {numbers:?}", self.now().since_start().as_secs_f64());
         }
     }
@@ -142,16 +169,16 @@ impl Sim {
     /// The digest of all events so far.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.digest.get()
+        self.shared.digest.get()
     }
 
     /// An invariant is broken.
     pub fn violate(&self, code: &'static str, what: impl Into<String>) {
         let what = what.into();
-        if self.trace {
+        if self.shared.trace {
             eprintln!("VIOLATION {code}: {what}");
         }
-        let mut violation = self.violation.borrow_mut();
+        let mut violation = self.shared.violation.borrow_mut();
         if violation.is_none() {
             *violation = Some(Violation { code, what });
         }
@@ -168,19 +195,19 @@ impl Sim {
     /// The first broken invariant.
     #[must_use]
     pub fn violation(&self) -> Option<Violation> {
-        self.violation.borrow().clone()
+        self.shared.violation.borrow().clone()
     }
 
     /// A fault has happened.
     pub fn fault(&self, class: FaultClass) {
         self.note("fault", &[class as i64]);
-        *self.faults.borrow_mut().entry(class).or_default() += 1;
+        *self.shared.faults.borrow_mut().entry(class).or_default() += 1;
     }
 
     /// The faults so far, by class.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<FaultClass, u64> {
-        self.faults.borrow().clone()
+        self.shared.faults.borrow().clone()
     }
 
     /// Looks at what the node wrote, past sectors that cannot be read.
@@ -193,7 +220,7 @@ impl Sim {
 
     /// From now on nothing fails any more.
     pub fn heal(&self) {
-        self.healed.set(true);
+        self.shared.healed.set(true);
         self.disk.set_capacity(None);
         self.disk.forget_plans();
         self.disk.mend();
@@ -202,6 +229,6 @@ impl Sim {
     /// Whether faults are over.
     #[must_use]
     pub fn is_healed(&self) -> bool {
-        self.healed.get()
+        self.shared.healed.get()
     }
 }

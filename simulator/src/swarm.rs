@@ -44,6 +44,67 @@ pub enum FaultClass {
     HandlerPanic,
     /// The notes cannot be written, or something happens to them while no process runs.
     Notes,
+    /// All machines of a cluster lose power at once.
+    PowerCutOfAll,
+    /// All processes of a cluster die at once.
+    KillOfAll,
+    /// A process stands still for a while.
+    Freeze,
+    /// A link carries nothing, one way or both.
+    LinkCut,
+    /// What is on its way between two nodes is lost.
+    LinkReset,
+    /// What is on its way between two nodes stays there for a while.
+    LinkClog,
+    /// A node comes back with an empty log directory.
+    WipedDirectory,
+    /// A node comes back with its directory as it was once.
+    OldDirectory,
+}
+
+/// The classes of a cluster, each with the weight that it may have at most.
+pub const OF_CLUSTERS: [(FaultClass, u64); 18] = [
+    (FaultClass::Kill, 6),
+    (FaultClass::PowerCut, 4),
+    (FaultClass::PowerCutOfAll, 2),
+    (FaultClass::KillOfAll, 1),
+    (FaultClass::Freeze, 4),
+    (FaultClass::ActorPanic, 6),
+    (FaultClass::ControllerDeath, 3),
+    (FaultClass::ShardDeath, 3),
+    (FaultClass::SyncError, 3),
+    (FaultClass::SlowSync, 3),
+    (FaultClass::LinkCut, 6),
+    (FaultClass::LinkReset, 6),
+    (FaultClass::LinkClog, 3),
+    (FaultClass::ConnectionLoss, 1),
+    (FaultClass::ClockJump, 2),
+    (FaultClass::CleanRestart, 3),
+    (FaultClass::WipedDirectory, 2),
+    (FaultClass::OldDirectory, 2),
+];
+
+/// What a cluster's seed draws beside what a node's does.
+#[derive(Clone, Copy, Debug)]
+pub struct Links {
+    /// The shortest way between two nodes, in microseconds.
+    pub min_us: u64,
+    /// What is added to it on the average.
+    pub mean_us: u64,
+    /// `replica.lag.time.max.ms`.
+    pub lag_ms: u64,
+    /// `broker.session.timeout.ms`.
+    pub session_ms: u64,
+    /// A node stays down for up to so many microseconds.
+    pub outage_us: u64,
+    /// The one node that loses stored data: more of them and nothing would be promised.
+    pub victim: i32,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { min_us: 50, mean_us: 500, lag_ms: 30_000, session_ms: 2_500, outage_us: 60_000, victim: 1 }
+    }
 }
 
 /// All of them.
@@ -101,6 +162,10 @@ pub struct Swarm {
     pub offsets_partitions: u64,
     /// The largest value of a record in bytes.
     pub value_bytes: u64,
+    /// Nodes of the cluster.
+    pub nodes: usize,
+    /// What is between them.
+    pub links: Links,
 }
 
 impl Swarm {
@@ -129,6 +194,36 @@ impl Swarm {
             members: 1 + rng.below(3),
             offsets_partitions: 1 + rng.below(2),
             value_bytes: 20 + rng.below(400),
+            nodes: 1,
+            links: Links::default(),
         }
+    }
+
+    /// Draws a run of a cluster of so many nodes.
+    #[must_use]
+    pub fn of_cluster(nodes: usize, rng: &mut Prng) -> Self {
+        let node = Self::draw(rng);
+        let mut classes: Vec<(FaultClass, u64)> =
+            OF_CLUSTERS.iter().map(|(class, most)| (*class, 1 + rng.below(*most))).collect();
+        for _ in 0..rng.below(OF_CLUSTERS.len() as u64 - 9) {
+            let at = rng.below(classes.len() as u64) as usize;
+            classes.remove(at);
+        }
+        let one = |rng: &mut Prng, of: &[u64]| rng.pick(of).copied().unwrap_or_default();
+        let links = Links {
+            min_us: 20 + rng.below(200),
+            mean_us: one(rng, &[100, 500, 3_000, 20_000]),
+            lag_ms: 1_000 + rng.below(4_000),
+            session_ms: 1_500 + rng.below(2_000),
+            outage_us: one(rng, &[60_000, 600_000, 5_000_000]),
+            victim: 1 + i32::try_from(rng.below(nodes as u64)).unwrap_or(0),
+        };
+        Self { classes, nodes, links, fault_interval: Duration::from_millis(60 + rng.below(300)), ..node }
+    }
+
+    /// How many nodes hold a partition.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        self.nodes.min(3)
     }
 }

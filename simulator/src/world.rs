@@ -62,7 +62,7 @@ pub fn run(seed: u64, mutant: Option<u32>) -> Verdict {
 
 fn drive(sim: &Rc<Sim>, node: &Rc<Node>) {
     node.start();
-    let clients = Clients::start(sim, node);
+    let clients = Clients::start(sim, vec![Rc::clone(node)]);
     let mut injecting = sim.executor.spawn(OUTSIDE, faults::inject(Rc::clone(&clients)));
     if !run_until(sim, node, || matches!(injecting.try_recv(), Ok(Some(_)) | Err(_))) {
         return;

@@ -1,6 +1,7 @@
 //! The short form of what the gate runs in full: a few seeds, the same seed twice, a coarse sweep, a shallow exploration.
 
-use madang_simulator::{explorer, explorer_nodes, planted, sweep, world};
+use madang_simulator::planted::Place;
+use madang_simulator::{cluster, cuts, explorer, explorer_nodes, planted, sweep, world};
 
 #[test]
 fn a_handful_of_seeds_pass() {
@@ -28,6 +29,13 @@ fn a_crash_at_any_operation_is_survived() {
 }
 
 #[test]
+fn no_power_cut_around_a_cut_mixes_two_logs() {
+    for seed in 0..100 {
+        assert_eq!(cuts::run(seed), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
 fn no_short_order_of_events_breaks_a_replica() {
     let explored = explorer::run(5);
     assert!(explored.failed.is_none(), "{:?}", explored.failed);
@@ -36,7 +44,7 @@ fn no_short_order_of_events_breaks_a_replica() {
 
 #[test]
 fn bugs_planted_in_a_log_are_found() {
-    for bug in planted::BUGS.iter().filter(|bug| bug.in_log) {
+    for bug in planted::BUGS.iter().filter(|bug| bug.place != Place::Node) {
         assert!(planted::hunt(bug).is_some(), "bug {} is not found", bug.number);
     }
 }
@@ -49,6 +57,28 @@ fn no_short_order_of_events_breaks_three_replicas() {
         states += explored.states;
     });
     assert!(held && states > 500, "{states}");
+}
+
+#[test]
+fn a_cluster_under_faults_keeps_what_it_promises_and_the_same_seed_gives_the_same_run() {
+    let run = || cluster::world::run(3, 1, None);
+    let (first, second) = (run(), run());
+    assert_eq!(first.violation, None);
+    assert!(first.faults.values().sum::<u64>() >= 50 && first.faults.len() >= 6, "{:?}", first.faults);
+    assert_eq!((first.digest, first.ticks), (second.digest, second.ticks));
+}
+
+#[test]
+fn a_cluster_comes_back_by_itself_when_all_of_its_machines_lose_power() {
+    let verdict = cluster::scenarios::run(&cluster::scenarios::ALL[0], 0);
+    assert_eq!(verdict.violation, None);
+    assert!(verdict.acked > 100, "{verdict:?}");
+}
+
+#[test]
+fn a_bug_planted_in_a_cluster_is_found() {
+    let bug = cluster::planted::BUGS.iter().find(|bug| bug.number == 10).expect("there");
+    assert!(cluster::planted::hunt(bug).is_some());
 }
 
 #[test]

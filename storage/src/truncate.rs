@@ -78,8 +78,8 @@ impl Log {
 
     /// Whether nothing stands against an append: the last cut, if there was one, is on the device.
     #[must_use]
-    pub const fn is_settled(&self) -> bool {
-        !self.broken && self.sync.is_settled()
+    pub fn is_settled(&self) -> bool {
+        !self.broken && (self.sync.is_settled() || mutant(51))
     }
 
     fn forget_epochs_from(&mut self, offset: Offset) -> Result<(), LogError> {

@@ -24,6 +24,14 @@ pub async fn run(clients: Rc<Clients>) {
     create_all(&clients, &mut link).await;
     while !clients.is_stopping() {
         sim.pause(50_000, 500_000).await;
+        link.anywhere(&clients);
+        if clients.are_of_cluster() {
+            match sim.below(8) {
+                0 => grow(&clients, &mut link).await,
+                _ => drop(topics::refresh(&clients, &mut link).await),
+            }
+            continue;
+        }
         match sim.below(8) {
             0..=2 => delete_records(&clients, &mut link).await,
             3 => come_and_go(&clients, &mut link).await,
@@ -45,15 +53,19 @@ async fn create_all(clients: &Rc<Clients>, link: &mut Link) {
         ("events", 1, vec![("retention.bytes", (segment * 4).to_string())]),
         ("latest", 1, vec![("cleanup.policy", "compact".to_owned()), ("min.cleanable.dirty.ratio", "0.1".to_owned())]),
     ];
-    for (name, partitions, configs) in all {
+    // What retention and compaction take is checked on a lone node.
+    let kept = if clients.are_of_cluster() { 1 } else { all.len() };
+    for (name, partitions, configs) in all.into_iter().take(kept) {
         while !topics::create(clients, link, name, partitions, &configs).await {
             if clients.is_stopping() && sim.is_healed() && sim.chance(1, 200) {
                 return;
             }
             sim.pause(1000, 50_000).await;
+            link.anywhere(clients);
         }
     }
     while topics::refresh(clients, link).await.is_none() {
+        link.anywhere(clients);
         sim.pause(1000, 50_000).await;
     }
 }

@@ -25,13 +25,21 @@ pub async fn run(clients: Rc<Clients>) {
     let sim = Rc::clone(&clients.sim);
     let mut link = Link::default();
     while !clients.is_stopping() {
-        let targets = clients.targets.borrow().clone();
-        let mut session = Session::new(&sim, targets);
+        link.anywhere(&clients);
+        let all = clients.targets.borrow().clone();
+        let at = |target: &Target| !clients.are_of_cluster() || clients.leader_of(target.partition) == Some(link.at());
+        let mut session = Session::new(&sim, all.into_iter().filter(at).collect());
+        let place = link.at();
         for _ in 0..30 {
             if clients.is_stopping() {
                 return;
             }
+            link.toward(Some(place));
             session.poll(&clients, &mut link).await;
+            if session.moved {
+                clients.look_around().await;
+                break;
+            }
             if sim.chance(1, 6)
                 && let Some(target) = clients.any_target()
             {
@@ -58,6 +66,8 @@ struct Session {
     epoch: i32,
     max_bytes: i32,
     positions: BTreeMap<TopicPartition, Position>,
+    /// Whether a partition is led by another node of the cluster.
+    moved: bool,
 }
 
 impl Session {
@@ -65,7 +75,14 @@ impl Session {
         let version = [18, 16, 13, 12, 11, 7].get(sim.below(6) as usize).copied().unwrap_or(13);
         let position = |target: Target| Position { target, next: 0, asked: None, told: Told::default() };
         let positions = targets.into_iter().map(|target| (target.partition, position(target))).collect();
-        Self { version, id: 0, epoch: 0, max_bytes: 300 + i32::try_from(sim.below(20_000)).unwrap_or(0), positions }
+        Self {
+            version,
+            id: 0,
+            epoch: 0,
+            max_bytes: 300 + i32::try_from(sim.below(20_000)).unwrap_or(0),
+            positions,
+            moved: false,
+        }
     }
 
     /// The session is over: the next fetch opens another.
@@ -113,11 +130,18 @@ impl Session {
         }
         let before: BTreeMap<TopicPartition, Before> =
             self.positions.keys().map(|partition| (*partition, fetches::before(sim, *partition))).collect();
+        let led = |positions: &BTreeMap<TopicPartition, Position>| -> Vec<_> {
+            positions.keys().map(|partition| clients.truly_led(*partition)).collect()
+        };
+        let led_before = led(&self.positions);
         let request = self.request(sim);
         let Ok(frame) = link.call(clients, self.version, &request).await else {
             self.reset();
+            self.moved = clients.are_of_cluster();
             return sim.pause(1000, 20_000).await;
         };
+        let place = link.at();
+        let settled = led(&self.positions) == led_before && led_before.iter().flatten().all(|led| led.0 == place);
         let Some(answer) = decode::<FetchRequest<'_>>(sim, &frame, self.version) else { return };
         if answer.error_code != 0 {
             let allowed = matches!(
@@ -152,7 +176,12 @@ impl Session {
         for (partition, position) in &mut self.positions {
             let Some(before) = before.get(partition) else { continue };
             match seen.get(partition) {
-                Some(data) => fix.extend(position.take(sim, before, data)),
+                Some(data) => {
+                    self.moved |= clients.are_of_cluster() && data.error_code != 0;
+                    fix.extend(position.take(sim, before, data, settled));
+                }
+                // A leader may be behind what others have told.
+                None if clients.are_of_cluster() => {}
                 None => fetches::left_out(sim, *partition, before, position.told, position.next, (full, records)),
             }
         }
@@ -175,7 +204,8 @@ impl Session {
 
 impl Position {
     /// Takes in what the node answers of the partition; the answer is itself if its position is to be found anew.
-    fn take(&mut self, sim: &Sim, before: &Before, data: &PartitionData) -> Option<Target> {
+    /// `settled` says that no other node led meanwhile.
+    fn take(&mut self, sim: &Sim, before: &Before, data: &PartitionData, settled: bool) -> Option<Target> {
         let partition = self.target.partition;
         self.told = Told { high_watermark: data.high_watermark, log_start: data.log_start_offset };
         let lost = fetches::lost_since(sim, partition, before);
@@ -189,7 +219,8 @@ impl Position {
                 sim.require(whole == bytes.len(), "S2", || format!("{partition:?}: served bytes that are no batch"));
                 fetches::ordered(sim, partition, data);
                 fetches::log_start(sim, partition, data.log_start_offset, before);
-                replication::consumed(sim, partition, &reads, self.next, data.high_watermark, before.high_watermark);
+                let floor = if sim.swarm.nodes == 1 { before.high_watermark } else { -1 };
+                replication::consumed(sim, partition, &reads, self.next, data.high_watermark, floor);
                 if !reads.is_empty() && before.has_nothing_at(self.next) {
                     cover!("long poll woken");
                 }
@@ -199,7 +230,7 @@ impl Position {
             ErrorCode::OffsetOutOfRange => {
                 cover!("fetch out of range");
                 let start = sim.history.borrow_mut().of(partition).log_start;
-                let wrong = !lost && self.next >= start && self.next <= before.high_watermark;
+                let wrong = !lost && settled && self.next >= start && self.next <= before.high_watermark;
                 sim.require(!wrong, "R12", || {
                     format!(
                         "{partition:?}: {} is out of range, the log starts at {start} and {} was heard",
@@ -223,6 +254,7 @@ pub async fn offset(clients: &Clients, link: &mut Link, target: &Target, which: 
         ..ListOffsetsPartition::default()
     };
     let topic = ListOffsetsTopic { name: target.topic.to_string().into(), partitions: vec![asked] };
+    link.toward(clients.leader_of(target.partition));
     let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
     let frame = link.call(clients, version, &request).await.ok()?;
     let answer = decode::<ListOffsetsRequest<'_>>(&clients.sim, &frame, version)?;
@@ -238,10 +270,11 @@ async fn ends(clients: &Rc<Clients>, link: &mut Link, target: &Target) {
     if sim.history.borrow_mut().of(partition).doomed {
         return;
     }
-    let known = fetches::before(sim, partition);
+    let (known, led) = (fetches::before(sim, partition), clients.truly_led(partition));
     let Some(earliest) = offset(clients, link, target, EARLIEST).await else { return };
     let Some(latest) = offset(clients, link, target, LATEST).await else { return };
-    if fetches::lost_since(sim, partition, &known) {
+    let settled = clients.truly_led(partition) == led && led.is_none_or(|(place, _)| place == link.at());
+    if fetches::lost_since(sim, partition, &known) || !settled {
         return;
     }
     sim.require(earliest <= latest, "R13", || format!("{target:?}: starts at {earliest}, ends at {latest}"));

@@ -23,7 +23,7 @@ use crate::cover;
 use crate::invariants::groups::{self, Fate};
 
 /// The group of all members.
-const GROUP: &str = "workers";
+pub const GROUP: &str = "workers";
 const TOPIC: &str = "orders";
 /// Partitions that offsets are committed of; the topic has them from its creation on.
 const PARTITIONS: u64 = 2;
@@ -73,19 +73,31 @@ impl Member {
         };
         let frame = self.link.call(&self.clients, version, &request).await.ok()?;
         let answer = decode::<FindCoordinatorRequest<'_>>(&self.clients.sim, &frame, version)?;
-        let code = answer.coordinators.first().map_or(answer.error_code, |found| found.error_code);
+        let one = answer.coordinators.first();
+        let (code, node_id) = one.map_or((answer.error_code, answer.node_id), |one| (one.error_code, one.node_id));
+        if code == 0 {
+            self.link.toward(self.clients.place_of(node_id));
+        }
         (code == 0).then_some(())
     }
 
     async fn join(&mut self) -> Option<()> {
+        self.link.anywhere(&self.clients);
         self.find().await?;
-        let heard = groups::heard(&self.clients.sim);
+        let (heard, led) = (groups::heard(&self.clients.sim), self.clients.truly_coordinated());
         let joined = self.ask_to_join().await?;
-        groups::joined(&self.clients.sim, heard, self.generation);
+        if self.is_settled(led) {
+            groups::joined(&self.clients.sim, heard, self.generation);
+        }
         self.sync(&joined).await?;
         // Only now is the generation stored: before, a shard that dies may give its number again.
         groups::synced(&self.clients.sim, self.generation);
         Some(())
+    }
+
+    /// Whether the node that was asked is the coordinator in truth, and was when it was asked.
+    fn is_settled(&self, led: Option<(usize, i32)>) -> bool {
+        self.clients.truly_coordinated() == led && led.is_none_or(|(place, _)| place == self.link.at())
     }
 
     async fn ask_to_join(&mut self) -> Option<Joined> {
@@ -242,9 +254,12 @@ impl Member {
             request.group_id = GROUP.into();
             request.topics = Some(vec![OffsetFetchRequestTopic { name: TOPIC.into(), partition_indexes: all }]);
         }
-        let before = groups::read_begins(&sim);
+        let (before, led) = (groups::read_begins(&sim), self.clients.truly_coordinated());
         let Ok(frame) = self.link.call(&self.clients, version, &request).await else { return };
         let Some(answer) = decode::<OffsetFetchRequest<'_>>(&sim, &frame, version) else { return };
+        if !self.is_settled(led) {
+            return;
+        }
         if answer.error_code != 0 || answer.groups.iter().any(|group| group.error_code != 0) {
             return;
         }

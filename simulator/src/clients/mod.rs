@@ -10,10 +10,14 @@ pub mod topics;
 pub mod wire;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use madang_cluster::coordinator::OFFSETS_TOPIC;
 use madang_protocol::types::TopicPartition;
 
+use crate::clients::wire::Link;
+use crate::cluster::Cluster;
 use crate::node::Node;
 use crate::sim::{OUTSIDE, Sim};
 
@@ -30,8 +34,14 @@ pub struct Target {
 pub struct Clients {
     /// The run.
     pub sim: Rc<Sim>,
-    /// The node.
+    /// The node, the first one of a cluster's.
     pub node: Rc<Node>,
+    /// All nodes.
+    pub nodes: Vec<Rc<Node>>,
+    /// The cluster, if there are several.
+    pub cluster: Option<Rc<Cluster>>,
+    /// Who leads each partition, by what the last Metadata answer told: places among the nodes.
+    pub leaders: RefCell<BTreeMap<TopicPartition, usize>>,
     /// The partitions that the last Metadata answer told of; internal ones are not among them.
     pub targets: RefCell<Vec<Target>>,
     stopping: Cell<bool>,
@@ -41,10 +51,13 @@ pub struct Clients {
 impl Clients {
     /// Starts the clients that the seed drew.
     #[must_use]
-    pub fn start(sim: &Rc<Sim>, node: &Rc<Node>) -> Rc<Self> {
+    pub fn start(sim: &Rc<Sim>, nodes: Vec<Rc<Node>>) -> Rc<Self> {
         let clients = Rc::new(Self {
             sim: Rc::clone(sim),
-            node: Rc::clone(node),
+            node: Rc::clone(&nodes[0]),
+            cluster: nodes[0].cluster(),
+            nodes,
+            leaders: RefCell::default(),
             targets: RefCell::default(),
             stopping: Cell::new(false),
             running: Cell::new(0),
@@ -98,6 +111,72 @@ impl Clients {
         let targets = self.targets.borrow();
         let at = self.sim.below((targets.len() as u64).max(1)) as usize;
         targets.get(at).cloned()
+    }
+
+    /// Whether there are several nodes, so that one may be behind another.
+    #[must_use]
+    pub fn are_of_cluster(&self) -> bool {
+        self.nodes.len() > 1
+    }
+
+    /// A run of a cluster takes so many times longer than one of a node, and is to write no more.
+    #[must_use]
+    pub fn ease(&self) -> u64 {
+        if self.are_of_cluster() { 8 } else { 1 }
+    }
+
+    /// The place of the node of that id.
+    #[must_use]
+    pub fn place_of(&self, id: i32) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id.0 == id)
+    }
+
+    /// Where the partition's leader is, as far as the clients know.
+    #[must_use]
+    pub fn leader_of(&self, partition: TopicPartition) -> Option<usize> {
+        self.leaders.borrow().get(&partition).copied()
+    }
+
+    /// Who leads the partition in truth, and in which epoch; none on a lone node.
+    #[must_use]
+    pub fn truly_led(&self, partition: TopicPartition) -> Option<(usize, i32)> {
+        let image = self.cluster.as_ref()?.newest.borrow().clone();
+        let state = image.partition_by_id(partition)?;
+        Some((self.place_of(state.leader.0)?, state.leader_epoch.0))
+    }
+
+    /// Who coordinates the group of all members in truth; none on a lone node.
+    #[must_use]
+    pub fn truly_coordinated(&self) -> Option<(usize, i32)> {
+        let image = self.cluster.as_ref()?.newest.borrow().clone();
+        let topic = image.topic(OFFSETS_TOPIC)?;
+        let index = self.node.process.borrow().as_ref()?.groups.partition(&image, group::GROUP).ok()?;
+        self.truly_led(TopicPartition { topic_id: topic.topic_id, partition: index })
+    }
+
+    /// The version of the metadata that the node at `place` has applied; the highest there is on a lone node.
+    #[must_use]
+    pub fn version_at(&self, place: usize) -> u64 {
+        if !self.are_of_cluster() {
+            return u64::MAX;
+        }
+        let process = self.nodes.get(place).and_then(|node| node.process.borrow().clone());
+        process.map_or(0, |process| process.image.borrow().version())
+    }
+
+    /// The newest version that is committed; 0 on a lone node.
+    #[must_use]
+    pub fn newest_version(&self) -> u64 {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.newest.borrow().version())
+    }
+
+    /// After something has failed a client of a cluster asks anybody who leads what.
+    pub async fn look_around(&self) {
+        if self.are_of_cluster() && self.sim.chance(1, 2) {
+            let mut link = Link::default();
+            link.anywhere(self);
+            drop(topics::refresh(self, &mut link).await);
+        }
     }
 
     /// A Produce by id, or by name as older clients do.

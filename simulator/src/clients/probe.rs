@@ -22,6 +22,7 @@ pub async fn run(clients: Rc<Clients>) {
     let mut link = Link::default();
     let mut listed = None;
     for _ in 0..200 {
+        link.anywhere(&clients);
         listed = topics::refresh(&clients, &mut link).await;
         if listed.is_some() {
             break;
@@ -97,10 +98,12 @@ async fn fetch(clients: &Clients, link: &mut Link, target: &Target, at: i64, byt
         ..FetchRequest::default()
     };
     let version = if clients.sim.chance(1, 2) { 17 } else { 4 };
+    link.toward(clients.leader_of(target.partition));
     let frame = link.call(clients, version, &request).await.ok()?;
     let answer = decode::<FetchRequest<'_>>(&clients.sim, &frame, version)?;
     let data = answer.responses.first()?.partitions.first()?;
     if data.error_code != 0 {
+        clients.look_around().await;
         return None;
     }
     let bytes = data.records.as_ref().and_then(|records| records.read().ok())?;

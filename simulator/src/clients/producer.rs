@@ -62,6 +62,22 @@ pub async fn produce(
     acks: RequiredAcks,
     timeout: Duration,
 ) -> Vec<Result<i64, Failure>> {
+    link.toward(clients.leader_of(target.partition));
+    let answers = produce_there(clients, link, target, batches, acks, timeout).await;
+    if acks != RequiredAcks::None && answers.iter().any(Result::is_err) {
+        clients.look_around().await;
+    }
+    answers
+}
+
+async fn produce_there(
+    clients: &Clients,
+    link: &mut Link,
+    target: &Target,
+    batches: &[Bytes],
+    acks: RequiredAcks,
+    timeout: Duration,
+) -> Vec<Result<i64, Failure>> {
     let lost = || vec![Err(Failure::Disconnected); batches.len()];
     let Ok(connection) = link.get(clients).await else { return lost() };
     let version = clients.produce_version();
@@ -141,6 +157,7 @@ pub async fn idempotent(clients: Rc<Clients>) {
     let mut link = Link::default();
     while !clients.is_stopping() {
         // A new id for each partition and incident: sequences start at zero.
+        link.anywhere(&clients);
         let (Some(target), Some(id)) = (clients.any_target(), new_id(&clients, &mut link).await) else {
             sim.pause(1000, 50_000).await;
             continue;
@@ -154,7 +171,7 @@ pub async fn idempotent(clients: Rc<Clients>) {
             if producer.window(&clients, &mut link).await.is_none() {
                 break;
             }
-            sim.pause(100, 20_000).await;
+            sim.pause(100, 20_000 * clients.ease()).await;
         }
     }
 }
@@ -198,6 +215,8 @@ impl Producer {
                         return None;
                     }
                     Err(Failure::Code(error)) if is_gone(error) && self.is_doomed(sim) => return None,
+                    // The node that is asked has not heard of the topic yet.
+                    Err(Failure::Code(error)) if is_gone(error) && clients.are_of_cluster() => left.push(batch),
                     Err(Failure::Code(error)) if is_final(error) => {
                         let what = format!("{:?}: producer {} is answered {error:?}", self.target, self.id);
                         sim.violate("T6", what);
@@ -255,7 +274,7 @@ pub async fn plain(clients: Rc<Clients>) {
             continue;
         };
         // Now and then a storm, which the mailbox has to bear.
-        let count = if sim.chance(1, 40) { 200 } else { 1 + sim.below(3) };
+        let count = if sim.chance(1, 40) { 200 / clients.ease() } else { 1 + sim.below(3) };
         let batches: Vec<Bytes> =
             (0..count).map(|_| batch(&sim, 1 + i32::try_from(sim.below(3)).unwrap_or(0), None)).collect();
         let acks = match sim.below(4) {
@@ -277,6 +296,6 @@ pub async fn plain(clients: Rc<Clients>) {
                 Err(Failure::Disconnected) => {}
             }
         }
-        sim.pause(100, 30_000).await;
+        sim.pause(100, 30_000 * clients.ease()).await;
     }
 }

@@ -1,6 +1,7 @@
 //! What clients ask about and of topics: lists, creations, deletions, settings.
 //! Invariant: what is acknowledged is promised in the history; what is about to be deleted no longer is.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use madang_protocol::error_code::ErrorCode;
@@ -27,12 +28,12 @@ const SET: i8 = 0;
 pub async fn refresh(clients: &Clients, link: &mut Link) -> Option<Vec<Listed>> {
     let sim = &clients.sim;
     let version = [13, 12, 10].get(sim.below(3) as usize).copied().unwrap_or(12);
-    let asked = sim.now();
+    let asked = (sim.now(), clients.version_at(link.at()));
     let request = MetadataRequest { topics: None, allow_auto_topic_creation: false, ..MetadataRequest::default() };
     let frame = link.call(clients, version, &request).await.ok()?;
     let answer = decode::<MetadataRequest<'_>>(sim, &frame, version)?;
     let mut listed = Vec::new();
-    let mut targets = Vec::new();
+    let (mut targets, mut leaders) = (Vec::new(), BTreeMap::new());
     for topic in answer.topics.iter().filter(|topic| topic.error_code == 0) {
         let name: Rc<str> = topic.name.as_deref().unwrap_or_default().into();
         let partitions = i32::try_from(topic.partitions.len()).unwrap_or(0);
@@ -40,6 +41,10 @@ pub async fn refresh(clients: &Clients, link: &mut Link) -> Option<Vec<Listed>> 
         if topic.is_internal {
             continue;
         }
+        leaders.extend(topic.partitions.iter().filter_map(|one| {
+            let partition = TopicPartition { topic_id: topic.topic_id, partition: one.partition_index };
+            Some((partition, clients.place_of(one.leader_id)?))
+        }));
         targets.extend(topic.partitions.iter().map(|one| Target {
             topic: Rc::clone(&name),
             partition: TopicPartition { topic_id: topic.topic_id, partition: one.partition_index },
@@ -48,6 +53,7 @@ pub async fn refresh(clients: &Clients, link: &mut Link) -> Option<Vec<Listed>> 
     metadata::listed(sim, asked, &listed);
     targets.sort();
     *clients.targets.borrow_mut() = targets;
+    *clients.leaders.borrow_mut() = leaders;
     Some(listed)
 }
 
@@ -69,7 +75,7 @@ pub async fn create(
     let topic = CreatableTopic {
         name: name.to_owned().into(),
         num_partitions: partitions,
-        replication_factor: 1,
+        replication_factor: i16::try_from(clients.sim.swarm.replicas()).unwrap_or(1),
         configs: configs.iter().map(set).collect(),
         ..CreatableTopic::default()
     };
@@ -80,7 +86,7 @@ pub async fn create(
     match error(created.error_code) {
         ErrorCode::None => {
             if version >= 7 {
-                metadata::promised(&clients.sim, name, created.topic_id, partitions);
+                metadata::promised(&clients.sim, name, created.topic_id, partitions, clients.newest_version());
             }
             true
         }
@@ -120,7 +126,7 @@ pub async fn grow(clients: &Clients, link: &mut Link, name: &str, topic_id: Topi
     let Some(answer) = decode::<CreatePartitionsRequest<'_>>(&clients.sim, &frame, 3) else { return };
     if answer.results.iter().any(|one| one.error_code == 0) {
         cover!("partitions added");
-        metadata::promised(&clients.sim, name, topic_id, count);
+        metadata::promised(&clients.sim, name, topic_id, count, clients.newest_version());
     }
 }
 

@@ -2,7 +2,7 @@
 //! Invariant: U1: an answer is the one to the oldest request that has none, and every request gets one or its connection ends.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -37,10 +37,10 @@ impl Connection {
     ///
     /// # Errors
     /// It does not.
-    pub async fn open(clients: &Clients) -> Result<Self, Disconnected> {
+    pub async fn open(clients: &Clients, place: usize) -> Result<Self, Disconnected> {
         let sim = Rc::clone(&clients.sim);
         sim.pause(50, sim.swarm.network_us).await;
-        let ends = connect(&clients.node).ok_or(Disconnected)?;
+        let ends = clients.nodes.get(place).and_then(connect).ok_or(Disconnected)?;
         let ends = RefCell::new(Some(ends));
         let next_id = Cell::new(i32::try_from(sim.below(1000)).unwrap_or(0));
         Ok(Self { sim, ends, outstanding: RefCell::default(), next_id })
@@ -139,7 +139,9 @@ impl Connection {
     fn breaks(&self) -> bool {
         let sim = &self.sim;
         let on = sim.swarm.classes.iter().any(|(class, _)| *class == FaultClass::ConnectionLoss);
-        let breaks = on && !sim.is_healed() && sim.chance(1, 120);
+        // Of a cluster's faults the others are to be the most.
+        let rarity = if sim.swarm.nodes > 1 { 2400 } else { 120 };
+        let breaks = on && !sim.is_healed() && sim.chance(1, rarity);
         if breaks {
             sim.fault(FaultClass::ConnectionLoss);
             cover!("connection lost");
@@ -165,24 +167,44 @@ pub fn error(code: i16) -> ErrorCode {
     ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
 }
 
-/// A connection that is opened again when it is needed.
+/// Connections that are opened again when they are needed.
 #[derive(Default)]
 pub struct Link {
-    current: Option<Connection>,
+    open: BTreeMap<usize, Connection>,
+    /// The place of the node that is asked.
+    at: usize,
 }
 
 impl Link {
+    /// The place of the node that is asked.
+    #[must_use]
+    pub const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Asks that node from now on, if it is known.
+    pub fn toward(&mut self, place: Option<usize>) {
+        self.at = place.unwrap_or(self.at);
+    }
+
+    /// Asks any node of a cluster from now on.
+    pub fn anywhere(&mut self, clients: &Clients) {
+        if clients.are_of_cluster() {
+            self.at = clients.sim.below(clients.nodes.len() as u64) as usize;
+        }
+    }
+
     /// The connection that is open, or a new one.
     ///
     /// # Errors
     /// The node does not serve.
     pub async fn get(&mut self, clients: &Clients) -> Result<&Connection, Disconnected> {
-        let usable = self.current.take().filter(Connection::is_open);
+        let usable = self.open.remove(&self.at).filter(Connection::is_open);
         let connection = match usable {
             Some(connection) => connection,
-            None => Connection::open(clients).await?,
+            None => Connection::open(clients, self.at).await?,
         };
-        Ok(self.current.insert(connection))
+        Ok(self.open.entry(self.at).insert_entry(connection).into_mut())
     }
 
     /// Asks and waits.

@@ -109,6 +109,8 @@ pub fn left_out(
 pub fn refused(sim: &Sim, partition: TopicPartition, code: ErrorCode) {
     let doomed = sim.history.borrow_mut().of(partition).doomed;
     let passing = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError);
+    // Of several nodes one may not have heard of a topic yet.
+    let doomed = doomed || sim.swarm.nodes > 1;
     let gone = matches!(code, ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId);
     sim.require(passing || doomed && gone, "U1", || format!("{partition:?}: a sound fetch is answered {code:?}"));
 }

@@ -55,7 +55,9 @@ pub fn joined(sim: &Sim, heard: i32, generation: i32) {
 /// A member has its assignment, so the generation is stored.
 pub fn synced(sim: &Sim, generation: i32) {
     let mut history = sim.history.borrow_mut();
-    history.group.generation = history.group.generation.max(generation);
+    // A group without a commit goes with its last member, and the next one of its name counts from the start.
+    let known = if history.group.stored { history.group.generation } else { 0 };
+    history.group.generation = known.max(generation);
 }
 
 /// How often the offsets topic lost records as page-cache durability allows.

@@ -17,6 +17,7 @@ struct Promise {
     topic_id: TopicId,
     partitions: i32,
     since: Mono,
+    version: u64,
 }
 
 /// What is known of the metadata.
@@ -56,8 +57,7 @@ pub fn committed(sim: &Sim, image: &MetadataImage) {
     let (version, digest) = (image.version(), image.digest());
     sim.note("committed", &[i64::try_from(version).unwrap_or(0)]);
     image.check();
-    let mut history = sim.history.borrow_mut();
-    let first = *history.metadata.digests.entry(version).or_insert(digest);
+    let first = sim.history.borrow().learn(|metadata| *metadata.digests.entry(version).or_insert(digest));
     sim.require(first == digest, "C4", || format!("two states of the metadata at index {version}"));
 }
 
@@ -76,20 +76,22 @@ pub fn started(sim: &Sim, partition: TopicPartition, internal: bool, config: &Re
     let known = history.of(partition);
     known.internal = internal;
     known.retains = config.deletes_old_records && config.log.retention_bytes.is_some();
-    known.compacted = config.compaction.is_some();
+    known.compacted = config.compaction.is_some() && sim.swarm.nodes == 1;
 }
 
-/// The creation of a topic, or of more partitions, was acknowledged.
-pub fn promised(sim: &Sim, name: &str, topic_id: TopicId, partitions: i32) {
-    let promise = Promise { topic_id, partitions, since: sim.now() };
-    sim.history.borrow_mut().metadata.promised.insert(name.to_owned(), promise);
+/// The creation of a topic, or of more partitions, was acknowledged, when `version` of the metadata was committed.
+pub fn promised(sim: &Sim, name: &str, topic_id: TopicId, partitions: i32, version: u64) {
+    let promise = Promise { topic_id, partitions, since: sim.now(), version };
+    sim.history.borrow().learn(|metadata| metadata.promised.insert(name.to_owned(), promise));
 }
 
 /// A topic is about to be deleted, so that nothing is promised of it any more.
 pub fn doomed(sim: &Sim, name: &str, topic_id: TopicId) {
     let mut history = sim.history.borrow_mut();
-    history.metadata.promised.remove(name);
-    history.metadata.doomed.insert(topic_id);
+    history.learn(|metadata| {
+        metadata.promised.remove(name);
+        metadata.doomed.insert(topic_id);
+    });
     for (partition, known) in &mut history.partitions {
         known.doomed |= partition.topic_id == topic_id;
     }
@@ -98,14 +100,16 @@ pub fn doomed(sim: &Sim, name: &str, topic_id: TopicId) {
 /// A deletion was acknowledged.
 pub fn deleted(sim: &Sim, topic_id: TopicId) {
     let now = sim.now();
-    sim.history.borrow_mut().metadata.deleted.insert(topic_id, now);
+    sim.history.borrow().learn(|metadata| metadata.deleted.insert(topic_id, now));
 }
 
-/// A client that asked at `asked` for all topics is told of these.
-pub fn listed(sim: &Sim, asked: Mono, topics: &[Listed]) {
+/// A client that asked at `asked`, of a node that had applied `version` then, for all topics is told of these.
+pub fn listed(sim: &Sim, (asked, version): (Mono, u64), topics: &[Listed]) {
     let history = sim.history.borrow();
-    let metadata = &history.metadata;
-    for (name, promise) in metadata.promised.iter().filter(|(_, promise)| promise.since < asked) {
+    let metadata = history.metadata();
+    for (name, promise) in
+        metadata.promised.iter().filter(|(_, promise)| promise.since < asked && promise.version <= version)
+    {
         let found = topics.iter().find(|topic| topic.name == *name);
         let same = found.is_some_and(|found| {
             (found.topic_id == promise.topic_id || found.topic_id.is_zero()) && found.partitions >= promise.partitions
@@ -120,6 +124,6 @@ pub fn listed(sim: &Sim, asked: Mono, topics: &[Listed]) {
 
 /// T1: a producer got its id.
 pub fn producer_id(sim: &Sim, id: i64) {
-    let fresh = sim.history.borrow_mut().metadata.producer_ids.insert(id);
+    let fresh = sim.history.borrow().learn(|metadata| metadata.producer_ids.insert(id));
     sim.require(fresh, "T1", || format!("producer id {id} was given out twice"));
 }

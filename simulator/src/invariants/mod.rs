@@ -8,6 +8,7 @@ pub mod metadata;
 pub mod producers;
 pub mod replication;
 pub mod restarts;
+pub mod several;
 pub mod storage;
 pub mod supervision;
 

@@ -46,6 +46,25 @@ pub fn deleted(sim: &Sim, image: &MetadataImage) {
 }
 
 impl Truth {
+    /// What it is, if nothing is in doubt.
+    #[must_use]
+    pub fn certain(&self) -> Option<Self> {
+        let certain = self.marked.get().is_some() && self.sync_point.get().is_some() && !self.sync_failed.get();
+        certain.then(|| {
+            let truth = Self::default();
+            truth.is(self);
+            truth
+        })
+    }
+
+    /// The directory is another one now, of which this is true.
+    pub fn is(&self, other: &Self) {
+        self.marked.set(other.marked.get());
+        self.sync_point.set(other.sync_point.get());
+        self.sync_failed.set(other.sync_failed.get());
+        self.noted.set(other.noted.get());
+    }
+
     /// The machine went down, and its memory with it.
     pub fn rebooted(&self, sim: &Sim) {
         self.noted.set(false);

@@ -76,6 +76,8 @@ fn check_recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending:
     let page_cache = history.page_cache;
     let known = history.of(partition);
     known.suspect = false;
+    // What was about to be cut may have been, and something else written there.
+    known.stored.split_off(&known.kept);
     let floor = floor(known, ending, page_cache);
     if end < floor {
         let code = if ending == Ending::Clean { "S5" } else { "S1" };
@@ -108,7 +110,7 @@ fn check_recovered(sim: &Sim, partition: TopicPartition, view: &LogView, ending:
             format!("{partition:?}: a hole before {base}, after {at:?}")
         });
         at = Some(read.header.next_offset().0);
-        let sent = history.sent.contains_key(&read.content);
+        let sent = history.sent(read.content).is_some();
         sim.require(sent, "S6", || format!("{partition:?}: nobody wrote what was recovered at {base}"));
         let before = known.stored.get(&base);
         sim.require(before.is_none_or(|before| before.content == read.content), "S1", || {
@@ -138,7 +140,7 @@ fn recovered_compacted(
         found.iter().cloned().partition(|read| read.header.base_offset.0 < known.end.min(end));
     compaction::faithful(sim, "S1", partition, known, &older, start..known.end.min(end));
     for read in &newer {
-        let sent = sim.history.borrow().sent.contains_key(&read.content);
+        let sent = sim.history.borrow().sent(read.content).is_some();
         sim.require(sent, "S6", || format!("{partition:?}: nobody wrote {:?}", read.header.base_offset));
     }
     index_is_a_rebuild(sim, partition, view, found);
@@ -147,7 +149,7 @@ fn recovered_compacted(
 /// What must be there again.
 fn floor(known: &PartitionHistory, ending: Ending, page_cache: bool) -> i64 {
     match ending {
-        Ending::Kill | Ending::Clean => known.end,
+        Ending::Kill | Ending::Clean => known.kept,
         Ending::Lossy if page_cache => known.confirmed,
         Ending::Lossy => known.high_watermark.max(known.confirmed),
     }

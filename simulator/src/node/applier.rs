@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use futures_util::future::select;
 use madang::changes::{Change, ReplicaPlan, all_replicas, changes, led_shards};
 use madang::env::ask_controller;
 use madang::found::{Found, start_of, sync_point};
@@ -19,18 +20,21 @@ use madang_cluster::controller::{ApiResult, LogDirStart, Outcome, Proposal, Regi
 use madang_cluster::coordinator::OFFSETS_TOPIC;
 use madang_cluster::coordinator::actor::ShardMessage;
 use madang_cluster::metadata::{Endpoint, MetadataDelta, MetadataImage, SecurityProtocol, TopicImage};
-use madang_cluster::replica::{ReplicaHandle, ReplicaMessage, SharedReplica};
-use madang_protocol::types::{NodeId, Offset, TopicId, TopicPartition, Uuid};
-use madang_storage::{Checkpoint, LogDir, LogDirError, Notes, OpenLogDir, PartitionDir, RestartKind};
+use madang_cluster::replica::replication::Assignment;
+use madang_cluster::replica::{ReplicaConfig, ReplicaHandle, ReplicaMessage, SharedReplica};
+use madang_protocol::types::{TopicId, TopicPartition, Uuid};
+use madang_storage::{LogDir, LogDirError, Notes, OpenLogDir, PartitionDir, RestartKind};
 
 use crate::cover;
 use crate::invariants::{metadata, restarts};
 use crate::node::env::SimEnv;
 use crate::node::process::{Process, close_replica};
-use crate::node::{DATA, Node, Slot, life, notes, shard};
+use crate::node::{DATA, Node, Slot, life, notes, peers, shard};
 
 /// How long the node waits for one replica before it goes on with the others.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a replica may take to take a message about a change of metadata.
+const TELL_TIMEOUT: Duration = Duration::from_secs(10);
 
 enum Step {
     Apply(Arc<MetadataImage>, Arc<MetadataDelta>),
@@ -141,7 +145,7 @@ impl Applier {
         let sim = &self.node.sim;
         let who = OpenLogDir {
             cluster_id: image.cluster_id().to_string(),
-            node_id: NodeId(1),
+            node_id: self.node.id,
             new_directory_id: Uuid::from_random(sim.random(), sim.random()),
             boot_id: self.node.memory.boot_id(),
         };
@@ -179,7 +183,7 @@ impl Applier {
         let endpoint = Endpoint {
             listener: "PLAINTEXT".into(),
             host: "127.0.0.1".into(),
-            port: 9092,
+            port: self.node.port(),
             security_protocol: SecurityProtocol::Plaintext,
         };
         let proposal = Proposal::RegisterBroker(RegisterBroker {
@@ -203,6 +207,7 @@ impl Applier {
             }
         }
         drop(log_dir);
+        self.process.told_outer.set(Some(broker_epoch));
         let node_id = self.process.config.node_id;
         self.propose(Proposal::UnfenceBroker { node_id, broker_epoch });
     }
@@ -211,10 +216,14 @@ impl Applier {
     fn propose(&self, proposal: Proposal) {
         let process = Rc::clone(&self.process);
         let (node, scope) = (Rc::clone(&self.node), process.scope);
-        let env = SimEnv { sim: Rc::clone(&node.sim), process };
+        let env = SimEnv { sim: Rc::clone(&node.sim), node: Rc::clone(&node), process };
         self.node.sim.executor.detach(scope, async move {
             let deadline = node.sim.now() + Duration::from_secs(30);
-            if ask_controller(&env, &env.process.controller, proposal, deadline).await.is_err() {
+            let decided = match node.cluster() {
+                Some(cluster) => peers::propose_until_decided(&env, &cluster, proposal).await,
+                None => ask_controller(&env, &env.process.controller, proposal, deadline).await,
+            };
+            if decided.is_err() {
                 // As the node, which does not serve without: it ends.
                 node.give_up();
             }
@@ -265,9 +274,12 @@ impl Applier {
                 Change::DeleteTopic { topic_id, name } => self.delete_topic(topic_id, &name).await,
                 Change::Start(plans) => self.start_replicas(plans).await,
                 Change::StartShards { topic, partitions } => self.start_shards(&topic, &partitions),
-                Change::Assign { .. } | Change::EndShards(_) | Change::Remove(_) => {
-                    self.node.sim.require(false, "C1", || "a lone node follows".to_owned());
+                Change::Assign { partition, config, assignment } => {
+                    let Some(slot) = self.slot(partition) else { continue };
+                    self.assign(&slot, self.node.scaled(*config), assignment).await;
                 }
+                Change::Remove(_) => self.node.sim.require(false, "C1", || "nobody moves partitions here".to_owned()),
+                Change::EndShards(partitions) => self.end_shards(|index| partitions.contains(&index)),
                 Change::Lead { partition, leads_in } => {
                     let Some(slot) = self.slot(partition) else { continue };
                     slot.handle.shared().set_leader_epoch(leads_in);
@@ -286,6 +298,22 @@ impl Applier {
         }
     }
 
+    /// Who learns of an in-sync set knows the settings that it was judged by.
+    async fn assign(&self, slot: &Slot, config: ReplicaConfig, assignment: Box<Assignment>) {
+        let (shared, actor) = (slot.handle.shared(), slot.handle.actor());
+        if *shared.config() != config {
+            shared.set_config(config.clone());
+            self.tell(actor.admit(ReplicaMessage::Configure(Box::new(config)))).await;
+        }
+        shared.set_assignment(Arc::new((*assignment).clone()));
+        self.tell(actor.admit(ReplicaMessage::Assign(assignment))).await;
+    }
+
+    /// A replica that is down finds the same in its shared side when it starts.
+    async fn tell<T>(&self, told: impl Future<Output = T> + Unpin) {
+        drop(select(told, self.node.sim.executor.sleep(TELL_TIMEOUT)).await);
+    }
+
     fn slot(&self, partition: TopicPartition) -> Option<Rc<Slot>> {
         self.process.slots.borrow().get(&partition).cloned()
     }
@@ -300,7 +328,6 @@ impl Applier {
 
     fn start_replica(&self, plan: ReplicaPlan) -> Option<Rc<Slot>> {
         let ReplicaPlan { partition, topic, leads_in, config, assignment } = plan;
-        self.node.sim.require(assignment.is_none(), "C1", || "a lone node has a partition of several".to_owned());
         let created = match self.process.log_dir.borrow().as_ref() {
             Some(log_dir) => log_dir.create_partition(&topic.name, partition.partition, partition.topic_id),
             None => return None,
@@ -314,6 +341,9 @@ impl Applier {
         metadata::started(&self.node.sim, partition, topic.is_internal(), &config);
         let name = Arc::clone(&topic.name);
         let shared = SharedReplica::new(partition, Arc::clone(&name), topic.is_internal(), leads_in, config);
+        if let Some(assignment) = assignment {
+            shared.set_assignment(Arc::from(assignment));
+        }
         let actor = ActorRef::new(format!("{name}-{}", partition.partition), self.node.capacity());
         let slot = Rc::new(Slot {
             topic: name,
@@ -327,8 +357,7 @@ impl Applier {
         });
         self.process.slots.borrow_mut().insert(partition, Rc::clone(&slot));
         // The node notes a recovery point when it creates a partition.
-        let recovery_point = Offset(*self.node.checkpoints.borrow_mut().entry(partition).or_insert(0));
-        let checkpoint = Some(Checkpoint { recovery_point, ..Checkpoint::default() });
+        let checkpoint = Some(*self.node.checkpoints.borrow_mut().entry(partition).or_default());
         let noted = notes::load(&self.process, partition);
         let clean = self.process.left.get() == RestartKind::Clean;
         let durability = self.process.config.durability;
@@ -374,12 +403,26 @@ impl Applier {
         notes::keep(&self.node, &self.process, |notes| notes.remove(partition));
     }
 
+    /// Starts those that do not run in their partition's present leadership.
     fn start_shards(&self, topic: &TopicImage, partitions: &[i32]) {
         for &index in partitions {
+            let Some(epoch) = topic.partitions.get(&index).map(|state| state.leader_epoch) else { continue };
+            if self.process.shards.borrow().get(&index).is_some_and(|shard| shard.epoch == epoch) {
+                continue;
+            }
+            self.end_shards(|ended| ended == index);
             let partition = TopicPartition { topic_id: topic.topic_id, partition: index };
             if let Some(slot) = self.slot(partition) {
-                shard::start(&self.node, &self.process, &slot);
+                shard::start(&self.node, &self.process, &slot, epoch);
             }
+        }
+    }
+
+    fn end_shards(&self, which: impl Fn(i32) -> bool) {
+        let ended = self.process.shards.borrow_mut().extract_if(.., |index, _| which(*index)).collect::<Vec<_>>();
+        for (_, shard) in ended {
+            cover!("shard ended as another node leads");
+            shard.end();
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn connect(node: &Rc<Node>) -> Option<Ends> {
     let (to, requests) = channel(WINDOW);
     let (answers, from) = channel(WINDOW);
     let sim = &node.sim;
-    let env = SimEnv { sim: Rc::clone(sim), process: Rc::clone(&process) };
+    let env = SimEnv { sim: Rc::clone(sim), node: Rc::clone(node), process: Rc::clone(&process) };
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let peer = PeerInfo { listener: "PLAINTEXT".into(), peer_addr: local(40_000), local_addr: local(9092) };
     let ended = sim.executor.spawn(process.scope, serve(env, peer, requests, answers));

@@ -24,14 +24,13 @@ use madang_cluster::controller::{
     SyncTicket,
 };
 use madang_cluster::request::RequestId;
-use madang_protocol::ErrorCode;
 use madang_storage::DiskFile;
 
 use crate::cover;
 use crate::executor::{Exit, Planted};
 use crate::invariants::{metadata, supervision};
 use crate::node::process::Process;
-use crate::node::{DATA, Node};
+use crate::node::{DATA, Node, peers};
 use crate::swarm::FaultClass;
 
 /// Where the metadata log is.
@@ -61,6 +60,9 @@ pub fn start(node: &Rc<Node>, process: &Rc<Process>) {
         for life in 1.. {
             match open(&node, &process) {
                 Ok(controller) => {
+                    if let Some(cluster) = node.cluster() {
+                        cluster.started(&node, controller.status());
+                    }
                     mailbox.open(Incarnation(life));
                     let life_of = process.controller.pinned(Incarnation(life));
                     let shell = Shell::new(&node, &process, controller, life_of, syncs.clone());
@@ -83,7 +85,7 @@ pub fn start(node: &Rc<Node>, process: &Rc<Process>) {
 fn open(node: &Node, process: &Process) -> Result<Controller, ControllerError> {
     let config = ControllerConfig {
         node_id: process.config.node_id,
-        voters: vec![process.config.node_id],
+        voters: node.voters(),
         cluster_id: None,
         broker: process.config.clone(),
         directory: directory(),
@@ -156,17 +158,18 @@ impl Shell {
     fn handle(&mut self, message: ControllerMessage) {
         match message {
             ControllerMessage::Synced { ticket, result } => self.step(ControllerInput::Synced { ticket, result }),
-            ControllerMessage::Raft(_)
-            | ControllerMessage::Unreachable(_)
-            | ControllerMessage::Dead(_)
-            | ControllerMessage::SnapshotSent { .. } => {
-                self.node.sim.violate("C1", "a lone voter hears of another one");
+            ControllerMessage::Raft(message) => self.step(ControllerInput::Message(message)),
+            ControllerMessage::Unreachable(voter) => self.step(ControllerInput::Unreachable(voter)),
+            ControllerMessage::Dead(voter) => self.step(ControllerInput::Dead(voter)),
+            ControllerMessage::SnapshotSent { to, delivered } => {
+                self.step(ControllerInput::SnapshotSent { to, delivered });
             }
-            ControllerMessage::Heartbeat { reply, .. } => reply.send(Err(ErrorCode::NotController.into())),
+            ControllerMessage::Heartbeat { node_id, broker_epoch, reply } => {
+                let request = self.awaited(reply);
+                self.step(ControllerInput::Heartbeat { request, node_id, broker_epoch });
+            }
             ControllerMessage::Propose { proposal, reply } => {
-                self.next_request += 1;
-                let request = RequestId(self.next_request);
-                self.replies.insert(request, reply);
+                let request = self.awaited(reply);
                 self.step(ControllerInput::Propose { request, proposal });
                 if self.process.controller_dies.take() {
                     self.node.sim.fault(FaultClass::ControllerDeath);
@@ -176,11 +179,21 @@ impl Shell {
         }
     }
 
+    fn awaited(&mut self, reply: Reply<ApiResult<Outcome>>) -> RequestId {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.replies.insert(request, reply);
+        request
+    }
+
     fn step(&mut self, input: ControllerInput) {
         let mut effects = Vec::new();
         self.controller.step(self.node.sim.now(), self.node.sim.wall(), input, &mut self.rng, &mut effects);
         for effect in effects {
             self.perform(effect);
+        }
+        if let Some(cluster) = self.node.cluster() {
+            cluster.stepped(&self.node, &self.controller);
         }
     }
 
@@ -193,14 +206,25 @@ impl Shell {
             }
             ControllerEffect::Publish { image, delta } => {
                 metadata::committed(&self.node.sim, &image);
+                if let Some(cluster) = self.node.cluster() {
+                    cluster.committed(&self.node, &image);
+                }
                 self.process.feed.publish(image, delta);
             }
             ControllerEffect::Reply { request, result } => match self.replies.remove(&request) {
                 Some(reply) => self.process.feed.answer(reply, result),
                 None => self.node.sim.violate("U1", format!("controller: {request:?} is answered twice")),
             },
-            ControllerEffect::Leader(_) => {}
-            ControllerEffect::Send { .. } => self.node.sim.violate("C1", "a lone voter sends"),
+            ControllerEffect::Leader(leader) => {
+                self.node.sim.note("led by", &[i64::from(leader.map_or(-1, |leader| leader.0))]);
+                self.process.leader.set(leader);
+            }
+            ControllerEffect::Send { to, message, is_snapshot } => {
+                if let Some(cluster) = self.node.cluster() {
+                    cluster.sent(&self.node, &message);
+                }
+                peers::send_raft(&self.node, &self.process, to, &message, is_snapshot, self.life.clone());
+            }
             ControllerEffect::Fatal(why) => {
                 self.node.sim.note("controller failed", &[i64::try_from(why.len()).unwrap_or(0)]);
                 self.ended.set(true);

@@ -24,13 +24,16 @@ use madang_protocol::types::{NodeId, TopicPartition};
 use crate::executor::Exit;
 use crate::node::DATA;
 use crate::node::process::Process;
+use crate::node::{Node, peers};
 use crate::sim::Sim;
 
 /// The surroundings of handlers in one process.
 #[derive(Clone)]
 pub struct SimEnv {
-    /// The run.
+    /// The run, as the node sees it.
     pub sim: Rc<Sim>,
+    /// The node.
+    pub node: Rc<Node>,
     /// The process.
     pub process: Rc<Process>,
 }
@@ -99,7 +102,12 @@ impl Env for SimEnv {
 
     fn propose(&self, proposal: Proposal, deadline: Mono) -> LocalBoxFuture<'static, ApiResult<Outcome>> {
         let env = self.clone();
-        Box::pin(async move { ask_controller(&env, &env.process.controller, proposal, deadline).await })
+        Box::pin(async move {
+            match env.node.cluster() {
+                Some(cluster) => peers::propose(&env, &cluster, proposal, deadline).await,
+                None => ask_controller(&env, &env.process.controller, proposal, deadline).await,
+            }
+        })
     }
 
     fn group(

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use madang::found::Found;
 use madang_actors::child_spec::Incarnation;
 use madang_actors::mailbox::ActorState;
-use madang_cluster::replica::Replica;
-use madang_storage::{Log, LogError, Start};
+use madang_cluster::replica::{LostRecords, Replica, ReplicaConfig};
+use madang_protocol::types::Offset;
+use madang_storage::{Checkpoint, Log, LogError, OpenLog, Recovery, Start};
 
 use crate::cover;
 use crate::executor::Exit;
@@ -79,26 +80,14 @@ fn build(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, found: Found) 
     }
     let open = found.open(slot.incarnation.get(), sim.wall());
     let config = (*slot.handle.shared().config()).clone();
-    let opened = Log::open(Arc::new(sim.disk.clone()), &slot.directory, config.log.clone(), &open);
-    let (log, report) = match opened {
-        Ok(opened) => opened,
-        // The device could not be read just now; it is tried again.
-        Err(LogError::Quarantine { reason }) if reason.contains("cannot read") => return Err(Unbuilt::Disk),
-        Err(LogError::Quarantine { reason }) => {
-            let what = format!("{partition:?} is set aside after {ending:?}: {reason}");
-            return Err(Unbuilt::Broken(if ending == Ending::Clean { "S5" } else { "S1" }, what));
-        }
-        Err(error) => {
-            let text = error.to_string();
-            sim.note("not opened", &[text.len() as i64]);
-            return Err(if text.starts_with("sync") { Unbuilt::PagesLost } else { Unbuilt::Disk });
-        }
-    };
-    if sim.disk.is_crashed() {
-        return Err(Unbuilt::Disk);
-    }
+    let (log, report) = open_log(node, slot, &config, &open, ending)?;
     if report.truncated_bytes > 0 {
         cover!("torn tail cut");
+    }
+    if report.below_recovery_point && before.is_none() {
+        // What is appended from here on would pass for what was there.
+        let end = report.log_end_offset;
+        node.checkpoints.borrow_mut().insert(partition, Checkpoint { recovery_point: end, high_watermark: end });
     }
     let view = log.view();
     let lost = storage::recovered(sim, partition, &view, ending, log.confirmed_offset().0);
@@ -111,8 +100,56 @@ fn build(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, found: Found) 
     if start != Start::SameProcess {
         storage::confirmed_at_start(sim, partition, &slot.directory, &view, log.confirmed_offset().0);
     }
-    match Replica::new(slot.incarnation.get(), log, config, before.as_deref()) {
-        Ok(replica) => Ok(ReplicaShell::new(Rc::clone(node), Rc::clone(process), Rc::clone(slot), replica)),
-        Err(lost) => Err(Unbuilt::Broken("S1", format!("{partition:?}: {lost}"))),
+    let incarnation = slot.incarnation.get();
+    let several = config.replication_factor > 1;
+    let at_start = before.is_none().then(|| LostRecords::at_start(&report, found.high_watermark)).flatten();
+    let replica = match at_start.filter(|_| several) {
+        Some(lost) => {
+            cover!("loss found at a start");
+            Replica::after_loss(incarnation, log, config, lost)
+        }
+        None => match Replica::new(incarnation, log, config.clone(), before.as_deref()) {
+            Ok(replica) => starting(replica, found.high_watermark, before.is_none() && several),
+            // The first try has taken the log along.
+            Err(lost) if several => {
+                cover!("loss found at a restart");
+                let (log, _) = open_log(node, slot, &config, &open, ending)?;
+                Replica::after_loss(incarnation, log, config, lost)
+            }
+            Err(lost) => return Err(Unbuilt::Broken("S1", format!("{partition:?}: {lost}"))),
+        },
+    };
+    Ok(ReplicaShell::new(node, process, slot, replica))
+}
+
+fn starting(mut replica: Replica, high_watermark: Offset, first: bool) -> Replica {
+    if first {
+        replica.starts_at(high_watermark);
+    }
+    replica
+}
+
+fn open_log(
+    node: &Node,
+    slot: &Slot,
+    config: &ReplicaConfig,
+    open: &OpenLog,
+    ending: Ending,
+) -> Result<(Log, Recovery), Unbuilt> {
+    let (sim, partition) = (&node.sim, slot.partition);
+    match Log::open(Arc::new(sim.disk.clone()), &slot.directory, config.log.clone(), open) {
+        Ok(_) if sim.disk.is_crashed() => Err(Unbuilt::Disk),
+        Ok(opened) => Ok(opened),
+        // The device could not be read just now; it is tried again.
+        Err(LogError::Quarantine { reason }) if reason.contains("cannot read") => Err(Unbuilt::Disk),
+        Err(LogError::Quarantine { reason }) => {
+            let what = format!("{partition:?} is set aside after {ending:?}: {reason}");
+            Err(Unbuilt::Broken(if ending == Ending::Clean { "S5" } else { "S1" }, what))
+        }
+        Err(error) => {
+            let text = error.to_string();
+            sim.note("not opened", &[text.len() as i64]);
+            Err(if text.starts_with("sync") { Unbuilt::PagesLost } else { Unbuilt::Disk })
+        }
     }
 }

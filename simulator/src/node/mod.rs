@@ -5,8 +5,11 @@ pub mod applier;
 pub mod connection;
 pub mod controller;
 pub mod env;
+pub mod fetching;
 pub mod life;
 pub mod notes;
+pub mod outside;
+pub mod peers;
 pub mod process;
 pub mod replica;
 pub mod shard;
@@ -19,13 +22,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
+use madang_actors::clock::Mono;
 use madang_actors::mailbox::{Bounds, Capacity};
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::{ReplicaConfig, ReplicaHandle};
-use madang_protocol::types::TopicPartition;
-use madang_storage::{Crash, Notes};
+use madang_protocol::types::{NodeId, TopicPartition};
+use madang_storage::{Checkpoint, Crash, Notes};
 
-use crate::executor::Exit;
+use crate::cluster::{Cluster, disks};
+use crate::executor::{Exit, Scope};
 use crate::invariants::restarts::Truth;
 use crate::node::notes::Memory;
 use crate::node::process::Process;
@@ -59,12 +64,14 @@ pub struct Slot {
 
 /// The node over all its lives.
 pub struct Node {
-    /// The run.
+    /// Its id.
+    pub id: NodeId,
+    /// The run, as this node sees it.
     pub sim: Rc<Sim>,
     /// The life that runs.
     pub process: RefCell<Option<Rc<Process>>>,
-    /// Confirmed ends as the last checkpoint had them.
-    pub checkpoints: RefCell<BTreeMap<TopicPartition, i64>>,
+    /// The last checkpoints.
+    pub checkpoints: RefCell<BTreeMap<TopicPartition, Checkpoint>>,
     /// What has happened to the directory.
     pub truth: Truth,
     /// The machine's memory, as far as it outlives a process.
@@ -75,6 +82,13 @@ pub struct Node {
     pub slow_sync: Cell<Option<Option<Duration>>>,
     /// The newest metadata that any life has shown, and what it was.
     pub shown: RefCell<Arc<MetadataImage>>,
+    /// The registration that was the newest when its disk last lost what it was counted on for.
+    pub doubted: Cell<Option<i64>>,
+    /// Its directory as it was once.
+    pub backup: RefCell<Option<disks::Backup>>,
+    /// Since when no process of it runs.
+    pub down_since: Cell<Mono>,
+    cluster: RefCell<Option<Rc<Cluster>>>,
     lives: Cell<u64>,
     up: Cell<bool>,
 }
@@ -83,7 +97,14 @@ impl Node {
     /// A node that has not started.
     #[must_use]
     pub fn new(sim: &Rc<Sim>) -> Rc<Self> {
+        Self::member(NodeId(1), sim)
+    }
+
+    /// The node of that id.
+    #[must_use]
+    pub fn member(id: NodeId, sim: &Rc<Sim>) -> Rc<Self> {
         Rc::new(Self {
+            id,
             sim: Rc::clone(sim),
             process: RefCell::new(None),
             checkpoints: RefCell::default(),
@@ -92,9 +113,42 @@ impl Node {
             forgetful: Cell::new(false),
             slow_sync: Cell::new(None),
             shown: RefCell::default(),
+            doubted: Cell::new(None),
+            backup: RefCell::default(),
+            down_since: Cell::new(Mono::ZERO),
+            cluster: RefCell::default(),
             lives: Cell::new(0),
             up: Cell::new(false),
         })
+    }
+
+    /// Makes it one of several; none parts it from them.
+    pub fn join(&self, cluster: Option<Rc<Cluster>>) {
+        *self.cluster.borrow_mut() = cluster;
+    }
+
+    /// The cluster that it is one node of several of.
+    #[must_use]
+    pub fn cluster(&self) -> Option<Rc<Cluster>> {
+        self.cluster.borrow().clone()
+    }
+
+    /// The voters of the metadata log.
+    #[must_use]
+    pub fn voters(&self) -> Vec<NodeId> {
+        self.cluster.borrow().as_ref().map_or_else(|| vec![self.id], |cluster| cluster.ids())
+    }
+
+    /// The tasks of its life of that number.
+    #[must_use]
+    pub fn scope(&self, life: u64) -> Scope {
+        Scope(life | u64::from(self.id.0.unsigned_abs() - 1) << 32)
+    }
+
+    /// Where clients reach it.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        9091 + u16::try_from(self.id.0).unwrap_or(0)
     }
 
     /// The settings of a partition's replica as the metadata has them, in the sizes of a run.
@@ -170,9 +224,14 @@ impl Node {
     /// Ends the process at once.
     pub fn die(&self, crash: Crash) {
         let process = self.process.borrow_mut().take();
-        self.up.set(false);
+        if self.up.replace(false) {
+            self.down_since.set(self.sim.now());
+        }
         if let Some(process) = process {
             self.sim.executor.kill(process.scope);
+            if let Some(cluster) = self.cluster() {
+                cluster.died(self, &process, crash);
+            }
         }
         self.sim.note("die", &[i64::from(crash == Crash::Power)]);
         self.sim.disk.crash(crash, &mut self.sim.fork());
@@ -186,7 +245,8 @@ impl Node {
     pub fn restart_later(self: &Rc<Self>) {
         let node = Rc::clone(self);
         self.sim.executor.detach(OUTSIDE, async move {
-            node.sim.pause(1000, 60_000).await;
+            let longest = if node.sim.is_healed() { 60_000 } else { node.sim.swarm.links.outage_us };
+            node.sim.pause(1000, longest).await;
             if !node.is_up() {
                 node.start();
             }
@@ -207,7 +267,15 @@ impl Node {
         process.sync_failed.set(true);
         let said = process.log_dir.borrow_mut().as_mut().map(|log_dir| log_dir.set_sync_point(false).is_ok());
         self.truth.sync_failed(&self.sim, said);
+        self.doubt();
         self.fail_directory(process, why);
+    }
+
+    /// Its disk may lack what it was counted on for, until it is registered anew.
+    pub fn doubt(&self) {
+        if let Some(cluster) = self.cluster() {
+            self.doubted.set(Some(cluster.registration(self.id)));
+        }
     }
 
     /// The process cannot go on: it ends as soon as the task that says so has returned.

@@ -13,19 +13,25 @@ use madang::group_placement::GroupPlacement;
 use madang::producer_ids::ProducerIds;
 use madang_actors::actor_ref::ActorRef;
 use madang_cluster::configs::BrokerConfig;
+use madang_cluster::controller::Proposal;
 use madang_cluster::controller::actor::ControllerMessage;
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::ReplicaMessage;
-use madang_protocol::types::{TopicPartition, Uuid};
+use madang_cluster::replica::fetching::FetcherRef;
+use madang_protocol::types::{NodeId, TopicPartition, Uuid};
 use madang_storage::{Crash, LogDir, MemoryNotes, Notes, RestartKind};
 
+use crate::cluster::MIN_IN_SYNC;
 use crate::cover;
 use crate::executor::Scope;
 use crate::invariants::storage;
 use crate::node::applier::{self, Feed};
+use crate::node::env::SimEnv;
 use crate::node::shard::ShardSlot;
-use crate::node::{Node, SCALE, Slot, controller, notes};
-use crate::sim::Sim;
+use crate::node::{Node, SCALE, Slot, controller, notes, peers};
+
+/// How long a node that stops waits for the controller to have others lead.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// One life of the node.
 pub struct Process {
@@ -75,6 +81,14 @@ pub struct Process {
     pub closing: Cell<bool>,
     /// Partitions that could not be started: they are offline until the process starts again.
     pub offline: Cell<usize>,
+    /// The registration that whoever runs the process was told.
+    pub told_outer: Cell<Option<i64>>,
+    /// Who leads the quorum, as far as this process's voter knows.
+    pub leader: Cell<Option<NodeId>>,
+    /// What its followers want of each remote leader.
+    pub fetchers: RefCell<BTreeMap<NodeId, FetcherRef>>,
+    /// Messages of its voter to each other one that have not arrived.
+    pub under_way: RefCell<BTreeMap<NodeId, usize>>,
 }
 
 impl Process {
@@ -82,10 +96,10 @@ impl Process {
     #[must_use]
     pub fn new(node: &Node, number: u64) -> Self {
         let sim = &node.sim;
-        let config = broker_config(sim);
+        let config = broker_config(node);
         Self {
             number,
-            scope: Scope(number),
+            scope: node.scope(number),
             incarnation_id: Uuid::from_random(sim.random(), sim.random()),
             image: RefCell::default(),
             broker_epoch: Cell::new(-1),
@@ -106,19 +120,23 @@ impl Process {
             sync_failed: Cell::new(false),
             closing: Cell::new(false),
             offline: Cell::new(0),
+            told_outer: Cell::new(None),
+            leader: Cell::new(None),
+            fetchers: RefCell::default(),
+            under_way: RefCell::default(),
             config,
         }
     }
 }
 
 /// The file that the node is started with.
-fn broker_config(sim: &Sim) -> BrokerConfig {
-    let swarm = &sim.swarm;
+fn broker_config(node: &Node) -> BrokerConfig {
+    let (sim, swarm) = (&node.sim, &node.sim.swarm);
     let segment = (swarm.segment_bytes * SCALE).to_string();
     let mut pairs = vec![
-        ("node.id", "1".to_owned()),
+        ("node.id", node.id.to_string()),
         ("log.dirs", super::DATA.to_owned()),
-        ("listeners", "PLAINTEXT://127.0.0.1:9092".to_owned()),
+        ("listeners", format!("PLAINTEXT://127.0.0.1:{}", node.port())),
         ("auto.create.topics.enable", "false".to_owned()),
         ("madang.durability", if swarm.page_cache { "page-cache" } else { "fsync" }.to_owned()),
         ("log.segment.bytes", segment.clone()),
@@ -133,6 +151,16 @@ fn broker_config(sim: &Sim) -> BrokerConfig {
         ("offsets.retention.check.interval.ms", "1000".to_owned()),
         ("max.incremental.fetch.session.cache.slots", "4".to_owned()),
     ];
+    if swarm.nodes > 1 {
+        let replicas = swarm.replicas().to_string();
+        pairs.extend([
+            ("default.replication.factor", replicas.clone()),
+            ("offsets.topic.replication.factor", replicas),
+            ("min.insync.replicas", MIN_IN_SYNC.to_string()),
+            ("replica.lag.time.max.ms", swarm.links.lag_ms.to_string()),
+            ("broker.session.timeout.ms", swarm.links.session_ms.to_string()),
+        ]);
+    }
     if swarm.page_cache {
         pairs.push(("log.flush.interval.ms", "50".to_owned()));
     }
@@ -150,6 +178,10 @@ fn broker_config(sim: &Sim) -> BrokerConfig {
 pub async fn run(node: Rc<Node>, process: Rc<Process>) {
     controller::start(&node, &process);
     node.sim.executor.detach(process.scope, periodic_work(Rc::clone(&node), Rc::clone(&process)));
+    if let Some(cluster) = node.cluster() {
+        let env = SimEnv { sim: Rc::clone(&node.sim), node: Rc::clone(&node), process: Rc::clone(&process) };
+        node.sim.executor.detach(process.scope, peers::heartbeats(env, cluster));
+    }
     applier::follow(&node, &process).await;
 }
 
@@ -163,7 +195,7 @@ async fn periodic_work(node: Rc<Node>, process: Rc<Process>) {
         for slot in slots {
             let actor = slot.handle.actor();
             drop(actor.try_send(ReplicaMessage::Retain));
-            if slot.handle.shared().config().compaction.is_some() {
+            if node.sim.swarm.nodes == 1 && slot.handle.shared().config().compaction.is_some() {
                 drop(actor.try_send(ReplicaMessage::Compact));
             }
         }
@@ -172,6 +204,11 @@ async fn periodic_work(node: Rc<Node>, process: Rc<Process>) {
 
 /// Stops the process in order: closes every log, writes the marker. False if something failed, and then the end is as a kill's.
 pub async fn close(node: &Rc<Node>, process: &Rc<Process>) -> bool {
+    hand_over(node, process).await;
+    if !node.process.borrow().as_ref().is_some_and(|running| Rc::ptr_eq(running, process)) {
+        // It died on the way.
+        return false;
+    }
     // Whoever asks from now on finds no node.
     node.process.borrow_mut().take();
     process.closing.set(true);
@@ -198,6 +235,15 @@ pub async fn close(node: &Rc<Node>, process: &Rc<Process>) -> bool {
     // Without the marker it is as if it had been killed.
     node.die(Crash::Kill);
     marked
+}
+
+/// Others lead what this node leads before it stops to serve.
+async fn hand_over(node: &Rc<Node>, process: &Rc<Process>) {
+    let Some(cluster) = node.cluster() else { return };
+    let env = SimEnv { sim: Rc::clone(&node.sim), node: Rc::clone(node), process: Rc::clone(process) };
+    let (node_id, broker_epoch) = (process.config.node_id, process.broker_epoch.get());
+    let deadline = node.sim.now() + HAND_OVER;
+    drop(peers::propose(&env, &cluster, Proposal::FenceBroker { node_id, broker_epoch }, deadline).await);
 }
 
 /// Asks the running life of a replica to close its log; false if there is none, or if it could not.

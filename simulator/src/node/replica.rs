@@ -20,12 +20,13 @@ use madang_cluster::replica::{
 use madang_cluster::request::RequestId;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::Offset;
-use madang_storage::{CompactionError, CompactionJob, Fault, Notes, Pace, SyncRequest};
+use madang_storage::{Checkpoint, CompactionError, CompactionJob, Fault, Notes, Pace, SyncRequest};
 
 use crate::cover;
 use crate::executor::Planted;
 use crate::history::content;
 use crate::invariants::{replication, supervision};
+use crate::node::outside::Outside;
 use crate::node::process::Process;
 use crate::node::{Node, Slot, notes};
 use crate::sim::Sim;
@@ -52,6 +53,8 @@ pub struct ReplicaShell {
     process: Rc<Process>,
     slot: Rc<Slot>,
     replica: Replica,
+    /// None on a node that has no others.
+    outside: Option<Outside>,
     rng: Prng,
     next_request: u64,
     appends: BTreeMap<RequestId, (Reply<AppendResult>, u64, RequiredAcks)>,
@@ -64,12 +67,13 @@ pub struct ReplicaShell {
 impl ReplicaShell {
     /// A life around a machine that was built from disk.
     #[must_use]
-    pub fn new(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, replica: Replica) -> Self {
+    pub fn new(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, replica: Replica) -> Self {
         Self {
             sim: Rc::clone(&node.sim),
-            node,
-            process,
-            slot,
+            outside: Outside::new(node, process, slot),
+            node: Rc::clone(node),
+            process: Rc::clone(process),
+            slot: Rc::clone(slot),
             replica,
             rng: Prng::new(0),
             next_request: 0,
@@ -85,9 +89,14 @@ impl ReplicaShell {
     pub async fn live(mut self) {
         let (close, mut closing) = oneshot::channel::<oneshot::Sender<bool>>();
         *self.slot.close.borrow_mut() = Some(close);
-        match self.slot.handle.shared().leader_epoch() {
-            Some(leader_epoch) => self.input(ReplicaInput::Lead(leader_epoch)),
-            None => self.input(ReplicaInput::Tick),
+        let shared = std::sync::Arc::clone(self.slot.handle.shared());
+        match (shared.assignment(), shared.leader_epoch()) {
+            (Some(assignment), _) => {
+                self.input(ReplicaInput::Configure((*shared.config()).clone()));
+                self.replicate(ReplicationInput::Assign(Box::new((*assignment).clone())));
+            }
+            (None, Some(leader_epoch)) => self.input(ReplicaInput::Lead(leader_epoch)),
+            (None, None) => self.input(ReplicaInput::Tick),
         }
         while !self.ended {
             self.drain();
@@ -168,6 +177,13 @@ impl ReplicaShell {
         }
         self.perform_all(effects);
         self.replica.check();
+        if let Some(outside) = &mut self.outside {
+            outside.follows(self.replica.follows());
+        }
+    }
+
+    fn replicate(&mut self, input: ReplicationInput) {
+        self.input(ReplicaInput::Replication(input));
     }
 
     fn input(&mut self, input: ReplicaInput) {
@@ -194,18 +210,18 @@ impl ReplicaShell {
             ReplicaMessage::Lead { leader_epoch } => self.input(ReplicaInput::Lead(leader_epoch)),
             ReplicaMessage::Configure(config) => self.input(ReplicaInput::Configure(*config)),
             ReplicaMessage::Synced(outcome) => self.input(ReplicaInput::Synced(outcome)),
-            ReplicaMessage::Lowered(number) => {
-                self.input(ReplicaInput::Replication(ReplicationInput::Lowered(number)));
+            ReplicaMessage::Lowered(number) => self.replicate(ReplicationInput::Lowered(number)),
+            ReplicaMessage::Assign(assignment) => self.replicate(ReplicationInput::Assign(assignment)),
+            ReplicaMessage::Fetched(fetched) => self.replicate(ReplicationInput::Fetched(fetched)),
+            ReplicaMessage::Confirmed(confirmed) => self.replicate(ReplicationInput::Confirmed(confirmed)),
+            ReplicaMessage::ProposalEnded { number, outcome } => {
+                self.replicate(ReplicationInput::ProposalEnded { number, outcome });
             }
-            ReplicaMessage::Assign(_)
-            | ReplicaMessage::Fetched(_)
-            | ReplicaMessage::Confirmed(_)
-            | ReplicaMessage::ProposalEnded { .. }
-            | ReplicaMessage::Silent { .. }
-            | ReplicaMessage::CutOff
-            | ReplicaMessage::Answered { .. } => {
-                self.sim.violate("R15", "a lone node's replica is sent what is between several");
+            ReplicaMessage::Silent { node_id, session } => {
+                self.replicate(ReplicationInput::Silent { node_id, session });
             }
+            ReplicaMessage::CutOff => self.replicate(ReplicationInput::CutOff),
+            ReplicaMessage::Answered { answer } => self.replicate(ReplicationInput::Answered(answer)),
             ReplicaMessage::Compact => self.input(ReplicaInput::Compact),
             ReplicaMessage::Compacted(result) => self.input(ReplicaInput::Compacted(result)),
             ReplicaMessage::Retain => {
@@ -240,9 +256,14 @@ impl ReplicaShell {
                         cover!("notes could not be written");
                     }
                 });
-                replication::published(&self.sim, partition, &self.slot.directory, &snapshot);
+                match self.node.cluster() {
+                    Some(cluster) => cluster.published(&self.node, &self.slot, &snapshot),
+                    None => replication::published(&self.sim, partition, &self.slot.directory, &snapshot),
+                }
                 if self.sim.chance(1, 8) {
-                    self.node.checkpoints.borrow_mut().insert(partition, snapshot.recovery_point().0);
+                    let (recovery_point, high_watermark) = (snapshot.recovery_point(), snapshot.high_watermark);
+                    let checkpoint = Checkpoint { recovery_point, high_watermark };
+                    self.node.checkpoints.borrow_mut().insert(partition, checkpoint);
                 }
                 self.published = Some(std::sync::Arc::clone(&snapshot));
                 if self.replica.log().is_some_and(|log| log.segment_count() > 1) {
@@ -271,8 +292,10 @@ impl ReplicaShell {
                 self.ended = true;
             }
             ReplicaEffect::Closed => self.closed = true,
-            // This node leads alone.
-            ReplicaEffect::Replication(asked) => self.sim.violate("R15", format!("a lone leader asks for {asked:?}")),
+            ReplicaEffect::Replication(asked) => match &mut self.outside {
+                Some(outside) => outside.perform(asked),
+                None => self.sim.violate("R15", format!("a lone leader asks for {asked:?}")),
+            },
         }
     }
 
@@ -285,15 +308,13 @@ impl ReplicaShell {
                 let (base, partition) = (appended.base_offset.0, self.slot.partition);
                 self.sim.note("ack", &[base, i64::from(partition.partition)]);
                 let published = self.published.as_deref();
-                replication::acknowledged(
-                    &self.sim,
-                    partition,
-                    &self.slot.directory,
-                    content,
-                    acks,
-                    appended,
-                    published,
-                );
+                let directory = &self.slot.directory;
+                match self.node.cluster() {
+                    Some(cluster) => cluster.acknowledged(&self.node, partition, content, acks, appended, published),
+                    None => {
+                        replication::acknowledged(&self.sim, partition, directory, content, acks, appended, published);
+                    }
+                }
             }
             Err(refused) => {
                 self.sim.note("refused", &[i64::from(refused.error.code())]);

@@ -46,23 +46,43 @@ pub struct ShardSlot {
     pub actor: ActorRef<ShardMessage>,
     /// The next request kills it.
     pub dies: Cell<bool>,
+    /// The leadership that it was started in.
+    pub epoch: LeaderEpoch,
+    life: Cell<u64>,
+    ended: Cell<bool>,
+}
+
+impl ShardSlot {
+    /// Ends it for good.
+    pub fn end(&self) {
+        self.ended.set(true);
+        self.actor.mailbox().close(Incarnation(self.life.get()), ActorState::Stopped);
+    }
 }
 
 /// Supervises the shard of a partition of the offsets topic.
-pub fn start(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>) {
+pub fn start(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, epoch: LeaderEpoch) {
     let index = slot.partition.partition;
     let actor = ActorRef::new(format!("shard-{index}"), node.capacity());
-    let place = Rc::new(ShardSlot { actor, dies: Cell::new(false) });
+    let place =
+        Rc::new(ShardSlot { actor, dies: Cell::default(), epoch, life: Cell::default(), ended: Cell::default() });
     process.shards.borrow_mut().insert(index, Rc::clone(&place));
     let config = group_config(&process.config);
     let (sim, scope, replica) = (Rc::clone(&node.sim), process.scope, slot.handle.clone());
     node.sim.executor.detach(scope, async move {
         let mailbox = Arc::clone(place.actor.mailbox());
         for life in 1.. {
+            if place.ended.get() {
+                return;
+            }
             mailbox.open(Incarnation(life));
+            place.life.set(life);
             let life_ref = place.actor.pinned(Incarnation(life));
             let shell = ShardShell::new(&sim, &place, replica.clone(), config.clone(), life_ref);
             let exit = sim.executor.spawn(scope, shell.live(scope)).await;
+            if place.ended.get() {
+                return;
+            }
             mailbox.close(Incarnation(life), ActorState::Restarting);
             if let Ok(Exit::Panicked(Some(text))) = exit {
                 sim.violate("U2", format!("group shard: {text}"));
@@ -112,7 +132,7 @@ impl ShardShell {
     async fn live(mut self, scope: Scope) {
         let mut loading: Option<(Offset, Offset)> = None;
         let mut loaded = false;
-        while !self.stopped {
+        while !self.stopped && !self.place.ended.get() {
             let message = self.place.actor.mailbox().pop();
             match message {
                 Some(ShardMessage::Request { body, reply }) => self.request(body, reply, scope),
@@ -175,6 +195,9 @@ impl ShardShell {
     }
 
     fn step(&mut self, input: Input, scope: Scope) {
+        if self.place.ended.get() {
+            return;
+        }
         let mut effects = Vec::new();
         self.shard.step(self.sim.now(), self.sim.wall(), input, &mut self.rng, &mut effects);
         for effect in effects {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use madang_cluster::controller::{Controller, QuorumStatus};
 use madang_cluster::metadata::MetadataImage;
 use madang_protocol::types::NodeId;
 use raft::eraftpb::{Message, MessageType};
@@ -13,7 +14,7 @@ use crate::sim::Violation;
 
 /// What has been seen so far.
 #[derive(Debug, Default)]
-pub(super) struct Checks {
+pub(crate) struct Checks {
     /// Who led in each term.
     leaders: BTreeMap<u64, NodeId>,
     /// The digest of the metadata at each version.
@@ -32,13 +33,12 @@ fn broken(code: &'static str, what: String) -> Result<(), Violation> {
 
 impl Checks {
     /// Terms in which somebody led.
-    pub(super) fn terms(&self) -> u64 {
+    pub(crate) fn terms(&self) -> u64 {
         self.leaders.len() as u64
     }
 
     /// A voter has found its log.
-    pub(super) fn started(&self, voter: &Voter) -> Result<(), Violation> {
-        let (Some(status), node) = (voter.status(), voter.node_id) else { return Ok(()) };
+    pub(crate) fn started(&self, node: NodeId, status: QuorumStatus) -> Result<(), Violation> {
         match self.terms.get(&node).filter(|told| **told > status.term) {
             Some(told) => broken("C5", format!("node {node} starts in term {}, and has spoken in {told}", status.term)),
             None => Ok(()),
@@ -46,12 +46,12 @@ impl Checks {
     }
 
     /// A voter has done something.
-    pub(super) fn stepped(&mut self, voter: &Voter) -> Result<(), Violation> {
-        let Some(status) = voter.status() else { return Ok(()) };
-        if !voter.controller.as_ref().is_some_and(|controller| controller.is_leader()) {
+    pub(crate) fn stepped(&mut self, node: NodeId, controller: &Controller) -> Result<(), Violation> {
+        if !controller.is_leader() {
             return Ok(());
         }
-        let (term, node) = (status.term, voter.node_id);
+        let status = controller.status();
+        let term = status.term;
         match self.leaders.insert(term, node) {
             Some(other) if other != node => broken("C1", format!("nodes {other} and {node} both lead in term {term}")),
             // It has just won: what anybody was told is committed is in its log.
@@ -64,7 +64,7 @@ impl Checks {
     }
 
     /// A voter says what is committed.
-    pub(super) fn published(&mut self, node: NodeId, image: &MetadataImage) -> Result<(), Violation> {
+    pub(crate) fn published(&mut self, node: NodeId, image: &MetadataImage) -> Result<(), Violation> {
         image.check();
         let (version, digest) = (image.version(), image.digest());
         self.newest = self.newest.max(version);
@@ -77,7 +77,7 @@ impl Checks {
     }
 
     /// A message leaves: what it says of term and vote has to hold for ever.
-    pub(super) fn sent(&mut self, node: NodeId, message: &Message) -> Result<(), Violation> {
+    pub(crate) fn sent(&mut self, node: NodeId, message: &Message) -> Result<(), Violation> {
         let kind = message.msg_type;
         if [MessageType::MsgRequestPreVote, MessageType::MsgRequestPreVoteResponse].contains(&kind) {
             // Of a term that may never come.

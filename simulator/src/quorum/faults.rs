@@ -125,7 +125,9 @@ impl World {
                 return Err(Violation { code: "C3", what });
             }
         }
-        self.checks.started(&self.voters[voter])?;
+        if let Some(status) = self.voters[voter].status() {
+            self.checks.started(self.voters[voter].node_id, status)?;
+        }
         self.step(voter, ControllerInput::Start)
     }
 

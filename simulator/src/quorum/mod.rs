@@ -2,7 +2,7 @@
 //! that propose; and the faults of all of these.
 //! Invariant: everything that happens is drawn from the seed, so the same seed gives the same digest.
 
-mod checks;
+pub(crate) mod checks;
 mod faults;
 pub mod planted;
 mod voter;
@@ -282,7 +282,9 @@ impl World {
         for effect in effects {
             self.perform(voter, effect)?;
         }
-        self.checks.stepped(&self.voters[voter])?;
+        if let Some(controller) = &self.voters[voter].controller {
+            self.checks.stepped(self.voters[voter].node_id, controller)?;
+        }
         self.rearm(voter);
         Ok(())
     }
