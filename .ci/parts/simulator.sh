@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The simulator's short form: seeds, determinism, the crash-point sweep, the explorers of one replica and of three, the metadata quorum, planted bugs.
+# The simulator's short form: seeds of a node and of clusters, determinism, the crash-point sweep, the explorers of one replica and of three, the
+# metadata quorum, planted bugs.
 # Each run has one thread, so two go on at once: the seeds, and all the rest.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,6 +20,11 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 "$simulator" --voters 5 --seeds 0..40
 "$simulator" --voters 3 --seeds 0..5 --twice
 "$simulator" --voters 3 --mutants
+"$simulator" --cluster 3 --seeds 0..30
+"$simulator" --cluster 5 --seeds 0..8
+"$simulator" --cluster 3 --seeds 0..2 --twice
+"$simulator" --cluster 3 --scenarios
+"$simulator" --cluster 3 --mutants
 outcome=0
 wait "$seeds" || outcome=$?
 cat "$log"

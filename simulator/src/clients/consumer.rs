@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use madang_protocol::error_code::ErrorCode;
-use madang_protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
+use madang_protocol::messages::fetch::{
+    FetchPartition, FetchRequest, FetchTopic, FetchableTopicResponse, PartitionData,
+};
 use madang_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use madang_protocol::types::TopicPartition;
 
@@ -123,6 +125,16 @@ impl Session {
         }
     }
 
+    /// The partition that an answer names.
+    fn named(&self, topic: &FetchableTopicResponse<'_>, index: i32) -> Option<TopicPartition> {
+        let same = |(partition, position): &(&TopicPartition, &Position)| match self.version {
+            13.. => partition.topic_id == topic.topic_id,
+            _ => *position.target.topic == *topic.topic,
+        };
+        let mut same = self.positions.iter().filter(same).map(|(partition, _)| *partition);
+        same.find(|partition| partition.partition == index)
+    }
+
     async fn poll(&mut self, clients: &Rc<Clients>, link: &mut Link) {
         let sim = &clients.sim;
         if self.positions.is_empty() {
@@ -158,15 +170,7 @@ impl Session {
         for topic in &answer.responses {
             for data in &topic.partitions {
                 records |= data.records.as_ref().is_some_and(|records| !records.is_empty());
-                let found = self.positions.keys().find(|partition| {
-                    let same = if self.version >= 13 {
-                        partition.topic_id == topic.topic_id
-                    } else {
-                        self.positions.get(*partition).is_some_and(|position| *position.target.topic == *topic.topic)
-                    };
-                    same && partition.partition == data.partition_index
-                });
-                match found.copied() {
+                match self.named(topic, data.partition_index) {
                     Some(partition) => drop(seen.insert(partition, data)),
                     None => sim.violate("U1", format!("{} was not asked for", data.partition_index)),
                 }

@@ -38,13 +38,13 @@ pub async fn refresh(clients: &Clients, link: &mut Link) -> Option<Vec<Listed>> 
         let name: Rc<str> = topic.name.as_deref().unwrap_or_default().into();
         let partitions = i32::try_from(topic.partitions.len()).unwrap_or(0);
         listed.push(Listed { name: name.to_string(), topic_id: topic.topic_id, partitions });
-        if topic.is_internal {
-            continue;
-        }
         leaders.extend(topic.partitions.iter().filter_map(|one| {
             let partition = TopicPartition { topic_id: topic.topic_id, partition: one.partition_index };
             Some((partition, clients.place_of(one.leader_id)?))
         }));
+        if topic.is_internal {
+            continue;
+        }
         targets.extend(topic.partitions.iter().map(|one| Target {
             topic: Rc::clone(&name),
             partition: TopicPartition { topic_id: topic.topic_id, partition: one.partition_index },
