@@ -1,6 +1,5 @@
 //! Brings this node in line with committed metadata: opens the log directories, registers, starts and ends replicas and shards.
-//! Invariant: nothing leads before the node is registered, and no data goes but by a committed tombstone with the topic's id, or a committed
-//! state of the partition that says that this node has left it.
+//! Invariant: nothing leads before the node is registered, and no data goes but by a committed tombstone or state that says that this node has left.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -350,8 +349,7 @@ impl Applier {
         delete_folders(&held.directory, vec![folder], partition.topic_id).await;
     }
 
-    /// Deletes what an earlier run did not get to: folders whose topic has a tombstone, or whose partition this node has left. What merely is not
-    /// in the metadata stays.
+    /// Deletes what an earlier run did not get to: folders of deleted topics and of partitions that this node has left. Strays stay.
     async fn remove_deleted(
         &self,
         image: &MetadataImage,
