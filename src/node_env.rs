@@ -30,7 +30,7 @@ use crate::env::{Env, LogDir, ask_controller, ask_shard};
 use crate::fetch_sessions::FetchSessions;
 use crate::group_placement::GroupPlacement;
 use crate::outer::Outer;
-use crate::peers::{Peers, propose};
+use crate::peers::{Lease, Peers, propose};
 use crate::producer_ids::ProducerIds;
 use crate::replicas::Replicas;
 
@@ -64,6 +64,7 @@ pub struct Node {
     /// Where groups are.
     pub groups: GroupPlacement,
     throttle: Arc<Throttle>,
+    pub(crate) lease: Lease,
     cold_reads: ColdReads,
     fetch_sessions: FetchSessions,
     producer_ids: ProducerIds,
@@ -87,6 +88,7 @@ impl Node {
             controller: ActorRef::new("controller", Capacity::default()),
             phase,
             groups: GroupPlacement::default(),
+            lease: Lease::default(),
             throttle: Arc::default(),
             cold_reads,
             broker_epoch: AtomicI64::new(-1),
@@ -104,6 +106,12 @@ impl Node {
     #[must_use]
     pub fn broker_epoch(&self) -> i64 {
         self.broker_epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether another node may lead by now what this one leads: no controller has let it serve for a session.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.peers.is_some() && *self.phase.borrow() == Phase::Ready && self.lease.is_over()
     }
 
     /// Where reads go that may wait for a disk.
@@ -178,6 +186,9 @@ impl NodeEnv {
     }
 
     fn shard(&self, group: &str) -> Result<ActorRef<ShardMessage>, ErrorCode> {
+        if self.node.is_cut_off() {
+            return Err(ErrorCode::NotCoordinator);
+        }
         let partition = self.node.groups.partition(&self.node.image.load(), group)?;
         self.node.shards.load().get(&partition).cloned().ok_or(ErrorCode::NotCoordinator)
     }
@@ -259,7 +270,11 @@ impl Env for NodeEnv {
         deadline: Mono,
     ) -> LocalBoxFuture<'static, Result<GroupResponse, ErrorCode>> {
         let (env, shard) = (self.clone(), self.shard(group_id));
-        Box::pin(async move { ask_shard(&env, &shard?, request, deadline).await })
+        Box::pin(async move {
+            let answer = ask_shard(&env, &shard?, request, deadline).await;
+            // What was read may be old by now. What was written is acknowledged by others all the same.
+            if env.node.is_cut_off() { Err(ErrorCode::NotCoordinator) } else { answer }
+        })
     }
 
     fn every_group_shard(

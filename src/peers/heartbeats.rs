@@ -4,13 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use madang_actors::clock::Mono;
 use madang_actors::host::{TaskContext, clock};
 use madang_cluster::controller::{ELECTION_TIMEOUT, Proposal};
 use madang_protocol::node::{Heartbeat, HeartbeatAnswer, HeartbeatResult};
 use madang_protocol::payload::Payload;
 use madang_protocol::types::NodeId;
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::applier::Phase;
@@ -26,12 +24,12 @@ pub(crate) const EXIT_REPLACED: i32 = 73;
 pub(crate) async fn run(node: Arc<Node>, peers: Arc<Peers>, context: TaskContext) {
     let session = node.config.broker_session_timeout;
     let interval = session / IN_A_SESSION;
-    let served = watch::Sender::new(clock::now());
+    node.lease.ends(clock::now() + session);
     // Side by side: none of them waits for a controller that does not answer another.
     tokio::select! {
         () = tell_outer(&node, interval) => {}
-        () = tell_controller(&node, &peers, interval, &served) => {}
-        () = silence::follow_controller(&node, session, served.subscribe()) => {}
+        () = tell_controller(&node, &peers, interval) => {}
+        () = silence::follow_controller(&node, session) => {}
         () = silence::follow_followers(&node, &peers, session) => {}
         () = given_up::tell(&node, &peers, interval) => {}
         () = context.stop => {}
@@ -47,23 +45,28 @@ async fn tell_outer(node: &Node, interval: Duration) {
     }
 }
 
-async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration, served: &watch::Sender<Mono>) {
+async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
+    let (session, own, mut leaders) = (interval * IN_A_SESSION, Some(node.config.node_id), peers.leaders());
     loop {
-        sleep(interval).await;
+        let before = *leaders.borrow_and_update();
+        // Another controller is told at once.
+        drop(timeout(interval, leaders.changed()).await);
+        if before == own && peers.leader() != own {
+            // Whoever is elected now fences this broker first.
+            node.lease.ends(clock::now());
+        }
         let (now, ready) = (clock::now(), *node.phase.borrow() == Phase::Ready);
-        let own = peers.leader() == Some(node.config.node_id);
-        let unheard = if own { ELECTION_TIMEOUT.min(interval * 2) } else { Duration::ZERO };
-        let sent = Mono::new(now.since_start().saturating_sub(unheard));
+        let unheard = if peers.leader() == own { ELECTION_TIMEOUT.min(interval * 2) } else { Duration::ZERO };
         match is_fenced(node, peers, interval).await {
             Some(true) if ready => {
                 let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
                 let asked = Proposal::UnfenceBroker { node_id, broker_epoch };
                 // Asked again at the next heartbeat.
-                drop(timeout(interval * IN_A_SESSION, propose_until_decided(node, peers, asked)).await);
+                drop(timeout(session, propose_until_decided(node, peers, asked)).await);
             }
+            Some(_) => node.lease.ends(now + (session - unheard)),
             // A node that does not serve yet has nobody to send elsewhere.
-            Some(_) => drop(served.send_replace(sent)),
-            None if !ready => drop(served.send_replace(sent)),
+            None if !ready => node.lease.ends(now + session),
             None => {}
         }
     }

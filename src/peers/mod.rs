@@ -29,6 +29,7 @@ pub(crate) use self::heartbeats::{EXIT_REPLACED, run as heartbeats};
 pub use self::links::NodeLinks;
 pub(crate) use self::propose::{propose, propose_until_decided};
 pub(crate) use self::service::PeerService;
+pub(crate) use self::silence::Lease;
 pub use self::voters::Voters;
 
 /// Name of the endpoint under which a node registers its UDP address. No listener of clients has it.

@@ -31,18 +31,39 @@ impl Heard {
     }
 }
 
+/// Until when no controller has had another node lead what this one leads, as far as the node can know: its last heartbeat that was answered was
+/// sent a session before.
+#[derive(Debug)]
+pub(crate) struct Lease(watch::Sender<Mono>);
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self(watch::Sender::new(Mono::ZERO))
+    }
+}
+
+impl Lease {
+    /// It ends at `until`.
+    pub(super) fn ends(&self, until: Mono) {
+        self.0.send_replace(until);
+    }
+
+    /// Whether it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        *self.0.borrow() <= clock::now()
+    }
+}
+
 /// The replicas of partitions that other nodes hold as well.
 fn shared(node: &Node) -> impl Iterator<Item = Arc<Held>> + use<> {
     node.replicas.all().into_iter().filter(|held| held.handle.shared().assignment().is_some())
 }
 
-/// Cuts the node off from its clients while the controller has not let it serve for `session`. `served` has when the last heartbeat that was
-/// answered so was sent.
-pub(super) async fn follow_controller(node: &Node, session: Duration, mut served: watch::Receiver<Mono>) {
-    let mut cut_off = false;
+/// Cuts the node off from its clients while its lease is over.
+pub(super) async fn follow_controller(node: &Node, session: Duration) {
+    let (mut cut_off, mut lease) = (false, node.lease.0.subscribe());
     loop {
-        let ends = *served.borrow_and_update() + session;
-        let left = ends.saturating_since(clock::now());
+        let left = lease.borrow_and_update().saturating_since(clock::now());
         if left.is_zero() {
             if !cut_off {
                 tracing::warn!("no controller for a session: clients are sent elsewhere until one answers");
@@ -55,9 +76,8 @@ pub(super) async fn follow_controller(node: &Node, session: Duration, mut served
         cut_off = left.is_zero();
         // A replica that starts meanwhile is found the next time.
         let wait = if cut_off { session / 5 } else { left };
-        if let Ok(Err(_)) = timeout(wait, served.changed()).await {
-            return;
-        }
+        // Its end is noticed by the time that it ends at.
+        drop(timeout(wait, lease.changed()).await);
     }
 }
 

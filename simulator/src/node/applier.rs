@@ -278,7 +278,7 @@ impl Applier {
                     let Some(slot) = self.slot(partition) else { continue };
                     self.assign(&slot, self.node.scaled(*config), assignment).await;
                 }
-                Change::Remove(_) => self.node.sim.require(false, "C1", || "nobody moves partitions here".to_owned()),
+                Change::Remove(_) => self.node.sim.violate("C1", "nobody moves partitions here"),
                 Change::EndShards(partitions) => self.end_shards(|index| partitions.contains(&index)),
                 Change::Lead { partition, leads_in } => {
                     let Some(slot) = self.slot(partition) else { continue };
