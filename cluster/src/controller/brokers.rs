@@ -18,6 +18,10 @@ use crate::metadata::{BrokerRegistration, PartitionImage};
 pub(super) fn register(draft: &mut Draft<'_>, broker: RegisterBroker) -> i64 {
     let node_id = broker.node_id;
     let old = draft.image.broker(node_id).cloned();
+    if let Some(old) = old.as_ref().filter(|old| old.incarnation_id == broker.incarnation_id) {
+        // The same process, which has not heard of the answer: another epoch would tell it that it was replaced.
+        return old.broker_epoch;
+    }
     if let Some(old) = old.as_ref().filter(|old| !old.fenced) {
         let fence = FenceBrokerRecord { node_id: node_id.0, broker_epoch: old.broker_epoch, fenced: true };
         draft.push(MetadataRecord::FenceBroker(fence));

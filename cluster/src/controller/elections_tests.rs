@@ -8,6 +8,7 @@ use super::super::{AlterOp, ConfigAlteration, Decision, LogDirStart, NewTopic, P
 use super::*;
 use crate::configs::BrokerConfig;
 use crate::controller::ResourceAlteration;
+use crate::controller::tests::process;
 use crate::metadata::MetadataImage;
 use crate::replica::replication::IsrMember;
 
@@ -54,7 +55,7 @@ impl World {
     fn register_only(&mut self, node: i32, kind: RestartKind, broker_epoch: i64) -> i64 {
         let result = self.ask(Proposal::RegisterBroker(RegisterBroker {
             node_id: NodeId(node),
-            incarnation_id: Uuid([9; 16]),
+            incarnation_id: process(&self.image),
             endpoints: Vec::new(),
             rack: None,
             log_dirs: vec![directory(node)],
@@ -233,7 +234,7 @@ fn a_directory_that_is_not_the_last_that_served_or_has_a_new_id_is_lossy_whateve
     let start = LogDirStart { directory: directory(7), kind: RestartKind::Clean, broker_epoch };
     let broker = RegisterBroker {
         node_id: NodeId(2),
-        incarnation_id: Uuid([9; 16]),
+        incarnation_id: process(&world.image),
         endpoints: Vec::new(),
         rack: None,
         log_dirs: vec![directory(7)],
@@ -395,4 +396,24 @@ fn leaders_are_elected_when_asked_preferred_or_any_that_is_alive() {
     assert_eq!((world.state().0, world.partition().unclean_epoch.0), (3, epoch));
     world.fence(3);
     assert_eq!(elect(&mut world, true, here()), [Err(ErrorCode::EligibleLeadersNotAvailable)]);
+}
+
+#[test]
+fn a_process_that_registers_twice_as_it_heard_no_answer_has_one_registration() {
+    let mut world = World::new();
+    let broker = RegisterBroker {
+        node_id: NodeId(1),
+        incarnation_id: process(&world.image),
+        endpoints: Vec::new(),
+        rack: None,
+        log_dirs: vec![directory(1)],
+        starts: Vec::new(),
+    };
+    let first = world.ask(Proposal::RegisterBroker(broker.clone()));
+    let Ok(Outcome::Registered(broker_epoch)) = first else { panic!("{first:?}") };
+    assert_eq!(world.ask(Proposal::RegisterBroker(broker.clone())), first);
+    world.ask(Proposal::UnfenceBroker { node_id: NodeId(1), broker_epoch }).expect("unfenced");
+    let before = world.image.clone();
+    assert_eq!(world.ask(Proposal::RegisterBroker(broker)), first, "late, and the broker serves already");
+    assert_eq!(world.image, before);
 }

@@ -8,6 +8,7 @@ use super::super::{
 };
 use super::*;
 use crate::configs::BrokerConfig;
+use crate::controller::tests::process;
 use crate::metadata::MetadataDelta;
 use crate::replica::replication::IsrMember;
 
@@ -46,7 +47,7 @@ impl World {
         let directory = Uuid([u8::try_from(node).expect("small"); 16]);
         let broker = RegisterBroker {
             node_id: NodeId(node),
-            incarnation_id: Uuid([9; 16]),
+            incarnation_id: process(&self.image),
             endpoints: Vec::new(),
             rack: None,
             log_dirs: vec![directory],

@@ -96,7 +96,7 @@ impl World {
         };
         let broker = RegisterBroker {
             node_id: NODE,
-            incarnation_id: Uuid([1; 16]),
+            incarnation_id: process(self.controller.image()),
             endpoints: vec![endpoint],
             rack: None,
             log_dirs: vec![Uuid([2; 16])],
@@ -137,6 +137,11 @@ impl World {
         while world.sync_one() {}
         world
     }
+}
+
+/// Names a process that has not registered before.
+pub(super) fn process(image: &MetadataImage) -> Uuid {
+    Uuid::from_random(image.next_broker_epoch.unsigned_abs(), 9)
 }
 
 pub(super) fn topic(name: &str, partitions: i32) -> NewTopic {

@@ -108,7 +108,7 @@ impl Controller {
         let directory = directory_id(node);
         let result = self.propose(Proposal::RegisterBroker(RegisterBroker {
             node_id: node,
-            incarnation_id: Uuid::ZERO,
+            incarnation_id: Uuid::from_random(self.log.len() as u64, 1),
             endpoints: Vec::new(),
             rack: None,
             log_dirs: vec![directory],
