@@ -190,11 +190,13 @@ pub(super) fn create_internal(draft: &mut Draft<'_>, topic: InternalTopic) -> Ap
             ],
         ),
     };
-    let live = i16::try_from(draft.live_nodes().len()).unwrap_or(i16::MAX);
+    // Not at the nodes that live now: whoever asks while the others start would have one replica for ever.
+    let nodes = draft.image.brokers().count().max(defaults.quorum_voters.len());
+    let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
     let new = NewTopic {
         name: topic.name().to_owned(),
         partitions,
-        replication_factor: factor.min(live).max(1),
+        replication_factor: factor.min(nodes).max(1),
         assignments: Vec::new(),
         configs,
     };

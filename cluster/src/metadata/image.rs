@@ -217,6 +217,12 @@ pub struct PartitionImage {
 }
 
 impl PartitionImage {
+    /// Whether the node's replica serves no more in its present registration.
+    #[must_use]
+    pub fn is_given_up(&self, node: NodeId) -> bool {
+        self.losses.iter().any(|loss| loss.node_id == node && loss.incarnation == ReportedLoss::GIVEN_UP)
+    }
+
     /// Whether replicas are being added or removed.
     #[must_use]
     pub fn is_reassigning(&self) -> bool {
@@ -256,14 +262,6 @@ pub struct ReportedLoss {
 impl ReportedLoss {
     /// Stands for every life of a registration: the replica serves no more in it.
     pub const GIVEN_UP: u64 = u64::MAX;
-}
-
-impl PartitionImage {
-    /// Whether the node's replica serves no more in its present registration.
-    #[must_use]
-    pub fn is_given_up(&self, node: NodeId) -> bool {
-        self.losses.iter().any(|loss| loss.node_id == node && loss.incarnation == ReportedLoss::GIVEN_UP)
-    }
 }
 
 /// One topic.

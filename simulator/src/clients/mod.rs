@@ -41,7 +41,7 @@ pub struct Clients {
     /// The cluster, if there are several.
     pub cluster: Option<Rc<Cluster>>,
     /// Who leads each partition, by what the last Metadata answer told: places among the nodes.
-    pub leaders: RefCell<BTreeMap<TopicPartition, usize>>,
+    pub leaders: RefCell<BTreeMap<TopicPartition, (usize, i32)>>,
     /// The partitions that the last Metadata answer told of; internal ones are not among them.
     pub targets: RefCell<Vec<Target>>,
     stopping: Cell<bool>,
@@ -134,7 +134,7 @@ impl Clients {
     /// Where the partition's leader is, as far as the clients know.
     #[must_use]
     pub fn leader_of(&self, partition: TopicPartition) -> Option<usize> {
-        self.leaders.borrow().get(&partition).copied()
+        self.leaders.borrow().get(&partition).map(|(place, _)| *place)
     }
 
     /// Who leads the partition in truth, and in which epoch; none on a lone node.

@@ -40,7 +40,10 @@ pub async fn refresh(clients: &Clients, link: &mut Link) -> Option<Vec<Listed>> 
         listed.push(Listed { name: name.to_string(), topic_id: topic.topic_id, partitions });
         leaders.extend(topic.partitions.iter().filter_map(|one| {
             let partition = TopicPartition { topic_id: topic.topic_id, partition: one.partition_index };
-            Some((partition, clients.place_of(one.leader_id)?))
+            let fresh = (clients.place_of(one.leader_id)?, one.leader_epoch);
+            // As real clients do: a node that is cut off tells of a leadership that has ended.
+            let known = clients.leaders.borrow().get(&partition).copied().filter(|known| known.1 > fresh.1);
+            Some((partition, known.unwrap_or(fresh)))
         }));
         if topic.is_internal {
             continue;

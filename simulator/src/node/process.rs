@@ -166,7 +166,13 @@ fn broker_config(node: &Node) -> BrokerConfig {
     }
     let parsed = BrokerConfig::parse(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)));
     match parsed {
-        Ok((config, _)) => config,
+        Ok((mut config, _)) => {
+            if swarm.nodes > 1 {
+                let voter = |id| (NodeId(id), format!("node-{id}:1"));
+                config.quorum_voters = (1..=i32::try_from(swarm.nodes).unwrap_or(1)).map(voter).collect();
+            }
+            config
+        }
         Err(error) => {
             sim.violate("SWARM", format!("the node's settings are refused: {error}"));
             BrokerConfig::default()

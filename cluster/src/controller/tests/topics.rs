@@ -143,3 +143,15 @@ fn the_topic_of_offsets_has_its_settings_and_as_many_replicas_as_there_are_broke
     let config = image.topic_config("__consumer_offsets").expect("configured");
     assert_eq!((&*config["cleanup.policy"], &*config["segment.bytes"]), ("compact", "104857600"));
 }
+
+/// Else whoever asks while the other nodes start would have one replica for ever.
+#[test]
+fn the_topic_of_offsets_waits_for_the_voters_that_have_not_come_yet() {
+    let mut config = config();
+    config.broker.quorum_voters = (1..=3).map(|node| (NodeId(node), format!("host-{node}:1"))).collect();
+    let mut world = World::open_with(Arc::new(FaultDisk::new()), 7, config);
+    world.register();
+    let ask = |world: &mut World| world.call(Proposal::CreateInternalTopic(InternalTopic::ConsumerOffsets));
+    assert_eq!(ask(&mut world).map_err(|refused| refused.error), Err(ErrorCode::InvalidReplicationFactor));
+    assert!(world.controller.image().topic("__consumer_offsets").is_none());
+}
