@@ -36,6 +36,7 @@ const NOT_SENT: &[(&str, &str, &str)] = &[
     ("/replicas/", "Confirmed", "a lone node has no followers that confirm"),
     ("/replicas/", "ProposalEnded", "a lone node proposes no in-sync set"),
     ("/replicas/", "Silent", "a lone node has no neighbour that falls silent"),
+    ("/replicas/", "CutOff", "a lone node is its own controller"),
     ("/replicas/", "Answered", "a lone node's replicas fetch from nobody"),
     ("/replicas/load-0", "Compact", "the topic of the load is not compacted"),
     ("/replicas/load-0", "Compacted", "the topic of the load is not compacted"),
