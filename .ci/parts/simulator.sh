@@ -20,8 +20,8 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 "$simulator" --voters 5 --seeds 0..40
 "$simulator" --voters 3 --seeds 0..5 --twice
 "$simulator" --voters 3 --mutants
-"$simulator" --cluster 3 --seeds 0..7
-"$simulator" --cluster 5 --seeds 0..3
+"$simulator" --cluster 3 --seeds 0..20
+"$simulator" --cluster 5 --seeds 0..5
 "$simulator" --cluster 3 --seeds 0..2 --twice
 "$simulator" --cluster 3 --scenarios
 "$simulator" --cluster 3 --mutants
