@@ -21,6 +21,9 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 "$simulator" --voters 3 --seeds 0..5 --twice
 "$simulator" --voters 3 --mutants
 "$simulator" --cluster 3 --seeds 0..20
+# Seeds that failed once: a leader whose own disk is behind its majority's judged heartbeats by what it had applied.
+"$simulator" --cluster 3 --seed 54
+"$simulator" --cluster 3 --seed 84
 "$simulator" --cluster 5 --seeds 0..5
 "$simulator" --cluster 3 --seeds 0..2 --twice
 "$simulator" --cluster 3 --scenarios

@@ -52,7 +52,8 @@ impl Sessions {
     /// A heartbeat of the broker. Answers whether it is fenced.
     ///
     /// # Errors
-    /// The broker is unknown, or the registration is not its present one.
+    /// The broker is unknown, or the registration is not its present one. `NOT_CONTROLLER` for one that `image` does not have yet: a majority without
+    /// this node may have committed it, and a broker that was told that it is unknown would end its process.
     pub(super) fn heard(
         &mut self,
         now: Mono,
@@ -60,6 +61,9 @@ impl Sessions {
         node_id: NodeId,
         broker_epoch: i64,
     ) -> ApiResult<Outcome> {
+        if broker_epoch >= image.next_broker_epoch {
+            return Err(ErrorCode::NotController.into());
+        }
         let broker = image.broker(node_id).ok_or(ErrorCode::BrokerIdNotRegistered)?;
         if broker.broker_epoch != broker_epoch {
             return Err(ErrorCode::StaleBrokerEpoch.into());
@@ -141,6 +145,10 @@ mod tests {
         let late = Mono::ZERO + Duration::from_secs(2);
         assert_eq!(sessions.heard(late, &image, OTHER, epoch - 1), Err(ErrorCode::StaleBrokerEpoch.into()));
         assert_eq!(sessions.heard(late, &image, NodeId(9), epoch), Err(ErrorCode::BrokerIdNotRegistered.into()));
+        for node in [OTHER, NodeId(9)] {
+            let newer = sessions.heard(late, &image, node, epoch + 1);
+            assert_eq!(newer, Err(ErrorCode::NotController.into()), "committed, and not applied here yet");
+        }
         assert_eq!(sessions.deadline(), Some(Mono::ZERO + Duration::from_secs(3)));
     }
 }
