@@ -103,7 +103,7 @@ apis! {
     /// Replaces configuration.
     AlterConfigs = 33, served 0 to 2, advertised from 0, flexible from 2;
     /// Log directories and what is in them.
-    DescribeLogDirs = 35, served 1 to 4, advertised from 1, flexible from 2;
+    DescribeLogDirs = 35, served 1 to 5, advertised from 1, flexible from 2;
     /// Adds partitions.
     CreatePartitions = 37, served 0 to 3, advertised from 0, flexible from 2;
     /// Deletes groups.

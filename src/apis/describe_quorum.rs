@@ -6,8 +6,7 @@ use madang_cluster::controller::{Outcome, Proposal, QuorumDescription, QuorumMem
 use madang_cluster::metadata::MetadataImage;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::describe_quorum::{
-    DescribeQuorumRequest, DescribeQuorumResponse, DescribedQuorumPartition, DescribedQuorumTopic, QuorumListener,
-    QuorumNode, QuorumReplica, QuorumTopic,
+    DescribeQuorumRequest, DescribeQuorumResponse, Listener, Node, PartitionData, ReplicaState, TopicData, asked,
 };
 
 use crate::apis::proposals::{ask, wire};
@@ -22,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers one request.
 pub async fn handle<E: Env>(env: &E, request: DescribeQuorumRequest<'_>) -> DescribeQuorumResponse<'static> {
-    let is_it = |topic: &QuorumTopic<'_>| {
+    let is_it = |topic: &asked::TopicData<'_>| {
         topic.topic_name == TOPIC && topic.partitions.len() == 1 && topic.partitions[0].partition_index == 0
     };
     if request.topics.len() != 1 || !request.topics.iter().all(is_it) {
@@ -44,16 +43,16 @@ pub async fn handle<E: Env>(env: &E, request: DescribeQuorumRequest<'_>) -> Desc
 /// There is no other log that a quorum has.
 fn unknown(request: &DescribeQuorumRequest<'_>) -> DescribeQuorumResponse<'static> {
     let error = ErrorCode::UnknownTopicOrPartition;
-    let topics = request.topics.iter().map(|topic| DescribedQuorumTopic {
+    let topics = request.topics.iter().map(|topic| TopicData {
         topic_name: topic.topic_name.to_string().into(),
         partitions: topic
             .partitions
             .iter()
-            .map(|asked| DescribedQuorumPartition {
+            .map(|asked| PartitionData {
                 partition_index: asked.partition_index,
                 error_code: error.code(),
                 error_message: Some(error.message().into()),
-                ..DescribedQuorumPartition::default()
+                ..PartitionData::default()
             })
             .collect(),
     });
@@ -63,17 +62,17 @@ fn unknown(request: &DescribeQuorumRequest<'_>) -> DescribeQuorumResponse<'stati
 fn described<E: Env>(env: &E, quorum: &QuorumDescription) -> DescribeQuorumResponse<'static> {
     let image = env.image();
     let replicas = |members: &[QuorumMember]| members.iter().map(|member| replica(&image, member)).collect();
-    let partition = DescribedQuorumPartition {
+    let partition = PartitionData {
         leader_id: quorum.leader.0,
         leader_epoch: i32::try_from(quorum.term).unwrap_or(i32::MAX),
         high_watermark: offset_after(quorum.committed),
         current_voters: replicas(&quorum.voters),
         observers: replicas(&quorum.observers),
-        ..DescribedQuorumPartition::default()
+        ..PartitionData::default()
     };
-    let topic = DescribedQuorumTopic { topic_name: TOPIC.into(), partitions: vec![partition] };
+    let topic = TopicData { topic_name: TOPIC.into(), partitions: vec![partition] };
     let addresses = &env.config().quorum_voters;
-    let nodes = quorum.voters.iter().map(|voter| QuorumNode {
+    let nodes = quorum.voters.iter().map(|voter| Node {
         node_id: voter.node_id.0,
         listeners: addresses
             .iter()
@@ -84,10 +83,10 @@ fn described<E: Env>(env: &E, quorum: &QuorumDescription) -> DescribeQuorumRespo
     DescribeQuorumResponse { topics: vec![topic], nodes: nodes.collect(), ..DescribeQuorumResponse::default() }
 }
 
-fn replica(image: &MetadataImage, member: &QuorumMember) -> QuorumReplica {
+fn replica(image: &MetadataImage, member: &QuorumMember) -> ReplicaState {
     // The metadata log is in the first log directory.
     let directory = image.broker(member.node_id).and_then(|broker| broker.log_dirs.first().copied());
-    QuorumReplica {
+    ReplicaState {
         replica_id: member.node_id.0,
         replica_directory_id: directory.unwrap_or_default(),
         log_end_offset: offset_after(member.last_index),
@@ -100,8 +99,8 @@ fn offset_after(index: u64) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX).saturating_add(1)
 }
 
-fn listener(address: &str) -> Option<QuorumListener<'static>> {
+fn listener(address: &str) -> Option<Listener<'static>> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Some(QuorumListener { name: LISTENER.into(), host: host.into(), port: port.parse().ok()? })
+    Some(Listener { name: LISTENER.into(), host: host.into(), port: port.parse().ok()? })
 }

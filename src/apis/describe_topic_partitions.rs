@@ -6,7 +6,8 @@ use madang_cluster::controller::check_topic_name;
 use madang_cluster::metadata::{MetadataImage, NO_LEADER, PartitionImage, TopicImage, is_internal};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::describe_topic_partitions::{
-    Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribedPartition, DescribedTopic,
+    Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
 };
 use madang_protocol::types::NodeId;
 
@@ -65,16 +66,16 @@ fn cursor(name: &str, partition_index: i32) -> Cursor<'static> {
     Cursor { topic_name: name.to_owned().into(), partition_index }
 }
 
-fn missing(name: &str) -> DescribedTopic<'static> {
+fn missing(name: &str) -> DescribeTopicPartitionsResponseTopic<'static> {
     let error = match check_topic_name(name) {
         Ok(()) => ErrorCode::UnknownTopicOrPartition,
         Err(_) => ErrorCode::InvalidTopicException,
     };
-    DescribedTopic {
+    DescribeTopicPartitionsResponseTopic {
         error_code: error.code(),
         name: Some(name.to_owned().into()),
         is_internal: is_internal(name),
-        ..DescribedTopic::default()
+        ..DescribeTopicPartitionsResponseTopic::default()
     }
 }
 
@@ -84,25 +85,25 @@ fn described(
     topic: &TopicImage,
     first: i32,
     room: usize,
-) -> (DescribedTopic<'static>, Option<i32>) {
+) -> (DescribeTopicPartitionsResponseTopic<'static>, Option<i32>) {
     let mut rest = topic.partitions.iter().filter(|(index, _)| **index >= first);
     let partitions: Vec<_> = rest.by_ref().take(room).map(|(index, state)| partition(image, *index, state)).collect();
-    let described = DescribedTopic {
+    let described = DescribeTopicPartitionsResponseTopic {
         name: Some(topic.name.to_string().into()),
         topic_id: topic.topic_id,
         is_internal: topic.is_internal(),
         partitions,
         topic_authorized_operations: operations::TOPIC,
-        ..DescribedTopic::default()
+        ..DescribeTopicPartitionsResponseTopic::default()
     };
     (described, rest.next().map(|(index, _)| *index))
 }
 
-fn partition(image: &MetadataImage, index: i32, state: &PartitionImage) -> DescribedPartition {
+fn partition(image: &MetadataImage, index: i32, state: &PartitionImage) -> DescribeTopicPartitionsResponsePartition {
     let known = metadata::partition(image, index, state);
     let last: Vec<NodeId> = Some(state.last_known_leader).filter(|node| *node != NO_LEADER).into_iter().collect();
     let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
-    DescribedPartition {
+    DescribeTopicPartitionsResponsePartition {
         error_code: known.error_code,
         partition_index: index,
         leader_id: known.leader_id,
@@ -161,7 +162,7 @@ mod tests {
         let mut pages = Vec::new();
         loop {
             let page = page(&image, &request, limit);
-            let topic = |topic: &DescribedTopic<'_>| {
+            let topic = |topic: &DescribeTopicPartitionsResponseTopic<'_>| {
                 let partitions = topic.partitions.iter().map(|one| one.partition_index).collect();
                 (topic.name.as_deref().unwrap_or_default().to_owned(), partitions, topic.error_code)
             };

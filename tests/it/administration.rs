@@ -8,9 +8,9 @@ use madang_protocol::ErrorCode;
 use madang_protocol::messages::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
-use madang_protocol::messages::describe_quorum::{DescribeQuorumRequest, QuorumPartition, QuorumTopic};
+use madang_protocol::messages::describe_quorum::{DescribeQuorumRequest, asked};
 use madang_protocol::messages::describe_topic_partitions::{DescribeTopicPartitionsRequest, TopicRequest};
-use madang_protocol::messages::elect_leaders::{ElectLeadersRequest, ElectLeadersTopic};
+use madang_protocol::messages::elect_leaders::{ElectLeadersRequest, TopicPartitions};
 use madang_protocol::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
 use madang_protocol::messages::unregister_broker::UnregisterBrokerRequest;
 
@@ -65,7 +65,7 @@ fn moved(cluster: &Cluster, data: &Path, replicas: &[i32]) {
 
 /// The error of each partition whose preferred leader is to lead.
 fn elected(address: &str, all: bool) -> Vec<i16> {
-    let named = ElectLeadersTopic { topic: TOPIC.into(), partitions: (0..PARTITIONS).collect() };
+    let named = TopicPartitions { topic: TOPIC.into(), partitions: (0..PARTITIONS).collect() };
     let topic_partitions = (!all).then(|| vec![named]);
     ask(address, &ElectLeadersRequest { topic_partitions, ..Default::default() }, 2, |answer| {
         assert_eq!(answer.error_code, 0, "{answer:?}");
@@ -122,8 +122,8 @@ fn the_quorum_is_described_by_whoever_is_asked_and_a_broker_that_is_forgotten_re
     let folder = tempfile::tempdir().expect("a folder");
     let cluster = Cluster::start(folder.path(), &[]);
     let asked = |topic: &'static str| {
-        let partitions = vec![QuorumPartition { partition_index: 0 }];
-        DescribeQuorumRequest { topics: vec![QuorumTopic { topic_name: topic.into(), partitions }] }
+        let partitions = vec![asked::PartitionData { partition_index: 0 }];
+        DescribeQuorumRequest { topics: vec![asked::TopicData { topic_name: topic.into(), partitions }] }
     };
     let controller = cluster.controller();
     for node in 0..3 {

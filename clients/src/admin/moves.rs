@@ -4,7 +4,7 @@ use madang_protocol::ErrorCode;
 use madang_protocol::messages::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
-use madang_protocol::messages::elect_leaders::{ElectLeadersRequest, ElectLeadersTopic};
+use madang_protocol::messages::elect_leaders::{ElectLeadersRequest, TopicPartitions};
 use madang_protocol::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
 use madang_protocol::messages::unregister_broker::UnregisterBrokerRequest;
 use madang_protocol::types::NodeId;
@@ -118,6 +118,6 @@ impl Admin {
     }
 }
 
-fn named((topic, partition): &(String, i32)) -> ElectLeadersTopic<'_> {
-    ElectLeadersTopic { topic: topic.as_str().into(), partitions: vec![*partition] }
+fn named((topic, partition): &(String, i32)) -> TopicPartitions<'_> {
+    TopicPartitions { topic: topic.as_str().into(), partitions: vec![*partition] }
 }

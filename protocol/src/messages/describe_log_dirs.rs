@@ -7,7 +7,7 @@ use crate::message::{Message, Request};
 
 /// The request: the log directories of a broker and what is in them.
 #[derive(Clone, Debug, PartialEq, Message)]
-#[message(versions = "1-4", flexible = "2+")]
+#[message(versions = "1-5", flexible = "2+")]
 pub struct DescribeLogDirsRequest<'a> {
     /// By topic; null for all.
     #[field(nullable)]
@@ -30,7 +30,7 @@ pub struct DescribableLogDirTopic<'a> {
 
 /// The answer to [`DescribeLogDirsRequest`].
 #[derive(Clone, Debug, PartialEq, Message)]
-#[message(versions = "1-4", flexible = "2+")]
+#[message(versions = "1-5", flexible = "2+")]
 pub struct DescribeLogDirsResponse<'a> {
     /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
@@ -56,6 +56,9 @@ pub struct DescribeLogDirsResult<'a> {
     /// Bytes of the volume that are free; -1 if that is not known.
     #[field(versions = "4+", default = -1, ignorable)]
     pub usable_bytes: i64,
+    /// Whether no new replica goes there.
+    #[field(versions = "5+", ignorable)]
+    pub is_cordoned: bool,
 }
 
 /// The replicas of one topic.

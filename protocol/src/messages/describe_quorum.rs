@@ -11,28 +11,12 @@ use crate::types::Uuid;
 #[message(versions = "0-2", flexible = "0+")]
 pub struct DescribeQuorumRequest<'a> {
     /// By topic.
-    pub topics: Vec<QuorumTopic<'a>>,
+    pub topics: Vec<asked::TopicData<'a>>,
 }
 
 impl<'a> Request<'a> for DescribeQuorumRequest<'a> {
     const KEY: ApiKey = ApiKey::DescribeQuorum;
     type Response<'r> = DescribeQuorumResponse<'r>;
-}
-
-/// The partitions of one topic.
-#[derive(Clone, Debug, PartialEq, Message)]
-pub struct QuorumTopic<'a> {
-    /// The topic's name.
-    pub topic_name: Cow<'a, str>,
-    /// By partition.
-    pub partitions: Vec<QuorumPartition>,
-}
-
-/// One partition.
-#[derive(Clone, Debug, PartialEq, Message)]
-pub struct QuorumPartition {
-    /// The partition's index.
-    pub partition_index: i32,
 }
 
 /// The answer to [`DescribeQuorumRequest`].
@@ -45,24 +29,24 @@ pub struct DescribeQuorumResponse<'a> {
     #[field(versions = "2+", nullable, ignorable)]
     pub error_message: Option<Cow<'a, str>>,
     /// By topic.
-    pub topics: Vec<DescribedQuorumTopic<'a>>,
+    pub topics: Vec<TopicData<'a>>,
     /// The voters that are known by address.
     #[field(versions = "2+")]
-    pub nodes: Vec<QuorumNode<'a>>,
+    pub nodes: Vec<Node<'a>>,
 }
 
 /// The quorum of one topic.
 #[derive(Clone, Debug, PartialEq, Message)]
-pub struct DescribedQuorumTopic<'a> {
+pub struct TopicData<'a> {
     /// The topic's name.
     pub topic_name: Cow<'a, str>,
     /// By partition.
-    pub partitions: Vec<DescribedQuorumPartition<'a>>,
+    pub partitions: Vec<PartitionData<'a>>,
 }
 
 /// The quorum of one partition.
 #[derive(Clone, Debug, PartialEq, Message)]
-pub struct DescribedQuorumPartition<'a> {
+pub struct PartitionData<'a> {
     /// The partition's index.
     pub partition_index: i32,
     /// An [`ErrorCode`](crate::ErrorCode), or 0.
@@ -77,14 +61,14 @@ pub struct DescribedQuorumPartition<'a> {
     /// The first offset that is not committed.
     pub high_watermark: i64,
     /// Those whose copy counts.
-    pub current_voters: Vec<QuorumReplica>,
+    pub current_voters: Vec<ReplicaState>,
     /// Those who copy only.
-    pub observers: Vec<QuorumReplica>,
+    pub observers: Vec<ReplicaState>,
 }
 
 /// How far one copy is.
 #[derive(Clone, Debug, PartialEq, Message)]
-pub struct QuorumReplica {
+pub struct ReplicaState {
     /// Its node.
     pub replica_id: i32,
     /// Its directory; zero if that is not known.
@@ -102,20 +86,43 @@ pub struct QuorumReplica {
 
 /// A voter and its addresses.
 #[derive(Clone, Debug, PartialEq, Message)]
-pub struct QuorumNode<'a> {
+pub struct Node<'a> {
     /// Its node.
     pub node_id: i32,
     /// Its listeners.
-    pub listeners: Vec<QuorumListener<'a>>,
+    pub listeners: Vec<Listener<'a>>,
 }
 
 /// One listener of a voter.
 #[derive(Clone, Debug, PartialEq, Message)]
-pub struct QuorumListener<'a> {
+pub struct Listener<'a> {
     /// Its name.
     pub name: Cow<'a, str>,
     /// Its host.
     pub host: Cow<'a, str>,
     /// Its port.
     pub port: u16,
+}
+
+/// What the request asks about: Kafka gives it the names of what the answer holds.
+pub mod asked {
+    use std::borrow::Cow;
+
+    use crate::message::Message;
+
+    /// The partitions of one topic.
+    #[derive(Clone, Debug, PartialEq, Message)]
+    pub struct TopicData<'a> {
+        /// The topic's name.
+        pub topic_name: Cow<'a, str>,
+        /// By partition.
+        pub partitions: Vec<PartitionData>,
+    }
+
+    /// One partition.
+    #[derive(Clone, Debug, PartialEq, Message)]
+    pub struct PartitionData {
+        /// The partition's index.
+        pub partition_index: i32,
+    }
 }

@@ -48,7 +48,7 @@ pub struct DescribeTopicPartitionsResponse<'a> {
     /// How long the client was throttled, in milliseconds.
     pub throttle_time_ms: i32,
     /// By topic.
-    pub topics: Vec<DescribedTopic<'a>>,
+    pub topics: Vec<DescribeTopicPartitionsResponseTopic<'a>>,
     /// Where the next page begins; null after the last one.
     #[field(nullable, default = null)]
     pub next_cursor: Option<Cursor<'a>>,
@@ -56,7 +56,7 @@ pub struct DescribeTopicPartitionsResponse<'a> {
 
 /// One topic, or a part of it.
 #[derive(Clone, Debug, PartialEq, Message)]
-pub struct DescribedTopic<'a> {
+pub struct DescribeTopicPartitionsResponseTopic<'a> {
     /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The topic's name.
@@ -67,7 +67,7 @@ pub struct DescribedTopic<'a> {
     /// Whether the cluster keeps it for itself.
     pub is_internal: bool,
     /// By partition.
-    pub partitions: Vec<DescribedPartition>,
+    pub partitions: Vec<DescribeTopicPartitionsResponsePartition>,
     /// What the client may do to the topic, as bits; the lowest number if it did not ask.
     #[field(default = i32::MIN)]
     pub topic_authorized_operations: i32,
@@ -75,7 +75,7 @@ pub struct DescribedTopic<'a> {
 
 /// One partition.
 #[derive(Clone, Debug, PartialEq, Message)]
-pub struct DescribedPartition {
+pub struct DescribeTopicPartitionsResponsePartition {
     /// An [`ErrorCode`](crate::ErrorCode), or 0.
     pub error_code: i16,
     /// The partition's index.

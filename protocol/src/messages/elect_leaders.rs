@@ -14,7 +14,7 @@ pub struct ElectLeadersRequest<'a> {
     pub election_type: i8,
     /// By topic; null for all.
     #[field(nullable)]
-    pub topic_partitions: Option<Vec<ElectLeadersTopic<'a>>>,
+    pub topic_partitions: Option<Vec<TopicPartitions<'a>>>,
     /// How long the broker may take, in milliseconds.
     #[field(default = 60_000)]
     pub timeout_ms: i32,
@@ -27,7 +27,7 @@ impl<'a> Request<'a> for ElectLeadersRequest<'a> {
 
 /// The partitions of one topic.
 #[derive(Clone, Debug, PartialEq, Message)]
-pub struct ElectLeadersTopic<'a> {
+pub struct TopicPartitions<'a> {
     /// The topic's name.
     pub topic: Cow<'a, str>,
     /// The indexes of the partitions.
