@@ -22,6 +22,8 @@ use crate::stir::{Stirrer, TOPIC};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a fault may wait for its message before the broker is started again with the fault planted.
 const LIVE: Duration = Duration::from_secs(25);
+/// Why the load does not ask for what moves and describes clusters.
+const TOOLS: &str = "operators' tools alone ask for it, and a handler's panic ends its connection whichever it is";
 /// What one node under this load never sends, and why.
 const NOT_SENT: &[(&str, &str, &str)] = &[
     ("/controller", "Raft", "a lone voter hears of no other"),
@@ -40,6 +42,13 @@ const NOT_SENT: &[(&str, &str, &str)] = &[
     ("/replicas/", "Answered", "a lone node's replicas fetch from nobody"),
     ("/replicas/load-0", "Compact", "the topic of the load is not compacted"),
     ("/replicas/load-0", "Compacted", "the topic of the load is not compacted"),
+    ("connection", "ElectLeaders", TOOLS),
+    ("connection", "AlterPartitionReassignments", TOOLS),
+    ("connection", "ListPartitionReassignments", TOOLS),
+    ("connection", "DescribeLogDirs", TOOLS),
+    ("connection", "DescribeQuorum", TOOLS),
+    ("connection", "UnregisterBroker", TOOLS),
+    ("connection", "DescribeTopicPartitions", TOOLS),
     ("/replicas/__consumer_offsets", "DeleteRecords", "records of an internal topic are not deleted, as in Kafka"),
 ];
 
