@@ -30,17 +30,8 @@ pub async fn inject(clients: Rc<Clients>) {
         }
         let mean = u64::try_from(sim.swarm.fault_interval.as_micros()).unwrap_or(50_000);
         sim.pause(mean / 4, mean * 2).await;
-        let total: u64 = sim.swarm.classes.iter().map(|(_, weight)| weight).sum();
-        let mut drawn = sim.below(total);
-        let picked = sim.swarm.classes.iter().find(|(_, weight)| match drawn.checked_sub(*weight) {
-            Some(left) => {
-                drawn = left;
-                false
-            }
-            None => true,
-        });
-        if let Some((class, _)) = picked {
-            strike(&clients, *class).await;
+        if let Some(class) = sim.next_fault() {
+            strike(&clients, class).await;
         }
     }
 }

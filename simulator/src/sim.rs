@@ -133,6 +133,20 @@ impl Sim {
         self.shared.rng.borrow_mut().next_u64()
     }
 
+    /// The class of the next fault, by the weights that the seed drew; none if there are no classes.
+    pub fn next_fault(&self) -> Option<FaultClass> {
+        let total: u64 = self.swarm.classes.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.below(total);
+        let picked = self.swarm.classes.iter().find(|(_, weight)| match drawn.checked_sub(*weight) {
+            Some(left) => {
+                drawn = left;
+                false
+            }
+            None => true,
+        });
+        picked.map(|(class, _)| *class)
+    }
+
     /// A generator of its own.
     pub fn fork(&self) -> Prng {
         self.shared.rng.borrow_mut().fork()

@@ -32,17 +32,8 @@ pub async fn inject(clients: Rc<Clients>, cluster: Rc<Cluster>) {
             // Time to come back: what strikes a cluster that is down anyway shows little.
             sim.pause(1_000_000, 5_000_000).await;
         }
-        let total: u64 = sim.swarm.classes.iter().map(|(_, weight)| weight).sum();
-        let mut drawn = sim.below(total);
-        let picked = sim.swarm.classes.iter().find(|(_, weight)| match drawn.checked_sub(*weight) {
-            Some(left) => {
-                drawn = left;
-                false
-            }
-            None => true,
-        });
-        if let Some((class, _)) = picked {
-            strike(&cluster, *class).await;
+        if let Some(class) = sim.next_fault() {
+            strike(&cluster, class).await;
         }
     }
 }
