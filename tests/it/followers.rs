@@ -95,7 +95,10 @@ fn a_consumer_reads_from_the_replica_in_its_rack_and_whoever_asks_the_wrong_node
     let racks = ["rack-1", "rack-2", "rack-3"];
     for node in (1..=3).filter(|node| *node != leader) {
         let rack = racks[usize::from(node) - 1];
-        let (sent_on, _) = fetched(&cluster, (leader, 12), rack, (0, epoch));
+        // A new leader knows where a follower stands once it has fetched.
+        let asked = || fetched(&cluster, (leader, 12), rack, (0, epoch)).0;
+        assert!(poll(PATIENCE, || asked().preferred_read_replica == i32::from(node)), "node {node} is recommended");
+        let sent_on = asked();
         assert_eq!((sent_on.error_code, sent_on.preferred_read_replica), (0, i32::from(node)));
         assert!(!has_records(&sent_on) && sent_on.high_watermark >= RECORDS);
         let there = || fetched(&cluster, (node, 12), rack, (0, epoch)).0;
