@@ -1,4 +1,4 @@
-//! The admin listener: `/metrics`, `/health`, `/tree` over HTTP, on loopback unless told otherwise.
+//! The admin listener: `/metrics`, `/health`, `/tree`, `/cluster`, `/quorum` over HTTP, on loopback unless told otherwise.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use madang_actors::child_spec::ExitReason;
 use madang_actors::host::{Child, Placement, TaskContext, TreeSnapshot, TreeViewer};
 use madang_transport::Stats;
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::applier::Phase;
 use crate::cluster_page;
 use crate::node_env::Node;
+use crate::quorum_page;
 
 /// Requests for the tree that may wait.
 const TREE_REQUESTS: usize = 16;
@@ -34,7 +35,7 @@ pub fn default_address(kafka_port: u16) -> String {
 /// What the pages show.
 #[derive(Clone)]
 pub struct AdminState {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     stats: Arc<Stats>,
     metrics: PrometheusHandle,
     tree: Arc<OnceLock<TreeViewer>>,
@@ -123,6 +124,7 @@ async fn serve(listener: Option<std::net::TcpListener>, state: AdminState, conte
         .route("/metrics", get(metrics_page))
         .route("/health", get(health))
         .route("/cluster", get(cluster))
+        .route("/quorum", post(quorum_page::change))
         .with_state(state)
         .merge(Router::new().route("/tree", get(tree)).with_state(asked));
     tokio::select! {

@@ -1,5 +1,7 @@
 //! How the cluster is, as this node sees it: the admin listener's page `/cluster`.
 
+use std::sync::Arc;
+
 use madang_cluster::configs::TopicConfig;
 use madang_cluster::metadata::{BrokerRegistration, MetadataImage};
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ pub(crate) fn page(node: &Node) -> Value {
     let image = node.image.load();
     let own = node.config.node_id;
     let controller = node.peers.as_ref().map_or(Some(own), |peers| peers.leader());
-    let voters = node.peers.as_ref().map_or_else(|| vec![own], |peers| peers.voters());
+    let voters = node.peers.as_ref().map_or_else(|| Arc::new(vec![own]), |peers| peers.voters());
     let nodes = image.brokers().map(|broker| {
         let votes = voters.contains(&broker.node_id);
         json!({

@@ -86,6 +86,13 @@ impl MetadataSink for Feed {
         }
     }
 
+    fn voters(&self, voters: Vec<NodeId>) {
+        if let Some(peers) = &self.peers {
+            tracing::info!(voters = ?voters.iter().map(|node| node.0).collect::<Vec<_>>(), "who votes on the metadata");
+            peers.voted_by(voters);
+        }
+    }
+
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>) {
         self.push(Step::Answer { reply, result: Box::new(result) });
     }

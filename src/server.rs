@@ -201,7 +201,7 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     of_peers.for_each(|arbiter| watchdog.watch(arbiter));
     let controller = ControllerConfig {
         node_id: node.config.node_id,
-        voters: peers.as_ref().map_or_else(|| vec![node.config.node_id], |peers| peers.voters()),
+        voters: peers.as_ref().map_or_else(|| vec![node.config.node_id], |peers| peers.first_voters()),
         cluster_id: peers.as_ref().map(|peers| peers.cluster_id()),
         broker: node.config.clone(),
         directory: metadata,

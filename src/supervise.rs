@@ -3,6 +3,7 @@
 
 mod deaths;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use madang_cluster::configs::BrokerConfig;
+use madang_cluster::configs::{BrokerConfig, read_voters};
+use madang_protocol::types::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::{UnixListener, UnixStream};
@@ -21,7 +23,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use self::deaths::Deaths;
 use crate::node_env::Entropy;
-use crate::outer::{ALIVE, EPOCH, SUPERVISOR};
+use crate::outer::{ALIVE, EPOCH, MEMBERS, SUPERVISOR};
 
 /// A process that dies more often than that in this time is left dead.
 const CRASHES: usize = 5;
@@ -58,6 +60,8 @@ enum End {
 #[derive(Debug, Default)]
 struct Said {
     broker_epoch: Option<i64>,
+    /// The other members of the quorum, once it knows them.
+    members: Option<BTreeMap<NodeId, String>>,
     /// When it was alive, if it says so at all.
     alive: Option<Instant>,
 }
@@ -71,12 +75,13 @@ pub async fn run(node: NodeProcess, mut stopping: watch::Receiver<bool>) -> Resu
     let name = format!("madang-supervisor-{}-{:016x}", std::process::id(), entropy.next());
     let failed = |error: io::Error| format!("{}: {error}", node.name);
     let listener = listen(&name).map_err(failed)?;
-    let deaths = Deaths::start(&node.config)?;
+    let mut deaths = Deaths::start(&node.config)?;
     let mut died: Vec<Instant> = Vec::new();
     loop {
         let mut process = spawn(&node, &name).map_err(failed)?;
         let mut said = Said::default();
-        let ended = attend(&mut process, &listener, &node, &mut said, &mut stopping).await.map_err(failed)?;
+        let ended =
+            attend(&mut process, &listener, &node, deaths.as_mut(), &mut said, &mut stopping).await.map_err(failed)?;
         let End::Died(status) = ended else { return Ok(()) };
         if let (Some(deaths), Some(broker_epoch)) = (&deaths, said.broker_epoch) {
             deaths.tell(broker_epoch);
@@ -122,6 +127,7 @@ async fn attend(
     process: &mut Child,
     listener: &UnixListener,
     node: &NodeProcess,
+    mut deaths: Option<&mut Deaths>,
     said: &mut Said,
     stopping: &mut watch::Receiver<bool>,
 ) -> io::Result<End> {
@@ -134,7 +140,12 @@ async fn attend(
         tokio::select! {
             // What it has said is heard before its end is.
             biased;
-            line = next_line(&mut lines), if lines.is_some() => hear(line, said, &mut lines),
+            line = next_line(&mut lines), if lines.is_some() => {
+                hear(line, said, &mut lines);
+                if let (Some(deaths), Some(members)) = (&mut deaths, said.members.take()) {
+                    deaths.follow(members);
+                }
+            }
             accepted = listener.accept(), if lines.is_none() => lines = Some(BufReader::new(accepted?.0).lines()),
             ended = process.wait() => {
                 drain(&mut lines, said).await;
@@ -170,10 +181,15 @@ fn hear(line: Option<String>, said: &mut Said, lines: &mut Option<Lines<BufReade
     match line.as_deref() {
         Some(ALIVE) => said.alive = Some(Instant::now()),
         Some(line) => {
-            said.broker_epoch = line.strip_prefix(EPOCH).and_then(|epoch| epoch.parse().ok()).or(said.broker_epoch)
+            said.broker_epoch = line.strip_prefix(EPOCH).and_then(|epoch| epoch.parse().ok()).or(said.broker_epoch);
+            said.members = line.strip_prefix(MEMBERS).and_then(members).or(said.members.take());
         }
         None => *lines = None,
     }
+}
+
+fn members(named: &str) -> Option<BTreeMap<NodeId, String>> {
+    read_voters(Some(named)).ok().map(|members| members.into_iter().collect())
 }
 
 /// Hears what a dead process has said last.

@@ -6,7 +6,7 @@ madang="${MADANG:-${CARGO_TARGET_DIR:-target}/release/madang}"
 work=$(mktemp -d)
 declare -A pids
 trap 'for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; wait 2>/dev/null || true; rm -rf "$work"' EXIT
-expect() { if [ "$1" = "$2" ]; then echo "ok    $3"; else echo "FAILED $3: got '$1', expected '$2'"; tail -5 "$work"/*.log; exit 1; fi; }
+expect() { if [ "$1" = "$2" ]; then echo "ok    $3"; else echo "FAILED $3: got '$1', expected '$2'"; tail -n 5 "$work"/*.log; exit 1; fi; }
 start() { "$madang" start --supervise --config "$work/node-$1.properties" >>"$work/node-$1.log" 2>&1 & pids[$1]=$!; }
 stop() { kill -TERM "${pids[$1]}"; wait "${pids[$1]}"; unset "pids[$1]"; }
 status() { "$madang" cluster status --server 127.0.0.1:2929"$1"; }

@@ -1,4 +1,4 @@
-//! One HTTP GET, for the admin listener of a node: HTTP/1.0, one request per connection.
+//! One HTTP request, for the admin listener of a node: HTTP/1.0, one request per connection.
 //! Invariant: no more than the caller's limit is kept, and no more time than the caller's limit is taken.
 
 use std::io;
@@ -74,13 +74,43 @@ impl HttpError {
 /// # Errors
 /// [`HttpError`]. An answer with another status than 200 is none.
 pub async fn get(address: &str, path: &str, limit: usize, within: Duration) -> Result<HttpResponse, HttpError> {
+    ask(address, "GET", path, "", limit, within).await
+}
+
+/// Posts `json` to `path` at `address` (`HOST:PORT`); the answer may have `limit` bytes with the head, and has to come within `within`.
+///
+/// # Errors
+/// [`HttpError`]. An answer with another status than 200 is none.
+pub async fn post(
+    address: &str,
+    path: &str,
+    json: &str,
+    limit: usize,
+    within: Duration,
+) -> Result<HttpResponse, HttpError> {
+    ask(address, "POST", path, json, limit, within).await
+}
+
+async fn ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    json: &str,
+    limit: usize,
+    within: Duration,
+) -> Result<HttpResponse, HttpError> {
     if !path.starts_with('/') || path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
         return Err(HttpError::Path(path.to_owned()));
     }
     let work = async {
         let failed = |source| HttpError::Io { address: address.to_owned(), source };
         let mut socket = open(address, within).await?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n");
+        if !json.is_empty() {
+            request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len()));
+        }
+        request.push_str("\r\n");
+        request.push_str(json);
         socket.write_all(request.as_bytes()).await.map_err(failed)?;
         let mut answer = Vec::new();
         let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);

@@ -71,7 +71,10 @@ fn described<E: Env>(env: &E, quorum: &QuorumDescription) -> DescribeQuorumRespo
         ..PartitionData::default()
     };
     let topic = TopicData { topic_name: TOPIC.into(), partitions: vec![partition] };
-    let addresses = &env.config().quorum_voters;
+    let known = image.quorum_addresses().iter().map(|(node, address)| (*node, address.to_string()));
+    // The first voters are known by the configuration until each has said where it is.
+    let first = env.config().quorum_voters.iter().filter(|(node, _)| !image.quorum_addresses().contains_key(node));
+    let addresses: Vec<_> = known.chain(first.cloned()).collect();
     let nodes = quorum.voters.iter().map(|voter| Node {
         node_id: voter.node_id.0,
         listeners: addresses

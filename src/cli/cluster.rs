@@ -4,10 +4,11 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::dev::{self, Dev};
+use super::grow::{self, Join, Leave, RaiseReplication};
 use super::moves::{self, ElectLeaders, Forget, Reassign};
 use super::status::{self, Status};
 
-/// Run a cluster for development, see how one is, move partitions and leaders, forget a node.
+/// Run a cluster for development, see how one is, move partitions and leaders, have nodes join, leave and be forgotten.
 #[derive(Debug, Args)]
 pub(crate) struct Cluster {
     #[command(subcommand)]
@@ -21,6 +22,9 @@ enum Command {
     Reassign(Reassign),
     ElectLeaders(ElectLeaders),
     Forget(Forget),
+    Join(Join),
+    Leave(Leave),
+    RaiseReplication(RaiseReplication),
 }
 
 pub(crate) fn run(args: Cluster) -> Result<(), Failure> {
@@ -30,5 +34,8 @@ pub(crate) fn run(args: Cluster) -> Result<(), Failure> {
         Command::Reassign(args) => moves::reassign(args),
         Command::ElectLeaders(args) => moves::elect_leaders(args),
         Command::Forget(args) => moves::forget(args),
+        Command::Join(args) => grow::join(args),
+        Command::Leave(args) => grow::leave(args),
+        Command::RaiseReplication(args) => grow::raise_replication(args),
     }
 }

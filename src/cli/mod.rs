@@ -8,6 +8,7 @@ mod consume;
 mod dev;
 mod doctor;
 mod group;
+mod grow;
 mod log;
 mod moves;
 mod produce;

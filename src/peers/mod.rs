@@ -5,6 +5,7 @@ mod endpoint;
 mod given_up;
 mod heartbeats;
 mod links;
+mod membership;
 mod propose;
 mod service;
 mod silence;
@@ -16,6 +17,7 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use madang_cluster::configs::BrokerConfig;
 use madang_cluster::metadata::{Endpoint as RegisteredEndpoint, MetadataImage, SecurityProtocol};
 use madang_protocol::types::{NodeId, Uuid};
@@ -59,7 +61,9 @@ pub struct Peers {
     own: NodeId,
     cluster_id: Uuid,
     address: RegisteredEndpoint,
-    voters: BTreeMap<NodeId, String>,
+    /// The first voters, as the configuration names them.
+    first: BTreeMap<NodeId, String>,
+    voters: ArcSwap<Vec<NodeId>>,
     leader: watch::Sender<Option<NodeId>>,
     heard: silence::Heard,
     /// Raft, heartbeats, proposals: never behind data.
@@ -70,7 +74,7 @@ pub struct Peers {
 
 impl fmt::Debug for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peers").field("own", &self.own).field("voters", &self.voters).finish_non_exhaustive()
+        f.debug_struct("Peers").field("own", &self.own).field("first", &self.first).finish_non_exhaustive()
     }
 }
 
@@ -97,7 +101,7 @@ impl Peers {
         };
         let (host, port) =
             config.node_advertised_listener.as_ref().map_or((host, bound.port()), |(at, port)| (at, *port));
-        let voters: BTreeMap<NodeId, String> = config.quorum_voters.iter().cloned().collect();
+        let first: BTreeMap<NodeId, String> = config.quorum_voters.iter().cloned().collect();
         let peers = Self {
             own: config.node_id,
             cluster_id,
@@ -111,20 +115,32 @@ impl Peers {
             heard: silence::Heard::default(),
             control: Arc::new(endpoint("control", control, CONTROL_LANES, CONTROL_SERVED)),
             data: Arc::new(endpoint("data", data, DATA_LANES, DATA_LANES)),
-            voters,
+            voters: ArcSwap::from_pointee(first.keys().copied().collect()),
+            first,
         };
-        peers.control.want(peers.other_voters());
+        peers.control.want(peers.other_first_voters());
         Ok(Some(Arc::new(peers)))
     }
 
-    fn other_voters(&self) -> BTreeMap<NodeId, String> {
-        self.voters.iter().filter(|(node, _)| **node != self.own).map(|(node, at)| (*node, at.clone())).collect()
+    fn other_first_voters(&self) -> BTreeMap<NodeId, String> {
+        self.first.iter().filter(|(node, _)| **node != self.own).map(|(node, at)| (*node, at.clone())).collect()
     }
 
-    /// The voters of the metadata log.
+    /// The first voters of the metadata log, as the configuration names them: those to ask as long as nobody else is known.
     #[must_use]
-    pub fn voters(&self) -> Vec<NodeId> {
-        self.voters.keys().copied().collect()
+    pub fn first_voters(&self) -> Vec<NodeId> {
+        self.first.keys().copied().collect()
+    }
+
+    /// The voters of the metadata log, as far as this node knows.
+    #[must_use]
+    pub fn voters(&self) -> Arc<Vec<NodeId>> {
+        self.voters.load_full()
+    }
+
+    /// Notes who votes.
+    pub fn voted_by(&self, voters: Vec<NodeId>) {
+        self.voters.store(Arc::new(voters));
     }
 
     /// The cluster that the node's certificate is of.
@@ -139,16 +155,29 @@ impl Peers {
         &self.address
     }
 
-    /// Keeps a link to every node that is registered, and to every voter.
-    pub fn follow(&self, image: &MetadataImage) {
-        let (mut control, mut data) = (self.other_voters(), BTreeMap::new());
+    /// Where the control endpoint is reached: host and port.
+    #[must_use]
+    pub fn control_address(&self) -> String {
+        host_port(&self.address.host, self.address.port.saturating_add(1))
+    }
+
+    /// Keeps a link to every node that is registered, and to every member of the quorum. What a member has said of itself counts for more than what
+    /// this node's configuration says of it. Answers with the other members.
+    pub fn follow(&self, image: &MetadataImage) -> BTreeMap<NodeId, String> {
+        let (mut control, mut data) = (self.other_first_voters(), BTreeMap::new());
         for broker in image.brokers().filter(|broker| broker.node_id != self.own) {
             let Some(at) = broker.endpoint(NODE_ENDPOINT) else { continue };
-            data.insert(broker.node_id, format!("{}:{}", at.host, at.port));
-            control.entry(broker.node_id).or_insert_with(|| format!("{}:{}", at.host, at.port.saturating_add(1)));
+            data.insert(broker.node_id, host_port(&at.host, at.port));
+            control.entry(broker.node_id).or_insert_with(|| host_port(&at.host, at.port.saturating_add(1)));
         }
+        let mut members = self.other_first_voters();
+        for (node, address) in image.quorum_addresses().iter().filter(|(node, _)| **node != self.own) {
+            members.insert(*node, address.to_string());
+        }
+        control.extend(members.clone());
         self.control.want(control);
         self.data.want(data);
+        members
     }
 
     /// The other nodes that serve.
@@ -173,6 +202,11 @@ impl Peers {
     pub fn led_by(&self, leader: Option<NodeId>) {
         self.leader.send_replace(leader);
     }
+}
+
+/// As an address is written: an IPv6 host is in brackets.
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn bind(host: &str, port: u16) -> Result<UdpSocket, String> {

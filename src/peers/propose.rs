@@ -23,7 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const ONE_TRY: Duration = Duration::from_secs(9);
 
 /// What came of one try.
-enum Tried {
+pub(super) enum Tried {
     /// An answer, and what of the metadata it rests on.
     Answered(ProposeResult, u64),
     /// Nothing was proposed.
@@ -73,7 +73,7 @@ async fn attempt(node: &Arc<Node>, peers: &Peers, proposal: &Proposal, deadline:
     }
 }
 
-async fn here(node: &Arc<Node>, proposal: Proposal, deadline: Mono) -> Tried {
+pub(super) async fn here(node: &Arc<Node>, proposal: Proposal, deadline: Mono) -> Tried {
     let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
     if node.controller.send(ControllerMessage::Propose { proposal, reply }, deadline).await.is_err() {
         return Tried::NotDone;
@@ -85,7 +85,7 @@ async fn here(node: &Arc<Node>, proposal: Proposal, deadline: Mono) -> Tried {
     }
 }
 
-async fn there(peers: &Peers, leader: NodeId, proposal: Proposal) -> Tried {
+pub(super) async fn there(peers: &Peers, leader: NodeId, proposal: Proposal) -> Tried {
     let called = peers.control.call(leader, CONTROL, &Propose { proposal }, Payload::default()).await;
     match called {
         Ok((ProposeAnswer { result: ProposeResult::NotController { .. }, .. }, _)) | Err(CallFailed::NotDone) => {

@@ -22,9 +22,11 @@ use madang_protocol::node::{
 use madang_protocol::payload::Payload;
 use madang_protocol::types::{NodeId, TopicPartition};
 use madang_transport::quic::{LaneKind, NodeFrame, NodeService};
+use tokio::time::timeout;
 
 use crate::node_env::Node;
 use crate::peers::Peers;
+use crate::peers::propose::{Tried, there};
 
 /// How long the controller may take here: less than a peer waits for a call.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -96,16 +98,26 @@ impl PeerService {
         if !asked.may_come_from(peer) {
             return Err(Refusal::NotServed);
         }
-        let result = match self.elsewhere() {
-            Some(leader) => ProposeResult::NotController { leader },
-            None => {
-                let proposal = asked.proposal;
-                self.ask(|reply| ControllerMessage::Propose { proposal, reply }).await.into()
+        let result = match (self.elsewhere(), asked.proposal) {
+            // A node that comes knows a few members, and the one that leads need not be among them.
+            (Some(Some(leader)), proposal @ Proposal::JoinQuorum { node_id, .. }) if node_id == peer => {
+                return self.relay(leader, proposal, level).await;
             }
+            (Some(leader), _) => ProposeResult::NotController { leader },
+            (None, proposal) => self.ask(|reply| ControllerMessage::Propose { proposal, reply }).await.into(),
         };
         // What the result rests on was applied here before the answer came.
         let metadata_index = self.node.image.load().version();
         written(level, &ProposeAnswer { result, metadata_index }, Payload::default())
+    }
+
+    /// Asks the leader for a node that does not reach it yet.
+    async fn relay(&self, leader: NodeId, proposal: Proposal, level: u16) -> Answer {
+        let answer = match timeout(PROPOSAL_TIMEOUT, there(&self.peers, leader, proposal)).await {
+            Ok(Tried::Answered(result, metadata_index)) => ProposeAnswer { result, metadata_index },
+            _ => ProposeAnswer { result: ProposeResult::NotController { leader: Some(leader) }, metadata_index: 0 },
+        };
+        written(level, &answer, Payload::default())
     }
 
     async fn heartbeat(&self, peer: NodeId, level: u16, told: Heartbeat) -> Answer {

@@ -2,7 +2,7 @@
 //! Invariant: a voter that does not listen holds up nobody: what has no room is dropped, and Raft is told.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use madang_actors::actor_ref::IncarnationRef;
 use madang_actors::mailbox::SendError;
@@ -25,16 +25,21 @@ const TELL_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Voters {
     peers: Arc<Peers>,
-    room: BTreeMap<NodeId, Arc<Semaphore>>,
+    /// One for each member that was ever sent anything: members are few.
+    room: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
 }
 
 impl Voters {
-    /// The links to the voters that the node was started with.
+    /// The links to the other members of the quorum.
     #[must_use]
     pub fn new(peers: Arc<Peers>) -> Self {
-        let room = |node| (node, Arc::new(Semaphore::new(ON_THEIR_WAY)));
-        let room = peers.voters().into_iter().map(room).collect();
-        Self { peers, room }
+        Self { peers, room: Mutex::default() }
+    }
+
+    fn room(&self, member: NodeId) -> Arc<Semaphore> {
+        // No user code runs under the lock, so a poisoned one is still whole.
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(room.entry(member).or_insert_with(|| Arc::new(Semaphore::new(ON_THEIR_WAY))))
     }
 }
 
@@ -46,7 +51,7 @@ impl VoterLinks for Voters {
         is_snapshot: bool,
         controller: IncarnationRef<ControllerMessage>,
     ) {
-        let permit = self.room.get(&to).and_then(|room| Arc::clone(room).try_acquire_owned().ok());
+        let permit = self.room(to).try_acquire_owned().ok();
         let peers = Arc::clone(&self.peers);
         // One task at a time for each message that has room, and for each snapshot, of which there is one a voter.
         if permit.is_none() && !is_snapshot {

@@ -11,7 +11,7 @@ use madang_protocol::node::{Death, HeartbeatAnswer, HeartbeatResult, LEVELS, Nod
 use madang_protocol::types::NodeId;
 use madang_transport::kafka::ColdReads;
 use madang_transport::quic::{LaneKind, Link, LinkState, NodeFrame, NodeListener};
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use crate::peers::{SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY, read_certificates, settings};
@@ -21,48 +21,68 @@ const TELL_AGAIN: Duration = Duration::from_millis(50);
 /// After so long silence alone has fenced the node.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// The links to the other voters. They are up before anybody dies.
+/// The links to the other members of the quorum. They are up before anybody dies.
 pub(super) struct Deaths {
     node_id: NodeId,
-    links: Rc<BTreeMap<NodeId, Link>>,
+    listener: NodeListener,
+    links: BTreeMap<NodeId, Rc<Known>>,
+}
+
+/// A link, and what keeps it up as long as somebody holds this.
+struct Known {
+    address: String,
+    link: Link,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 impl Deaths {
-    /// Connects to the other voters; none if there are none.
+    /// Connects to the voters that the configuration names; none if the node is to stay alone.
     ///
     /// # Errors
     /// A text for a person.
     pub(super) fn start(config: &BrokerConfig) -> Result<Option<Self>, String> {
         let others = config.quorum_voters.iter().filter(|(node, _)| *node != config.node_id);
-        let others: Vec<(NodeId, String)> = others.cloned().collect();
         let (Some(folder), Some((host, _))) = (&config.node_certificates, &config.node_listener) else {
             return Ok(None);
         };
-        if others.is_empty() {
-            return Ok(None);
-        }
         let certificates = read_certificates(Path::new(folder), SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY)?;
         let reads = ColdReads::start(1, 1).map_err(|error| error.to_string())?;
         let any: SocketAddr =
             if host.contains(':') { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
         // Nobody is let in: it only dials.
         let listener = NodeListener::bind(any, certificates, settings(), reads).map_err(|error| error.to_string())?;
-        let mut links = BTreeMap::new();
-        for (node, address) in others {
-            let (link, driver) = Link::new(&listener, node, address, LEVELS, &[LaneKind::Supervisor]);
-            spawn_local(driver);
-            links.insert(node, link);
+        let mut deaths = Self { node_id: config.node_id, listener, links: BTreeMap::new() };
+        deaths.follow(others.cloned().collect());
+        Ok(Some(deaths))
+    }
+
+    /// Keeps links to these members and to no others.
+    pub(super) fn follow(&mut self, members: BTreeMap<NodeId, String>) {
+        let before = std::mem::take(&mut self.links);
+        for (node, address) in members.into_iter().filter(|(node, _)| *node != self.node_id) {
+            let kept = before.get(&node).filter(|known| known.address == address).cloned();
+            let known = kept.unwrap_or_else(|| {
+                let at = address.clone();
+                let (link, driver) = Link::new(&self.listener, node, at, LEVELS, &[LaneKind::Supervisor]);
+                Rc::new(Known { address, link, driver: spawn_local(driver) })
+            });
+            self.links.insert(node, known);
         }
-        Ok(Some(Self { node_id: config.node_id, links: Rc::new(links) }))
     }
 
     /// Tells every controller at once, and again until one in office has taken it.
     pub(super) fn tell(&self, broker_epoch: i64) {
-        let (node_id, links) = (self.node_id, Rc::clone(&self.links));
+        let (node_id, links) = (self.node_id, self.links.clone());
         spawn_local(async move {
             let begun = Instant::now();
             while begun.elapsed() < GIVE_UP {
-                let told = links.values().map(|link| taken(link, Death { node_id, broker_epoch }));
+                let told = links.values().map(|known| taken(&known.link, Death { node_id, broker_epoch }));
                 if futures_util::future::join_all(told).await.contains(&true) {
                     return;
                 }

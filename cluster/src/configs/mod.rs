@@ -17,6 +17,7 @@ pub use describe::{
     ConfigSource, ConfigSynonym, DescribedConfig, describe_broker, describe_default_broker, describe_new_topic,
     describe_topic,
 };
+pub use nodes::voters as read_voters;
 pub use topic::{
     CLUSTER_KEYS, CleanupPolicy, CompressionType, TimestampType, TopicConfig, dynamic_broker_number,
     resolve_topic_value,

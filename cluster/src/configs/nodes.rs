@@ -28,7 +28,7 @@ pub(super) fn listener(key: &'static str, text: Option<&str>) -> Result<Option<(
 ///
 /// # Errors
 /// One that has no number or no port, or is named twice.
-pub(super) fn voters(text: Option<&str>) -> Result<Vec<(NodeId, String)>, BrokerConfigError> {
+pub fn voters(text: Option<&str>) -> Result<Vec<(NodeId, String)>, BrokerConfigError> {
     let mut voters: Vec<(NodeId, String)> = Vec::new();
     for item in list_items(text.unwrap_or_default()) {
         let unreadable = || BrokerConfigError::Address { key: VOTERS, address: item.to_owned() };
@@ -43,7 +43,8 @@ pub(super) fn voters(text: Option<&str>) -> Result<Vec<(NodeId, String)>, Broker
     Ok(voters)
 }
 
-/// A node that votes with others has to reach them, and to be one of them. One voter, as in the file of a single Kafka node, is the node itself.
+/// A node among others has to reach them. If it is one of the voters that it names, those are the first voters of a new cluster; if not, it joins
+/// theirs. One voter, as in the file of a single Kafka node, is the node itself.
 ///
 /// # Errors
 /// What is missing.
@@ -60,8 +61,8 @@ pub(super) fn check(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
         (0, true) => "name the voters, as madang.node.listener is set",
         (_, false) => "set madang.node.listener and madang.node.certificates too",
         _ if config.node_certificates.is_none() => "set madang.node.certificates too",
-        (1 | 3 | 5, _) if own => return Ok(()),
-        (1 | 3 | 5, _) => "this node has to be one of them",
+        (1 | 3 | 5, _) => return Ok(()),
+        _ if !own => return Ok(()),
         _ => "there may be 1, 3 or 5 of them",
     };
     Err(BrokerConfigError::Quorum(missing))
@@ -92,7 +93,9 @@ mod tests {
             assert!(parse(missing).unwrap_err().starts_with("controller.quorum.voters: "), "{missing:?}");
         }
         let refused = |voters| parse(&[(VOTERS, voters), node, folder]).unwrap_err();
-        assert!(refused("2@b:1").contains("one of them"));
+        for others in ["2@b:1", "2@b:1,3@c:1"] {
+            assert!(parse(&[(VOTERS, others), node, folder]).is_ok(), "a node that is not among them joins them");
+        }
         assert!(refused("1@a:1,2@b:1").contains("1, 3 or 5"));
         for unreadable in ["1@a", "a:1", "x@a:1", "-1@a:1", "1@a:1,1@b:1,3@c:1", "1@a:70000"] {
             assert!(refused(unreadable).contains("cannot read"), "{unreadable}");

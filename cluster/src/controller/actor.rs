@@ -102,6 +102,8 @@ pub trait MetadataSink: Send + Sync + 'static {
     fn publish(&self, image: Arc<MetadataImage>, delta: Arc<MetadataDelta>);
     /// Who leads the quorum has changed, as far as this node's voter knows.
     fn leader(&self, leader: Option<NodeId>);
+    /// Who votes has changed, as far as this node knows.
+    fn voters(&self, voters: Vec<NodeId>);
     /// Answer `reply` with `result` once everything published before has been applied.
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>);
     /// The metadata log cannot be written, synced or understood: this process may not go on with it.
@@ -206,6 +208,7 @@ impl ControllerActor {
                 self.links.send(to, message, is_snapshot, context.this_life());
             }
             ControllerEffect::Leader(leader) => self.sink.leader(leader),
+            ControllerEffect::Voters(voters) => self.sink.voters(voters),
             ControllerEffect::Fatal(why) => {
                 // A later life would find in the page cache what no device has, and a later sync would not tell.
                 self.sink.failed(&why);
@@ -301,6 +304,7 @@ mod tests {
     impl MetadataSink for Ended {
         fn publish(&self, _: Arc<MetadataImage>, _: Arc<MetadataDelta>) {}
         fn leader(&self, _: Option<NodeId>) {}
+        fn voters(&self, _: Vec<NodeId>) {}
         fn answer(&self, _: Reply<ApiResult<Outcome>>, _: ApiResult<Outcome>) {}
         fn failed(&self, why: &str) {
             self.0.lock().unwrap().push(why.to_owned());

@@ -10,6 +10,8 @@ use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, TopicPartition, Uuid}
 use madang_storage::RestartKind;
 use speedy::{Readable, Writable};
 
+use super::MemberChange;
+use super::QuorumDescription;
 use crate::metadata::{ConfigResourceType, Endpoint};
 use crate::replica::replication::IsrMember;
 
@@ -288,34 +290,6 @@ pub struct Reassignment {
     pub replicas: Option<Vec<NodeId>>,
 }
 
-/// The quorum of the metadata log, as its leader knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
-pub struct QuorumDescription {
-    /// Who leads.
-    pub leader: NodeId,
-    /// The term.
-    pub term: u64,
-    /// Index of the last entry that is committed.
-    pub committed: u64,
-    /// Those who vote, by node.
-    pub voters: Vec<QuorumMember>,
-    /// Those who copy the log and do not vote, by node.
-    pub observers: Vec<QuorumMember>,
-}
-
-/// How far one copy of the metadata log is. Times are of the leader's wall clock, in milliseconds; -1 where there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Readable, Writable)]
-pub struct QuorumMember {
-    /// Its node.
-    pub node_id: NodeId,
-    /// Index of the last entry that it is known to have.
-    pub last_index: u64,
-    /// When it was heard of last.
-    pub heard_at: i64,
-    /// When it last had every entry.
-    pub caught_up_at: i64,
-}
-
 /// Something to change.
 #[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
 #[speedy(tag_type = u16)]
@@ -432,6 +406,17 @@ pub enum Proposal {
         /// [`ReportedLoss::GIVEN_UP`]: crate::metadata::ReportedLoss::GIVEN_UP
         partitions: Vec<(TopicPartition, u64)>,
     },
+    /// Count a node among those who copy the metadata log, and note where it is reached. Decided once it is so.
+    #[speedy(tag = 19)]
+    JoinQuorum {
+        /// Whose copy.
+        node_id: NodeId,
+        /// Host and port of its control endpoint.
+        address: String,
+    },
+    /// Change who votes on the metadata, and who copies it, in one step.
+    #[speedy(tag = 20)]
+    ChangeQuorum(Vec<MemberChange>),
 }
 
 /// The answer to a proposal; lists have one result for each part asked, in order.
@@ -497,4 +482,7 @@ pub enum Outcome {
     /// Nobody counts on the replicas any more.
     #[speedy(tag = 16)]
     ReplicasGivenUp,
+    /// The members of the quorum are as asked.
+    #[speedy(tag = 17)]
+    QuorumChanged,
 }

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use madang_actors::clock::Wall;
 use madang_protocol::ErrorCode;
+use madang_protocol::types::NodeId;
+use speedy::{Readable, Writable};
 
 use super::quorum::{Quorum, node_of};
-use super::{ApiResult, Controller, Outcome, QuorumDescription, QuorumMember};
+use super::{ApiResult, Controller, Outcome};
 
 /// Members of which times are kept; there are never so many.
 const MOST_MEMBERS: usize = 64;
@@ -32,6 +34,34 @@ impl Heard {
             times.heard = wall.as_millis();
         }
     }
+}
+
+/// The quorum of the metadata log, as its leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct QuorumDescription {
+    /// Who leads.
+    pub leader: NodeId,
+    /// The term.
+    pub term: u64,
+    /// Index of the last entry that is committed.
+    pub committed: u64,
+    /// Those who vote, by node.
+    pub voters: Vec<QuorumMember>,
+    /// Those who copy the log and do not vote, by node.
+    pub observers: Vec<QuorumMember>,
+}
+
+/// How far one copy of the metadata log is. Times are of the leader's wall clock, in milliseconds; -1 where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct QuorumMember {
+    /// Its node.
+    pub node_id: NodeId,
+    /// Index of the last entry that it is known to have.
+    pub last_index: u64,
+    /// When it was heard of last.
+    pub heard_at: i64,
+    /// When it last had every entry.
+    pub caught_up_at: i64,
 }
 
 impl Controller {

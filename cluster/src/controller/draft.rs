@@ -89,8 +89,10 @@ impl<'a> Draft<'a> {
                 Ok(Outcome::Reassigned(reassignments::alter(self, reassignments, allow_factor_change)))
             }
             Proposal::UnregisterBroker(node_id) => brokers::unregister(self, node_id),
-            // Nothing of it is in the metadata: the leader of the quorum answers it before it comes here.
-            Proposal::DescribeQuorum => Err(ErrorCode::InvalidRequest.into()),
+            // They are of the quorum and not of the metadata: its leader takes them before they come here.
+            Proposal::DescribeQuorum | Proposal::JoinQuorum { .. } | Proposal::ChangeQuorum(_) => {
+                Err(ErrorCode::InvalidRequest.into())
+            }
         }
     }
 
@@ -112,6 +114,25 @@ impl<'a> Draft<'a> {
             self.records.clear();
         }
     }
+}
+
+/// What becomes of a proposal.
+#[derive(Debug)]
+pub struct Decision {
+    /// What to commit, in one entry; empty if nothing changes.
+    pub records: Vec<MetadataRecord>,
+    /// The metadata after that.
+    pub image: MetadataImage,
+    /// What to answer once it is committed.
+    pub result: ApiResult<Outcome>,
+}
+
+/// Works a proposal out on the metadata `image`. Changes nothing.
+#[must_use]
+pub fn decide(image: &MetadataImage, defaults: &BrokerConfig, rng: &mut Prng, proposal: Proposal) -> Decision {
+    let mut draft = Draft::new(image, defaults, rng);
+    let result = draft.propose(proposal);
+    Decision { records: draft.records, image: draft.image, result }
 }
 
 /// The error of the second and later mention of one thing in one request.

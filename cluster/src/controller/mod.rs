@@ -15,6 +15,8 @@ mod draft;
 mod elections;
 mod founding;
 mod leadership;
+mod members;
+mod membership;
 mod partitions;
 mod quorum;
 mod raft_log;
@@ -45,12 +47,14 @@ use thiserror::Error;
 pub use self::api::{
     AlterOp, AlterPartition, ApiError, ApiResult, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic,
     LogDirStart, MAX_PARTITIONS_PER_REQUEST, MorePartitions, NamedPartition, NewTopic, Outcome, PRODUCER_ID_BLOCK,
-    Proposal, QuorumDescription, QuorumMember, Reassignment, RegisterBroker, ReportLoss, ResourceAlteration,
-    ResourceReplacement, TopicRef,
+    Proposal, Reassignment, RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
 };
 use self::balance::Balance;
 use self::described::Heard;
-use self::draft::Draft;
+pub use self::described::{QuorumDescription, QuorumMember};
+pub use self::draft::{Decision, decide};
+pub use self::members::{MemberChange, MemberRole};
+pub use self::membership::Membership;
 pub(crate) use self::quorum::raft_id;
 use self::quorum::{Decided, Quorum};
 pub use self::quorum::{ELECTION_TIMEOUT, QuorumStatus};
@@ -72,7 +76,7 @@ pub struct SyncTicket(pub u64);
 pub struct ControllerConfig {
     /// The node it runs on.
     pub node_id: NodeId,
-    /// All voters, this one included; counts only at the very first start.
+    /// The first voters; counts only at the very first start. A node that is not among them waits until it is counted among the members.
     pub voters: Vec<NodeId>,
     /// The id that the cluster is to have, if it has none yet; none for any.
     pub cluster_id: Option<Uuid>,
@@ -178,6 +182,8 @@ pub enum ControllerEffect {
     },
     /// Who leads the quorum has changed, as far as this voter knows.
     Leader(Option<NodeId>),
+    /// Who votes has changed, or is known now, as far as this member knows.
+    Voters(Vec<NodeId>),
     /// The controller cannot go on: its log failed. It takes no further input; the process has to open it anew.
     Fatal(String),
 }
@@ -201,6 +207,8 @@ pub struct Controller {
     heard: Heard,
     /// The leader that was told last.
     leader: Option<NodeId>,
+    /// The members that were told last.
+    members: Membership,
     /// The other voter that led last, as far as this one knows.
     predecessor: Option<NodeId>,
     /// What is committed.
@@ -225,7 +233,7 @@ impl Controller {
         let sessions = Sessions::new(config.node_id, config.broker.broker_session_timeout);
         let (balance, heard) = (Balance::new(&config.broker), Heard::default());
         let (node_id, cluster_id, defaults) = (config.node_id, config.cluster_id, config.broker);
-        let (leader, predecessor) = (None, None);
+        let (leader, predecessor, members) = (None, None, Membership::default());
         Ok(Self {
             node_id,
             cluster_id,
@@ -235,6 +243,7 @@ impl Controller {
             balance,
             heard,
             leader,
+            members,
             predecessor,
             image,
             pending,
@@ -298,6 +307,9 @@ impl Controller {
             }
         }
         self.settle(rng, effects)?;
+        self.tend_members();
+        self.settle(rng, effects)?;
+        self.tell_members(effects);
         self.follow_leadership(now, rng, effects)?;
         self.found_cluster(rng, effects)?;
         self.tend_sessions(now, rng, effects)?;
@@ -328,6 +340,9 @@ impl Controller {
             Decided::Entries(entries) => {
                 for entry in &entries {
                     replay_entry(&mut self.image, &mut delta, entry).map_err(|error| error.to_string())?;
+                    if let Some(change) = membership::change_of(entry)? {
+                        self.quorum.change_members(&self.image, &change)?;
+                    }
                 }
             }
             Decided::Snapshot(snapshot) => {
@@ -361,11 +376,14 @@ impl Controller {
             effects.push(ControllerEffect::Reply { request, result });
             return Ok(());
         }
-        let pending = self.pending_image()?;
-        let Decision { records, image, result } = decide(&pending, &self.defaults, rng, proposal);
-        let result = match self.append(&records, image) {
-            Ok(()) => result,
-            Err(error) => Err(error),
+        let result = match proposal {
+            Proposal::JoinQuorum { node_id, address } => self.join_quorum(node_id, address),
+            Proposal::ChangeQuorum(changes) => self.change_quorum(&changes),
+            proposal => {
+                let pending = self.pending_image()?;
+                let Decision { records, image, result } = decide(&pending, &self.defaults, rng, proposal);
+                self.append(&records, image).and(result)
+            }
         };
         // Even a refusal may rest on what is not committed yet.
         let index = if mutant(50) { 0 } else { self.quorum.last_index() };
@@ -397,25 +415,6 @@ impl Controller {
         self.pending = Some(image);
         Ok(())
     }
-}
-
-/// What becomes of a proposal.
-#[derive(Debug)]
-pub struct Decision {
-    /// What to commit, in one entry; empty if nothing changes.
-    pub records: Vec<MetadataRecord>,
-    /// The metadata after that.
-    pub image: MetadataImage,
-    /// What to answer once it is committed.
-    pub result: ApiResult<Outcome>,
-}
-
-/// Works a proposal out on the metadata `image`. Changes nothing.
-#[must_use]
-pub fn decide(image: &MetadataImage, defaults: &BrokerConfig, rng: &mut Prng, proposal: Proposal) -> Decision {
-    let mut draft = Draft::new(image, defaults, rng);
-    let result = draft.propose(proposal);
-    Decision { records: draft.records, image: draft.image, result }
 }
 
 fn replay_entry(image: &mut MetadataImage, delta: &mut MetadataDelta, entry: &Entry) -> Result<(), RecordError> {

@@ -11,9 +11,10 @@ use madang_actors::prng::Prng;
 use madang_protocol::types::NodeId;
 use madang_storage::Disk;
 use madang_storage::mutants::mutant;
-use raft::eraftpb::{Entry, HardState, Message, MessageType};
+use raft::eraftpb::{ConfChangeV2, Entry, HardState, Message, MessageType};
 use raft::{INVALID_ID, RawNode, SnapshotStatus, StateRole};
 
+use super::membership::Membership;
 use super::raft_log::{RaftLog, SnapshotMeta, StoredSnapshot};
 use super::records::encode_records;
 use super::tail::Tail;
@@ -55,7 +56,6 @@ pub(super) struct Quorum {
     seeded: (u64, StateRole, usize),
     /// The ready that brought a snapshot which is not durable yet: Raft is not told before that it is applied.
     installing: Option<u64>,
-    lone: bool,
 }
 
 /// What a voter knows of its quorum.
@@ -81,17 +81,22 @@ pub(super) fn node_of(raft_id: u64) -> Option<NodeId> {
     raft_id.checked_sub(1).and_then(|id| i32::try_from(id).ok()).map(NodeId)
 }
 
+/// What a log starts from. Every first voter starts from the same snapshot of nothing, so that none of them has an empty log to elect from. Any
+/// other node starts from less, belongs to nobody, and is sent a snapshot once the leader counts it among the members.
+fn first_snapshot(config: &ControllerConfig) -> Result<StoredSnapshot, ControllerError> {
+    if !config.voters.contains(&config.node_id) {
+        return Ok(StoredSnapshot::default());
+    }
+    let mut records = Vec::new();
+    encode_records(&dump(&MetadataImage::default()), &mut records)?;
+    let members = Membership::of(config.voters.iter().copied().map(raft_id).collect());
+    Ok(StoredSnapshot { meta: SnapshotMeta { index: 1, term: 1, members }, records })
+}
+
 impl Quorum {
     pub(super) fn open(config: &ControllerConfig, disk: Arc<dyn Disk>) -> Result<Self, ControllerError> {
-        let mut voters: Vec<u64> = config.voters.iter().copied().map(raft_id).collect();
-        voters.sort_unstable();
-        let mut records = Vec::new();
-        encode_records(&dump(&MetadataImage::default()), &mut records)?;
-        // Every voter starts from the same snapshot of nothing, so that none of them has an empty log to elect from.
-        let first = StoredSnapshot { meta: SnapshotMeta { index: 1, term: 1, voters }, records };
-        let (log, loaded) = RaftLog::open(disk, &config.directory, &first)?;
+        let (log, loaded) = RaftLog::open(disk, &config.directory, &first_snapshot(config)?)?;
         let tail = Tail::new(loaded);
-        let lone = tail.snapshot.meta.voters == [raft_id(config.node_id)];
         let settings = raft::Config {
             id: raft_id(config.node_id),
             election_tick: ELECTION_TICKS,
@@ -107,16 +112,21 @@ impl Quorum {
         let node = RawNode::new(&settings, tail, &logger).map_err(|error| ControllerError::Raft(error.to_string()))?;
         let seeded = (u64::MAX, StateRole::Follower, 0);
         let (persisting, installing) = (VecDeque::new(), None);
-        Ok(Self { node, log, persisting, next_ticket: 1, next_tick: None, seeded, installing, lone })
+        Ok(Self { node, log, persisting, next_ticket: 1, next_tick: None, seeded, installing })
     }
 
     pub(super) fn is_leader(&self) -> bool {
         self.node.raft.state == StateRole::Leader
     }
 
-    /// Whether this is the only voter.
-    pub(super) const fn is_lone(&self) -> bool {
-        self.lone
+    /// The members, as far as this one has applied changes of them.
+    pub(super) fn members(&self) -> &Membership {
+        &self.node.store().snapshot.meta.members
+    }
+
+    /// Whether this is the only member.
+    pub(super) fn is_lone(&self) -> bool {
+        self.members().is_lone(self.node.raft.id)
     }
 
     /// Who leads, as far as this voter knows.
@@ -146,7 +156,7 @@ impl Quorum {
         raft.become_follower(term, INVALID_ID);
         // It has drawn a timeout of its own, which may by chance be the one that it had.
         self.seeded.0 = u64::MAX;
-        let first = self.node.store().snapshot.meta.voters.iter().find(|id| **id != dead).copied();
+        let first = self.members().voters.iter().find(|id| **id != dead).copied();
         if first == Some(own) { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
     }
 
@@ -159,14 +169,15 @@ impl Quorum {
         self.node.raft.raft_log.last_index()
     }
 
-    /// A lone voter needs no clock: it leads from its first step on.
+    /// Who is alone needs no clock: it leads from its first step on.
     pub(super) fn deadline(&self) -> Option<Mono> {
-        self.next_tick.filter(|_| !(self.lone && self.is_leader()))
+        self.next_tick.filter(|_| !(self.is_lone() && self.is_leader()))
     }
 
     pub(super) fn start(&mut self, now: Mono) -> Result<(), String> {
         self.next_tick = Some(now + TICK);
-        if self.lone { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
+        let alone = self.members().is_sole_voter(self.node.raft.id);
+        if alone { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
     }
 
     pub(super) fn tick(&mut self, now: Mono) {
@@ -255,21 +266,30 @@ impl Quorum {
         }
         let snapshot = match installed {
             Some(snapshot) => snapshot.clone(),
-            None => self.snapshot_of(image)?,
+            None => self.snapshot_of(image, self.members().clone())?,
         };
         let tail = self.node.mut_store();
         tail.compact(snapshot);
         Ok(self.log.roll(&tail.snapshot, &tail.entries, &tail.hard_state)?)
     }
 
-    fn snapshot_of(&self, image: &MetadataImage) -> Result<StoredSnapshot, ControllerError> {
+    /// Goes by a committed change of the members, once it is durable: a member that forgot it could elect with those who are members no more.
+    pub(super) fn change_members(&mut self, image: &MetadataImage, change: &ConfChangeV2) -> Result<(), String> {
+        let state = self.node.apply_conf_change(change).map_err(|error| error.to_string())?;
+        let snapshot = self.snapshot_of(image, Membership::of_state(&state)).map_err(|error| error.to_string())?;
+        let tail = self.node.mut_store();
+        tail.compact(snapshot);
+        self.log.roll(&tail.snapshot, &tail.entries, &tail.hard_state).map_err(|error| error.to_string())
+    }
+
+    fn snapshot_of(&self, image: &MetadataImage, members: Membership) -> Result<StoredSnapshot, ControllerError> {
         let mut records = Vec::new();
         encode_records(&dump(image), &mut records)?;
         let tail = self.node.store();
         let applied = if mutant(48) { self.last_index() } else { image.version() };
         let index = applied.max(tail.snapshot.meta.index);
         let term = raft::Storage::term(tail, index).map_err(|error| ControllerError::Raft(error.to_string()))?;
-        Ok(StoredSnapshot { meta: SnapshotMeta { index, term, voters: tail.snapshot.meta.voters.clone() }, records })
+        Ok(StoredSnapshot { meta: SnapshotMeta { index, term, members }, records })
     }
 
     fn persist(&mut self, ready: u64, must_sync: bool, messages: Vec<Message>, effects: &mut Vec<ControllerEffect>) {
@@ -309,9 +329,9 @@ fn send(message: Message) -> Option<ControllerEffect> {
 
 fn stored(snapshot: &raft::eraftpb::Snapshot) -> StoredSnapshot {
     let metadata = snapshot.get_metadata();
-    let voters = metadata.get_conf_state().voters.clone();
+    let members = Membership::of_state(metadata.get_conf_state());
     StoredSnapshot {
-        meta: SnapshotMeta { index: metadata.index, term: metadata.term, voters },
+        meta: SnapshotMeta { index: metadata.index, term: metadata.term, members },
         records: snapshot.data.to_vec(),
     }
 }

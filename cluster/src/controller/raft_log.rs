@@ -15,6 +15,8 @@ use madang_storage::{Disk, DiskFile, OpenMode, read_small, replace_file_durably}
 use raft::eraftpb::{Entry, EntryType, HardState};
 use thiserror::Error;
 
+use super::membership::{self, Membership};
+
 /// Bytes of a frame before its body.
 const HEADER: usize = 25;
 /// Bytes of length and checksum, which the checksum does not cover.
@@ -25,7 +27,9 @@ const ENTRY_HEADER: usize = 17;
 const INITIAL_CAPACITY: u64 = 1 << 20;
 /// Longest file that is read.
 const MAX_FILE: u64 = 1 << 30;
-const SNAPSHOT_MAGIC: &[u8; 8] = b"MDNGSNP1";
+const SNAPSHOT_MAGIC: &[u8; 8] = b"MDNGSNP2";
+/// Of snapshots that name voters and no other members.
+const VOTERS_MAGIC: &[u8; 8] = b"MDNGSNP1";
 
 const KIND_ENTRY: u8 = 1;
 const KIND_HARD_STATE: u8 = 2;
@@ -55,8 +59,8 @@ pub struct SnapshotMeta {
     pub index: u64,
     /// Term of that entry.
     pub term: u64,
-    /// The voters at that entry.
-    pub voters: Vec<u64>,
+    /// The members of the quorum at that entry.
+    pub members: Membership,
 }
 
 /// A snapshot: where it stands and the records that build it.
@@ -254,8 +258,7 @@ fn encode_snapshot(snapshot: &StoredSnapshot) -> Vec<u8> {
     let mut body = Vec::with_capacity(snapshot.records.len() + 64);
     body.extend_from_slice(&snapshot.meta.index.to_le_bytes());
     body.extend_from_slice(&snapshot.meta.term.to_le_bytes());
-    body.extend_from_slice(&(snapshot.meta.voters.len() as u32).to_le_bytes());
-    snapshot.meta.voters.iter().for_each(|voter| body.extend_from_slice(&voter.to_le_bytes()));
+    snapshot.meta.members.encode(&mut body);
     body.extend_from_slice(&snapshot.records);
     let mut bytes = SNAPSHOT_MAGIC.to_vec();
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
@@ -265,16 +268,19 @@ fn encode_snapshot(snapshot: &StoredSnapshot) -> Vec<u8> {
 }
 
 fn decode_snapshot(bytes: &[u8]) -> Option<StoredSnapshot> {
-    let bytes = bytes.strip_prefix(SNAPSHOT_MAGIC)?;
+    let (magic, bytes) = bytes.split_first_chunk::<8>()?;
     let length = u64_at(bytes, 0)?;
     let body = bytes.get(12..)?;
     if body.len() as u64 != length || crc32c::crc32c(body) != u32_at(bytes, 8)? {
         return None;
     }
-    let count = u32_at(body, 16)? as usize;
-    let records = body.get(20 + count.checked_mul(8)?..)?.to_vec();
-    let voters = (0..count).map(|n| u64_at(body, 20 + n * 8)).collect::<Option<_>>()?;
-    Some(StoredSnapshot { meta: SnapshotMeta { index: u64_at(body, 0)?, term: u64_at(body, 8)?, voters }, records })
+    let (index, term, rest) = (u64_at(body, 0)?, u64_at(body, 8)?, body.get(16..)?);
+    let (members, records) = match magic {
+        SNAPSHOT_MAGIC => Membership::decode(rest)?,
+        VOTERS_MAGIC => membership::list(rest).map(|(voters, records)| (Membership::of(voters), records))?,
+        _ => return None,
+    };
+    Some(StoredSnapshot { meta: SnapshotMeta { index, term, members }, records: records.to_vec() })
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {

@@ -187,6 +187,15 @@ pub struct DefaultRecord {
     pub value: Option<String>,
 }
 
+/// Where a member of the metadata quorum is reached by the others.
+#[derive(Clone, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct QuorumAddressRecord {
+    /// The member.
+    pub node_id: i32,
+    /// Host and port of its control endpoint; none once it is no member.
+    pub address: Option<String>,
+}
+
 macro_rules! records {
     ($($tag:literal $variant:ident($body:ident) $doc:literal)*) => {
         /// One change of the metadata.
@@ -228,6 +237,7 @@ records! {
     9 Counters(CountersRecord) "Numbers that only grow, in a snapshot."
     10 Default(DefaultRecord) "A setting of the cluster where nothing was set."
     11 UnregisterBroker(UnregisterBrokerRecord) "A broker is forgotten."
+    12 QuorumAddress(QuorumAddressRecord) "A member of the metadata quorum is reached elsewhere, or not any more."
 }
 
 /// Why bytes are not metadata records.
@@ -389,6 +399,7 @@ mod tests {
                 MetadataRecord::UnregisterBroker(UnregisterBrokerRecord { node_id: 2, broker_epoch: 5 }),
                 "10000000267855ed01000b00020000000500000000000000",
             ),
+            (MetadataRecord::QuorumAddress(QuorumAddressRecord { node_id: 2, address: Some("a:1".into()) }), ""),
         ]
     }
 

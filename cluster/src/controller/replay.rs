@@ -7,7 +7,7 @@ use madang_protocol::types::{NodeId, TopicId, Uuid};
 
 use super::records::{
     ClusterRecord, ConfigRecord, CountersRecord, DefaultRecord, EndpointRecord, FenceBrokerRecord, MetadataRecord,
-    PartitionRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord, UnregisterBrokerRecord,
+    PartitionRecord, QuorumAddressRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord, UnregisterBrokerRecord,
 };
 use crate::metadata::{
     BrokerRegistration, ConfigResource, ConfigResourceType, Endpoint, MAX_TOMBSTONES, MetadataDelta, MetadataImage,
@@ -30,6 +30,14 @@ pub fn replay(image: &mut MetadataImage, delta: &mut MetadataDelta, record: Meta
         MetadataRecord::UnregisterBroker(record) => replay_unregister_broker(image, delta, &record),
         MetadataRecord::ProducerIds(record) => {
             image.next_producer_id = image.next_producer_id.max(record.next_producer_id);
+        }
+        MetadataRecord::QuorumAddress(record) => {
+            let node_id = NodeId(record.node_id);
+            match record.address {
+                Some(address) => image.quorum_addresses.insert(node_id, address.into()),
+                None => image.quorum_addresses.remove(&node_id),
+            };
+            delta.quorum_addresses_changed = true;
         }
         MetadataRecord::Default(record) => {
             image.defaults.insert(record.key.into(), record.value.map(Into::into));
@@ -164,6 +172,8 @@ pub fn dump(image: &MetadataImage) -> Vec<MetadataRecord> {
     }
     let defaults = image.defaults.iter().map(|(key, value)| default_record(key, value.as_deref()));
     records.extend(defaults.map(MetadataRecord::Default));
+    let addresses = image.quorum_addresses.iter().map(|(node, address)| quorum_address_record(*node, Some(address)));
+    records.extend(addresses.map(MetadataRecord::QuorumAddress));
     let tombstones = image.tombstone_order.values().map(|topic_id| RemoveTopicRecord { topic_id: topic_id.0 });
     records.extend(tombstones.map(MetadataRecord::RemoveTopic));
     records.extend(image.brokers.values().map(|broker| MetadataRecord::RegisterBroker(registration_record(broker))));
@@ -203,6 +213,11 @@ fn endpoint_record(endpoint: &Endpoint) -> EndpointRecord {
         port: endpoint.port,
         security_protocol: endpoint.security_protocol.code(),
     }
+}
+
+/// The record of where a member of the quorum is reached.
+pub(crate) fn quorum_address_record(node_id: NodeId, address: Option<&str>) -> QuorumAddressRecord {
+    QuorumAddressRecord { node_id: node_id.0, address: address.map(str::to_owned) }
 }
 
 /// The record of what a setting of the cluster is where nothing was set.

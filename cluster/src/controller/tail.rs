@@ -51,9 +51,7 @@ impl Tail {
     }
 
     fn conf_state(&self) -> ConfState {
-        let mut state = ConfState::default();
-        state.voters.clone_from(&self.snapshot.meta.voters);
-        state
+        self.snapshot.meta.members.state()
     }
 }
 

@@ -8,7 +8,9 @@ use madang_storage::{Crash, FaultDisk};
 mod configs;
 mod dead;
 mod founding;
+mod growing;
 mod log;
+mod several;
 mod topics;
 
 use super::*;
@@ -61,6 +63,7 @@ impl World {
                 }
                 ControllerEffect::Publish { image, .. } => image.check(),
                 ControllerEffect::Send { .. } => panic!("a lone voter talks to nobody"),
+                ControllerEffect::Voters(voters) => assert_eq!(voters, [NODE], "there is nobody else"),
                 ControllerEffect::Leader(leader) => assert_eq!(leader, Some(NODE), "there is nobody else"),
                 ControllerEffect::Fatal(why) => panic!("{why}"),
             }
@@ -152,7 +155,7 @@ pub(super) fn topic(name: &str, partitions: i32) -> NewTopic {
 fn rebuilt(image: &MetadataImage) -> MetadataImage {
     let mut bytes = Vec::new();
     encode_records(&dump(image), &mut bytes).unwrap();
-    let meta = SnapshotMeta { index: image.version(), term: 1, voters: vec![] };
+    let meta = SnapshotMeta { index: image.version(), term: 1, members: Membership::default() };
     let mut copy = MetadataImage::default();
     load_snapshot(&mut copy, &StoredSnapshot { meta, records: bytes }).unwrap();
     copy

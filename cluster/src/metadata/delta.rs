@@ -42,6 +42,8 @@ pub struct MetadataDelta {
     pub cluster_id_changed: bool,
     /// Whether what holds where nothing was set has changed.
     pub defaults_changed: bool,
+    /// Whether a member of the metadata quorum is reached elsewhere.
+    pub quorum_addresses_changed: bool,
 }
 
 impl MetadataDelta {
@@ -59,6 +61,7 @@ impl MetadataDelta {
         delta.configs.extend(image.configs.keys().cloned());
         delta.brokers.extend(image.brokers.keys().copied());
         delta.defaults_changed = !image.defaults.is_empty();
+        delta.quorum_addresses_changed = !image.quorum_addresses.is_empty();
         delta
     }
 
@@ -66,7 +69,7 @@ impl MetadataDelta {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let named = self.topics.is_empty() && self.configs.is_empty() && self.brokers.is_empty();
-        named && !self.cluster_id_changed && !self.defaults_changed
+        named && !self.cluster_id_changed && !self.defaults_changed && !self.quorum_addresses_changed
     }
 
     /// The topics whose data may go, with the names they had.

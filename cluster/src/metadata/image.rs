@@ -2,13 +2,10 @@
 //! Invariant: it changes only by `controller::records::replay`; names and ids of topics always agree.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, TopicPartition, Uuid};
-
-use super::digest::Fnv;
 
 /// Stands for "nobody leads".
 pub const NO_LEADER: NodeId = NodeId(-1);
@@ -316,6 +313,7 @@ pub struct MetadataImage {
     /// What the settings of the cluster are where nothing was set: what the controllers' files say, or leave out.
     pub(crate) defaults: OrdMap<Arc<str>, Option<Arc<str>>>,
     pub(crate) brokers: OrdMap<NodeId, Arc<BrokerRegistration>>,
+    pub(crate) quorum_addresses: OrdMap<NodeId, Arc<str>>,
     pub(crate) next_broker_epoch: i64,
     pub(crate) next_producer_id: i64,
 }
@@ -429,6 +427,12 @@ impl MetadataImage {
         self.brokers.values()
     }
 
+    /// The members of the metadata quorum that have said where they are reached: host and port of their control endpoints.
+    #[must_use]
+    pub const fn quorum_addresses(&self) -> &OrdMap<NodeId, Arc<str>> {
+        &self.quorum_addresses
+    }
+
     /// The brokers that are not fenced, by node id.
     pub fn live_brokers(&self) -> impl Iterator<Item = &Arc<BrokerRegistration>> {
         self.brokers.values().filter(|broker| !broker.fenced)
@@ -438,29 +442,6 @@ impl MetadataImage {
     #[must_use]
     pub const fn next_producer_id(&self) -> i64 {
         self.next_producer_id
-    }
-
-    /// A canonical hash of the whole image: equal images, equal digests.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        let mut hasher = Fnv::default();
-        (self.cluster_id, self.version, self.next_broker_epoch, self.next_producer_id).hash(&mut hasher);
-        for (id, topic) in &self.topics {
-            (id, &**topic).hash(&mut hasher);
-        }
-        for tombstone in self.tombstone_order.values() {
-            tombstone.hash(&mut hasher);
-        }
-        for (resource, config) in &self.configs {
-            (resource, &**config).hash(&mut hasher);
-        }
-        for broker in self.brokers.values() {
-            broker.hash(&mut hasher);
-        }
-        for default in &self.defaults {
-            default.hash(&mut hasher);
-        }
-        hasher.finish()
     }
 
     /// Panics if the image contradicts itself. Costs a walk over all partitions.

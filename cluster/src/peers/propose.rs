@@ -44,7 +44,10 @@ impl Propose {
             | Proposal::ElectLeaders { .. }
             | Proposal::AlterReassignments { .. }
             | Proposal::UnregisterBroker(_)
-            | Proposal::DescribeQuorum => true,
+            | Proposal::DescribeQuorum
+            // Any member may hand it on: whoever is reached there has to show the certificate of that node.
+            | Proposal::JoinQuorum { .. }
+            | Proposal::ChangeQuorum(_) => true,
         }
     }
 }

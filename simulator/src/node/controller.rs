@@ -219,6 +219,8 @@ impl Shell {
                 self.node.sim.note("led by", &[i64::from(leader.map_or(-1, |leader| leader.0))]);
                 self.process.leader.set(leader);
             }
+            // The members are those of the start.
+            ControllerEffect::Voters(_) => {}
             ControllerEffect::Send { to, message, is_snapshot } => {
                 if let Some(cluster) = self.node.cluster() {
                     cluster.sent(&self.node, &message);

@@ -35,7 +35,7 @@ impl World {
                 self.send(voter, to, message, is_snapshot);
                 Ok(())
             }
-            ControllerEffect::Leader(_) => Ok(()),
+            ControllerEffect::Leader(_) | ControllerEffect::Voters(_) => Ok(()),
             ControllerEffect::Fatal(_) => {
                 // Its shell ends the process; what the failed sync was for may be gone.
                 self.end(voter, Crash::Kill);

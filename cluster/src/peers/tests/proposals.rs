@@ -11,8 +11,8 @@ use madang_storage::RestartKind;
 use super::super::{Propose, ProposeAnswer, ProposeResult};
 use crate::controller::{
     AlterOp, AlterPartition, ApiError, ConfigAlteration, CreatedTopic, DeletedTopic, InternalTopic, LogDirStart,
-    MorePartitions, NamedPartition, NewTopic, Outcome, Proposal, QuorumDescription, QuorumMember, Reassignment,
-    RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
+    MemberChange, MemberRole, MorePartitions, NamedPartition, NewTopic, Outcome, Proposal, QuorumDescription,
+    QuorumMember, Reassignment, RegisterBroker, ReportLoss, ResourceAlteration, ResourceReplacement, TopicRef,
 };
 use crate::metadata::{Endpoint, SecurityProtocol};
 use crate::replica::replication::{IsrMember, ProposalOutcome};
@@ -153,6 +153,11 @@ fn administrative() -> Vec<(Proposal, &'static str)> {
             Proposal::GiveUpReplicas { node_id: NODE, broker_epoch: 2, partitions: vec![(PARTITION, 3)] },
             "12000100000002000000000000000100000007070707070707070707070707070707010000000300000000000000",
         ),
+        (Proposal::JoinQuorum { node_id: NODE, address: "a:1".into() }, "13000100000003000000613a31"),
+        (
+            Proposal::ChangeQuorum(vec![MemberChange { node_id: NODE, role: MemberRole::Observer }]),
+            "1400010000000100000001",
+        ),
     ]
 }
 
@@ -198,6 +203,7 @@ pub(super) fn outcomes() -> Vec<(Outcome, &'static str)> {
             "0f000100000002000000000000000300000000000000010000000100000003000000000000000400000000000000ffffffffffffffff00000000",
         ),
         (Outcome::ReplicasGivenUp, "1000"),
+        (Outcome::QuorumChanged, "1100"),
     ]
 }
 
@@ -265,6 +271,8 @@ const fn number(proposal: &Proposal) -> usize {
         Proposal::UnregisterBroker(_) => 16,
         Proposal::DescribeQuorum => 17,
         Proposal::GiveUpReplicas { .. } => 18,
+        Proposal::JoinQuorum { .. } => 19,
+        Proposal::ChangeQuorum(_) => 20,
     }
 }
 
@@ -287,6 +295,7 @@ const fn number_of_outcome(outcome: &Outcome) -> usize {
         Outcome::Unregistered => 14,
         Outcome::Quorum(_) => 15,
         Outcome::ReplicasGivenUp => 16,
+        Outcome::QuorumChanged => 17,
     }
 }
 
@@ -295,9 +304,9 @@ fn every_variant_has_a_sample() {
     let mut there: Vec<usize> =
         proposals().iter().chain(&administrative()).map(|(proposal, _)| number(proposal)).collect();
     there.dedup();
-    assert_eq!(there, (0..=18).collect::<Vec<_>>());
+    assert_eq!(there, (0..=20).collect::<Vec<_>>());
     let there: Vec<usize> = outcomes().iter().map(|(outcome, _)| number_of_outcome(outcome)).collect();
-    assert_eq!(there, (0..=16).collect::<Vec<_>>());
+    assert_eq!(there, (0..=17).collect::<Vec<_>>());
 }
 
 #[test]
