@@ -93,10 +93,7 @@ impl Applier {
                 return self
                     .fail(format!("the data is of cluster {ours}, and the node's certificate of cluster {theirs}"));
             }
-            let members = peers.follow(&image);
-            if let Some(outer) = self.node.outer.as_ref().filter(|_| !serving || delta.quorum_addresses_changed) {
-                outer.members(&members);
-            }
+            peers.follow(&image, self.node.outer.as_ref());
         }
         if self.directories.iter().all(|directory| directory.opened().is_none() && !directory.has_failed()) {
             match boot::open_directories(self, &image) {

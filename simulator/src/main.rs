@@ -11,7 +11,7 @@ const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N] [--seeds A..B]
        madang-simulator --nodes 3 --explore [--depth N] [--faults N]
        madang-simulator --nodes 3 --mutants [--mutant K]
        madang-simulator --cluster 3|5 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--verbose] [--scenarios] [--mutants]
-       madang-simulator --voters 1|3|5 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--mutants]";
+       madang-simulator --voters 1|3|5 [--grow NODES] [--seed N] [--seeds A..B] [--mutant K] [--twice] [--mutants]";
 /// Disk operations of the swept scenario.
 const SWEPT_OPERATIONS: u64 = 2000;
 /// Seeds that each story of a cluster is told with.
@@ -37,6 +37,7 @@ struct Arguments {
     explore: bool,
     three_nodes: bool,
     voters: Option<usize>,
+    grow: Option<usize>,
     cluster: Option<usize>,
     depth: Option<usize>,
     faults: Option<usize>,
@@ -57,6 +58,7 @@ fn parse() -> Option<Arguments> {
             "--voters" => {
                 arguments.voters = Some(given.next()?.parse().ok().filter(|voters| [1, 3, 5].contains(voters))?)
             }
+            "--grow" => arguments.grow = Some(given.next()?.parse().ok().filter(|nodes| (2..=5).contains(nodes))?),
             "--cluster" => arguments.cluster = Some(given.next()?.parse().ok().filter(|nodes| [3, 5].contains(nodes))?),
             "--depth" => arguments.depth = Some(given.next()?.parse().ok()?),
             "--faults" => arguments.faults = Some(given.next()?.parse().ok()?),
@@ -110,7 +112,8 @@ fn main() -> ExitCode {
         return if run_clusters(nodes, &arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if let Some(voters) = arguments.voters {
-        return if run_quorum(voters, &arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let nodes = arguments.grow.unwrap_or(voters).max(voters);
+        return if run_quorum((voters, nodes), &arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let mut failed = 0;
     for seed in &arguments.seeds {
@@ -204,32 +207,32 @@ fn hunt_in_runs_of_clusters(only: Option<u32>) -> bool {
 }
 
 /// Seeds of the metadata quorum, and its planted bugs.
-fn run_quorum(voters: usize, arguments: &Arguments) -> bool {
+fn run_quorum((voters, nodes): (usize, usize), arguments: &Arguments) -> bool {
     let (mut failed, mut snapshots) = (0, 0);
     for seed in &arguments.seeds {
-        let verdict = quorum::run(voters, *seed, arguments.mutant);
-        let mut good = print_quorum(&verdict, voters, arguments.mutant);
-        if arguments.twice && quorum::run(voters, *seed, arguments.mutant).digest != verdict.digest {
+        let verdict = quorum::run((voters, nodes), *seed, arguments.mutant);
+        let mut good = print_quorum(&verdict, (voters, nodes), arguments.mutant);
+        if arguments.twice && quorum::run((voters, nodes), *seed, arguments.mutant).digest != verdict.digest {
             println!("FAIL seed {seed} U6: another digest the second time");
             good = false;
         }
         failed += u32::from(!good);
         snapshots += verdict.snapshots;
     }
-    if voters > 1 && snapshots == 0 && arguments.seeds.len() >= quorum::SEEDS_FOR_A_SNAPSHOT {
+    if nodes > 1 && snapshots == 0 && arguments.seeds.len() >= quorum::SEEDS_FOR_A_SNAPSHOT {
         println!("not reached: a snapshot for a voter that is behind");
         failed += 1;
     }
     if !arguments.seeds.is_empty() {
-        println!("{} seeds of {voters} voters, {failed} failed", arguments.seeds.len());
+        println!("{} seeds of {voters} voters among {nodes} nodes, {failed} failed", arguments.seeds.len());
     }
     failed == 0 && (!arguments.mutants || hunt_in_quorums())
 }
 
-fn print_quorum(verdict: &quorum::Verdict, voters: usize, mutant: Option<u32>) -> bool {
+fn print_quorum(verdict: &quorum::Verdict, (voters, nodes): (usize, usize), mutant: Option<u32>) -> bool {
     let quorum::Verdict { seed, events, digest, acknowledged, terms, snapshots, .. } = verdict;
     let (count, classes): (u64, usize) = (verdict.faults.values().sum(), verdict.faults.len());
-    let lacks = mutant.is_none() && voters > 1 && classes < quorum::FAULT_CLASSES;
+    let lacks = mutant.is_none() && nodes > 1 && classes < quorum::FAULT_CLASSES;
     match &verdict.violation {
         None if !lacks => {
             println!(
@@ -241,7 +244,8 @@ fn print_quorum(verdict: &quorum::Verdict, voters: usize, mutant: Option<u32>) -
         Some(violation) => println!("FAIL seed {seed} {}: {}", violation.code, violation.what),
     }
     let mutant = mutant.map(|mutant| format!(" --mutant {mutant}")).unwrap_or_default();
-    println!("  repeat: cargo run --release -p madang-simulator -- --voters {voters} --seed {seed}{mutant}");
+    let grow = if nodes > voters { format!(" --grow {nodes}") } else { String::new() };
+    println!("  repeat: cargo run --release -p madang-simulator -- --voters {voters}{grow} --seed {seed}{mutant}");
     false
 }
 

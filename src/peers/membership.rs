@@ -1,5 +1,5 @@
 //! This node's place among the members of the metadata quorum: it asks to be counted, and says where it is reached.
-//! Invariant: whichever member it knows may be asked; a node that is counted at this address asks for nothing.
+//! Invariant: whichever member it knows may be asked; a node that is counted at this address and hears a leader asks for nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,9 @@ pub(super) async fn keep(node: &Arc<Node>, peers: &Peers) {
     let asked = Proposal::JoinQuorum { node_id, address: address.clone() };
     loop {
         let image = node.image.load_full();
-        if image.quorum_addresses().get(&node_id).is_none_or(|known| **known != *address) {
+        let named = image.quorum_addresses().get(&node_id).is_some_and(|known| **known == *address);
+        // One that was sent away while it did not listen still finds its name in its own metadata.
+        if !named || peers.leader().is_none() {
             ask(node, peers, &image, &asked).await;
         }
         sleep(LOOK_AGAIN).await;

@@ -25,6 +25,8 @@ use madang_transport::kafka::ColdReads;
 use madang_transport::quic::{LaneKind, NodeCertificates, NodeName, Role};
 use tokio::sync::watch;
 
+use crate::outer::Outer;
+
 pub use self::endpoint::{CallFailed, Endpoint};
 pub(crate) use self::endpoint::{serve, settings};
 pub(crate) use self::heartbeats::{EXIT_REPLACED, run as heartbeats};
@@ -64,6 +66,8 @@ pub struct Peers {
     /// The first voters, as the configuration names them.
     first: BTreeMap<NodeId, String>,
     voters: ArcSwap<Vec<NodeId>>,
+    /// The other members of the quorum, and where they are.
+    members: ArcSwap<BTreeMap<NodeId, String>>,
     leader: watch::Sender<Option<NodeId>>,
     heard: silence::Heard,
     /// Raft, heartbeats, proposals: never behind data.
@@ -116,6 +120,7 @@ impl Peers {
             control: Arc::new(endpoint("control", control, CONTROL_LANES, CONTROL_SERVED)),
             data: Arc::new(endpoint("data", data, DATA_LANES, DATA_LANES)),
             voters: ArcSwap::from_pointee(first.keys().copied().collect()),
+            members: ArcSwap::default(),
             first,
         };
         peers.control.want(peers.other_first_voters());
@@ -162,8 +167,8 @@ impl Peers {
     }
 
     /// Keeps a link to every node that is registered, and to every member of the quorum. What a member has said of itself counts for more than what
-    /// this node's configuration says of it. Answers with the other members.
-    pub fn follow(&self, image: &MetadataImage) -> BTreeMap<NodeId, String> {
+    /// this node's configuration says of it. Whoever runs this process is told of the members, to tell them of its death.
+    pub fn follow(&self, image: &MetadataImage, outer: Option<&Outer>) {
         let (mut control, mut data) = (self.other_first_voters(), BTreeMap::new());
         for broker in image.brokers().filter(|broker| broker.node_id != self.own) {
             let Some(at) = broker.endpoint(NODE_ENDPOINT) else { continue };
@@ -177,7 +182,10 @@ impl Peers {
         control.extend(members.clone());
         self.control.want(control);
         self.data.want(data);
-        members
+        if **self.members.load() != members {
+            outer.into_iter().for_each(|outer| outer.members(&members));
+            self.members.store(Arc::new(members));
+        }
     }
 
     /// The other nodes that serve.

@@ -18,6 +18,7 @@ mod leadership;
 mod members;
 mod membership;
 mod partitions;
+mod placement;
 mod quorum;
 mod raft_log;
 mod reassignments;

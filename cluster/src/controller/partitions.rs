@@ -1,4 +1,4 @@
-//! Placing partitions on brokers, and adding partitions to a topic.
+//! Partitions where clients want them, and more partitions of a topic.
 //! Invariant: a partition's replicas are distinct; its first leader is its first replica that is not fenced.
 
 use madang_protocol::ErrorCode;
@@ -6,37 +6,10 @@ use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, Uuid};
 
 use super::api::{ApiError, ApiResult, MAX_PARTITIONS_PER_REQUEST, MorePartitions};
 use super::draft::{Draft, duplicate};
+use super::placement::place;
 use super::records::{MetadataRecord, PartitionRecord};
 use super::topics::mentioned_twice;
 use crate::metadata::{NO_LEADER, PartitionImage};
-
-/// Replicas of `partitions` new partitions, spread evenly from a random start, so that leaders are too.
-pub(super) fn place(draft: &mut Draft<'_>, partitions: usize, factor: usize) -> ApiResult<Vec<Vec<NodeId>>> {
-    let live = draft.live_nodes();
-    let refuse = |why: &str| {
-        let message = format!("Unable to replicate the partition {factor} time(s): {why}");
-        Err(ApiError::new(ErrorCode::InvalidReplicationFactor, message))
-    };
-    if live.is_empty() {
-        return refuse("All brokers are currently fenced, or have all their log directories cordoned.");
-    }
-    if factor > live.len() {
-        return refuse(&format!(
-            "The target replication factor of {factor} cannot be reached because only {} broker(s) are registered or \
-             some brokers have all their log directories cordoned.",
-            live.len()
-        ));
-    }
-    let start = draft.rng.below(live.len() as u64) as usize;
-    let replicas = |partition: usize| {
-        // Followers shift by one each round over the brokers, so that a lost leader's load does not fall on one other.
-        let (first, round) = (start + partition, partition / live.len());
-        let mut nodes = vec![live[first % live.len()]];
-        nodes.extend((0..factor - 1).map(|n| live[(first + 1 + (n + round) % (live.len() - 1)) % live.len()]));
-        nodes
-    };
-    Ok((0..partitions).map(replicas).collect())
-}
 
 /// Checks replicas that the client chose and sorts them by partition.
 pub(super) fn manual(draft: &Draft<'_>, assignments: Vec<(i32, Vec<NodeId>)>) -> ApiResult<Vec<Vec<NodeId>>> {

@@ -399,7 +399,10 @@ mod tests {
                 MetadataRecord::UnregisterBroker(UnregisterBrokerRecord { node_id: 2, broker_epoch: 5 }),
                 "10000000267855ed01000b00020000000500000000000000",
             ),
-            (MetadataRecord::QuorumAddress(QuorumAddressRecord { node_id: 2, address: Some("a:1".into()) }), ""),
+            (
+                MetadataRecord::QuorumAddress(QuorumAddressRecord { node_id: 2, address: Some("a:1".into()) }),
+                "10000000e491426601000c00020000000103000000613a31",
+            ),
         ]
     }
 

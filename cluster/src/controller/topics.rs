@@ -11,7 +11,8 @@ use super::api::{
 };
 use super::configs::checked_topic_config;
 use super::draft::{Draft, duplicate};
-use super::partitions::{manual, place, push_partition};
+use super::partitions::{manual, push_partition};
+use super::placement::place;
 use super::records::{MetadataRecord, RemoveTopicRecord, TopicRecord};
 use super::replay::config_record;
 use crate::metadata::{ConfigResource, MetadataImage};

@@ -1,9 +1,10 @@
 //! The metadata quorum in one seeded thread: 1, 3 or 5 voters with their disks, the links between them, brokers that register and beat, clients
-//! that propose; and the faults of all of these.
+//! that propose; nodes that join, vote and go, where there are more than the first voters; and the faults of all of these.
 //! Invariant: everything that happens is drawn from the seed, so the same seed gives the same digest.
 
 pub(crate) mod checks;
 mod faults;
+mod growing;
 pub mod planted;
 mod voter;
 mod work;
@@ -72,6 +73,10 @@ enum Event {
     Start { voter: usize },
     /// A client proposes something.
     Propose,
+    /// A node looks whether it is counted among the members.
+    Join { node: usize },
+    /// Somebody changes who votes.
+    Change,
     /// A broker beats.
     Beat { broker: usize },
     /// A fault strikes.
@@ -143,11 +148,11 @@ fn place(node: NodeId) -> usize {
     usize::try_from(node.0 - 1).unwrap_or_default()
 }
 
-/// Runs a seed with so many voters.
+/// Runs a seed with so many nodes, the first of which are the first voters. Where there are more of them, who votes changes all the time.
 #[must_use]
-pub fn run(voters: usize, seed: u64, mutant: Option<u32>) -> Verdict {
+pub fn run((first, nodes): (usize, usize), seed: u64, mutant: Option<u32>) -> Verdict {
     mutants::activate(mutant);
-    let mut world = World::new(voters, seed);
+    let mut world = World::new(first, nodes, seed);
     // Raft panics where it is told what cannot be.
     let violation = catch_unwind(AssertUnwindSafe(|| world.run().err()))
         .unwrap_or_else(|_| Some(Violation { code: "U2", what: "a voter has panicked".into() }));
@@ -158,11 +163,11 @@ pub fn run(voters: usize, seed: u64, mutant: Option<u32>) -> Verdict {
 }
 
 impl World {
-    fn new(voters: usize, seed: u64) -> Self {
+    fn new(first: usize, nodes: usize, seed: u64) -> Self {
         let mut rng = Prng::new(seed);
         let swarm = Swarm::draw(&mut rng);
-        let all: Vec<NodeId> = (0..voters).map(node).collect();
-        let voters = (0..voters).map(|place| Voter::new(node(place), &all, rng.fork())).collect();
+        let first: Vec<NodeId> = (0..first).map(node).collect();
+        let voters = (0..nodes).map(|place| Voter::new(node(place), &first, rng.fork())).collect();
         let mut world = Self {
             now: Mono::ZERO,
             next: 0,
@@ -171,7 +176,7 @@ impl World {
             swarm,
             voters,
             cut: BTreeSet::new(),
-            work: Work::new(all.len()),
+            work: Work::new(nodes),
             checks: Checks::default(),
             faults: BTreeMap::new(),
             snapshots: 0,
@@ -179,9 +184,15 @@ impl World {
             stormy: true,
             rng,
         };
-        for voter in 0..all.len() {
+        for voter in 0..nodes {
             world.after(1000, Event::Start { voter });
             world.after(500_000, Event::Beat { broker: voter });
+            if nodes > first.len() {
+                world.after(500_000, Event::Join { node: voter });
+            }
+        }
+        if nodes > first.len() {
+            world.after(3_000_000, Event::Change);
         }
         world.after(100_000, Event::Propose);
         world.after(2_000_000, Event::Fault);
@@ -235,6 +246,8 @@ impl World {
             Event::Start { voter } => self.start(voter),
             Event::Propose => self.propose(),
             Event::Beat { broker } => self.beat(broker),
+            Event::Join { node } => self.join(node),
+            Event::Change => self.change(),
             Event::Fault => self.fault(),
             Event::Mend { from, to } => {
                 self.cut.remove(&(from, to));
@@ -264,6 +277,8 @@ impl World {
             Event::Fault => 1 << 22,
             Event::Mend { from, to } => (1 << 23) + (*from * 8 + *to) as u64,
             Event::Thaw { voter, .. } => (1 << 24) + *voter as u64,
+            Event::Join { node } => (1 << 25) + *node as u64,
+            Event::Change => 1 << 26,
         };
         let micros = self.now.since_start().as_micros() as u64;
         for part in [kind, micros] {

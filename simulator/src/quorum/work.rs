@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use madang_actors::clock::Mono;
 use madang_cluster::controller::{
-    ApiResult, ControllerInput, NewTopic, Outcome, PRODUCER_ID_BLOCK, Proposal, RegisterBroker, TopicRef,
+    ApiResult, ControllerInput, MemberChange, NewTopic, Outcome, PRODUCER_ID_BLOCK, Proposal, RegisterBroker, TopicRef,
 };
 use madang_cluster::metadata::{Endpoint, MetadataImage, SecurityProtocol};
 use madang_cluster::request::RequestId;
 use madang_protocol::ErrorCode;
 use madang_protocol::types::{NodeId, Uuid};
 
-use super::{Event, World, node, place};
+use super::{Event, World, growing, node, place};
 use crate::sim::Violation;
 
 /// Topics that clients speak of.
@@ -33,6 +33,8 @@ pub(super) enum Want {
     Register(NodeId),
     Unfence(NodeId),
     Beat(NodeId),
+    Join(NodeId),
+    Change(Vec<MemberChange>),
 }
 
 #[derive(Debug)]
@@ -175,7 +177,7 @@ impl World {
         self.ask(voter, want)
     }
 
-    fn ask(&mut self, voter: usize, want: Want) -> Result<(), Violation> {
+    pub(super) fn ask(&mut self, voter: usize, want: Want) -> Result<(), Violation> {
         let Some(life) = self.voters[voter].life_now() else { return Ok(()) };
         let asked = want.clone();
         let request = self.work.ask(voter, want, self.now);
@@ -206,6 +208,7 @@ impl World {
             Want::Register(node_id) => Proposal::RegisterBroker(registration(node_id, self.rng.next_u64())),
             Want::Unfence(node_id) => Proposal::UnfenceBroker { node_id, broker_epoch: epoch_of(self, node_id) },
             Want::Beat(node_id) => return Err((node_id, epoch_of(self, node_id))),
+            Want::Join(_) | Want::Change(_) => growing::proposal(&want).unwrap_or(Proposal::DescribeQuorum),
         })
     }
 
@@ -240,7 +243,10 @@ impl World {
             return Err(Violation { code: "U1", what: format!("{asked:?} is answered by voter {voter}") });
         }
         if let Ok(outcome) = &result {
-            if !matches!(asked.want, Want::Beat(_)) {
+            if let Want::Change(_) = asked.want {
+                self.struck("members changed");
+            }
+            if !matches!(asked.want, Want::Beat(_) | Want::Join(_) | Want::Change(_)) {
                 self.work.acknowledged += 1;
                 self.work.since_healed += u64::from(!self.stormy);
             }

@@ -165,3 +165,19 @@ fn a_log_that_names_voters_alone_is_read() {
     while world.sync_one() {}
     assert!(world.controller.is_leader() && !world.controller.image().cluster_id().is_zero());
 }
+
+#[test]
+fn a_member_that_was_let_go_while_it_was_down_disturbs_nobody_and_may_be_counted_again() {
+    let mut several = grown();
+    let leader = several.elect();
+    let gone = NodeId(leader.0 % 3 + 1);
+    several.end(gone, Crash::Power);
+    assert_eq!(several.change(&[(gone.0, Gone)]), Ok(Outcome::QuorumChanged));
+    let term = several.controller(leader.0).status().term;
+    several.start(gone);
+    several.pass(100);
+    assert_eq!((several.leader(), several.controller(leader.0).status().term), (Some(leader), term));
+    assert_eq!(several.join(gone.0), Ok(Outcome::QuorumChanged));
+    several.pass(30);
+    assert_eq!(several.members_at(gone.0).1, [gone.0], "it copies, and knows that it does not vote");
+}
