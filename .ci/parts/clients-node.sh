@@ -35,6 +35,43 @@ start_node() {
     return 1
 }
 
+# start_cluster KEY=VALUE...: three nodes instead of one; sets NODE to the address of the first once all of them serve.
+start_cluster() {
+    local settings=() setting base
+    for setting in "$@"; do settings+=(--set "$setting"); done
+    rm -rf -- "$WORK/data"
+    : >"$WORK/out"
+    base=$(python3 - <<'EOF'
+import socket
+def free(port, kind):
+    with socket.socket(socket.AF_INET, kind) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+            return True
+        except OSError:
+            return False
+def fits(base):
+    tcp = [base + n + more for n in range(3) for more in (0, 1000)]
+    udp = [base + 2000 + n for n in range(6)]
+    return all(free(port, socket.SOCK_STREAM) for port in tcp) and all(free(port, socket.SOCK_DGRAM) for port in udp)
+print(next(base for base in range(21092, 29000, 10) if fits(base)))
+EOF
+    ) || return 1
+    "$BINARY" cluster dev --nodes 3 --data "$WORK/data" --base-port "$base" "${settings[@]}" >"$WORK/out" 2>"$WORK/log" &
+    NODE_PID=$!
+    for _ in $(seq 600); do
+        if grep -q '3 nodes serve' "$WORK/out"; then
+            NODE="127.0.0.1:$base"
+            return 0
+        fi
+        kill -0 "$NODE_PID" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "the cluster does not start:"
+    tail -n 20 "$WORK/log" "$WORK"/data/node-*/node.log
+    return 1
+}
+
 # A node that has died on its own, or does not end within its time, is a failure.
 stop_node() {
     [ -n "$NODE_PID" ] || return 0

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use madang_actors::host::{TaskContext, clock};
-use madang_cluster::controller::{ELECTION_TIMEOUT, Proposal};
+use madang_actors::reply::Reply;
+use madang_cluster::controller::actor::ControllerMessage;
+use madang_cluster::controller::{LEADER_LEASE, Outcome, Proposal};
+use madang_protocol::ErrorCode;
 use madang_protocol::node::{Heartbeat, HeartbeatAnswer, HeartbeatResult};
 use madang_protocol::payload::Payload;
 use madang_protocol::types::NodeId;
@@ -50,14 +53,16 @@ async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
     let (session, own, mut leaders) = (interval * IN_A_SESSION, Some(node.config.node_id), peers.leaders());
     loop {
         let before = *leaders.borrow_and_update();
-        // Another controller is told at once.
-        drop(timeout(interval, leaders.changed()).await);
+        // Another controller is told at once. The one here has to be sure of itself more often.
+        let pause = if peers.leader() == own { interval.min(LEADER_LEASE / 3) } else { interval };
+        drop(timeout(pause, leaders.changed()).await);
         if before == own && peers.leader() != own {
             // Whoever is elected now fences this broker first.
             node.lease.ends(clock::now());
         }
         let (now, ready) = (clock::now(), *node.phase.borrow() == Phase::Ready);
-        let unheard = if peers.leader() == own { ELECTION_TIMEOUT.min(interval * 2) } else { Duration::ZERO };
+        // Whoever is elected in this node's place fences its broker at once, and gives every other one a session.
+        let lease = if peers.leader() == own { LEADER_LEASE.min(session) } else { session };
         match is_fenced(node, peers, interval).await {
             Some(true) if ready => {
                 let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
@@ -65,7 +70,7 @@ async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
                 // Asked again at the next heartbeat.
                 drop(timeout(session, propose_until_decided(node, peers, asked)).await);
             }
-            Some(_) => node.lease.ends(now + (session - unheard)),
+            Some(_) => node.lease.ends(now + lease),
             // A node that does not serve yet has nobody to send elsewhere.
             None if !ready => node.lease.ends(now + session),
             None => {}
@@ -77,8 +82,21 @@ async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
 async fn is_fenced(node: &Arc<Node>, peers: &Peers, interval: Duration) -> Option<bool> {
     let (own, broker_epoch) = (node.config.node_id, node.broker_epoch());
     match peers.leader()? {
-        leader if leader != own && broker_epoch >= 0 => tell(node, peers, leader, broker_epoch, interval).await,
-        _ => Some(node.image.load().broker(own).is_some_and(|broker| broker.fenced)),
+        _ if broker_epoch < 0 => Some(false),
+        leader if leader == own => tell_own(node, broker_epoch, interval).await,
+        leader => tell(node, peers, leader, broker_epoch, interval).await,
+    }
+}
+
+/// Asks the controller here, which asks a majority whether it still leads.
+async fn tell_own(node: &Node, broker_epoch: i64, interval: Duration) -> Option<bool> {
+    let deadline = clock::now() + interval * 2;
+    let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
+    let message = ControllerMessage::Heartbeat { node_id: node.config.node_id, broker_epoch, reply };
+    node.controller.send(message, deadline).await.ok()?;
+    match clock::until(deadline, answer).await? {
+        Ok(Outcome::Fenced(fenced)) => Some(fenced),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a leadership of the quorum means for brokers: they are heard of by the leader, and fenced when they are not.
 //! Invariant: only the leader fences, and a fence is an entry of the log like any other change.
 
+use std::collections::VecDeque;
 use std::mem;
 
 use madang_actors::clock::Mono;
@@ -8,14 +9,84 @@ use madang_actors::prng::Prng;
 use madang_protocol::ErrorCode;
 use madang_protocol::types::NodeId;
 
-use super::{ApiResult, Controller, ControllerEffect, Decision, Outcome, Proposal, decide};
+use super::sessions::Sessions;
+use super::{Controller, ControllerEffect, Decision, Proposal, decide};
+use crate::request::RequestId;
+
+/// Heartbeats that may wait for a majority; each broker sends its next one once it has given up the last.
+const MOST_BEATS: usize = 4096;
+
+/// Heartbeats that wait until a majority of the voters has said that this is still the leader: a broker that is told that it may serve by a leader which
+/// is one no more would serve beside whoever was elected in its place.
+#[derive(Debug, Default)]
+pub(super) struct Beats {
+    /// The number of the last question.
+    asked: u64,
+    /// The newest one that was answered.
+    confirmed: u64,
+    waiting: VecDeque<Beat>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Beat {
+    /// The question that it waits for: one that was asked after it came.
+    question: u64,
+    request: RequestId,
+    node_id: NodeId,
+    broker_epoch: i64,
+}
 
 impl Controller {
-    pub(super) fn heartbeat(&mut self, now: Mono, node_id: NodeId, broker_epoch: i64) -> ApiResult<Outcome> {
-        if !self.quorum.is_leader() {
-            return Err(ErrorCode::NotController.into());
+    pub(super) fn heartbeat(
+        &mut self,
+        now: Mono,
+        request: RequestId,
+        (node_id, broker_epoch): (NodeId, i64),
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let refused = self.beats.waiting.len() >= MOST_BEATS || !self.quorum.is_leader();
+        if refused || self.quorum.is_lone() {
+            let not_controller = Err(ErrorCode::NotController.into());
+            let heard = |sessions: &mut Sessions| sessions.heard(now, &self.image, node_id, broker_epoch);
+            let result = if refused { not_controller } else { heard(&mut self.sessions) };
+            return effects.push(ControllerEffect::Reply { request, result });
         }
-        self.sessions.heard(now, &self.image, node_id, broker_epoch)
+        let beats = &mut self.beats;
+        let question = beats.asked + 1;
+        beats.waiting.push_back(Beat { question, request, node_id, broker_epoch });
+        if beats.asked == beats.confirmed {
+            beats.asked = question;
+            self.quorum.confirm(question);
+        }
+    }
+
+    /// Answers what a majority has confirmed, and asks for what has come since. A question that Raft was not ready for is asked again with each tick.
+    pub(super) fn answer_heartbeats(&mut self, now: Mono, ticked: bool, effects: &mut Vec<ControllerEffect>) {
+        let confirmed = self.quorum.take_confirmed();
+        if !self.quorum.is_leader() {
+            return self.refuse_heartbeats(effects);
+        }
+        let beats = &mut self.beats;
+        beats.confirmed = beats.confirmed.max(confirmed.unwrap_or_default());
+        let is_answered = |beat: &mut Beat| beat.question <= beats.confirmed;
+        while let Some(beat) = beats.waiting.pop_front_if(is_answered) {
+            let result = self.sessions.heard(now, &self.image, beat.node_id, beat.broker_epoch);
+            effects.push(ControllerEffect::Reply { request: beat.request, result });
+        }
+        let Some(oldest) = beats.waiting.front() else { return };
+        if beats.asked == beats.confirmed || ticked {
+            beats.asked = beats.asked.max(oldest.question);
+            self.quorum.confirm(beats.asked);
+        }
+    }
+
+    /// Whoever leads now is to be told.
+    pub(super) fn refuse_heartbeats(&mut self, effects: &mut Vec<ControllerEffect>) {
+        self.beats.confirmed = self.beats.asked;
+        for beat in self.beats.waiting.drain(..) {
+            effects
+                .push(ControllerEffect::Reply { request: beat.request, result: Err(ErrorCode::NotController.into()) });
+        }
     }
 
     /// Tells who leads. Who wins without a hand-over fences its predecessor's broker: whatever ended the leadership may have ended the node.

@@ -54,11 +54,12 @@ use self::balance::Balance;
 use self::described::Heard;
 pub use self::described::{QuorumDescription, QuorumMember};
 pub use self::draft::{Decision, decide};
+use self::leadership::Beats;
 pub use self::members::{MemberChange, MemberRole};
 pub use self::membership::Membership;
 pub(crate) use self::quorum::raft_id;
 use self::quorum::{Decided, Quorum};
-pub use self::quorum::{ELECTION_TIMEOUT, QuorumStatus};
+pub use self::quorum::{ELECTION_TIMEOUT, LEADER_LEASE, QuorumStatus};
 pub use self::raft_log::{Loaded, RaftLog, RaftLogError, SnapshotMeta, StoredSnapshot};
 use self::records::{MetadataRecord, RecordError, decode_records, encode_records};
 pub use self::replay::{dump, replay};
@@ -135,7 +136,7 @@ pub enum ControllerInput {
     },
     /// The process of that voter is dead: whoever ran it has reaped it.
     Dead(NodeId),
-    /// A broker is alive. Answered like a proposal, with [`Outcome::Fenced`].
+    /// A broker is alive. Answered like a proposal, with [`Outcome::Fenced`], once a majority of the voters has said since then that this is the leader.
     Heartbeat {
         /// Who asks.
         request: RequestId,
@@ -206,6 +207,7 @@ pub struct Controller {
     sessions: Sessions,
     balance: Balance,
     heard: Heard,
+    beats: Beats,
     /// The leader that was told last.
     leader: Option<NodeId>,
     /// The members that were told last.
@@ -243,6 +245,7 @@ impl Controller {
             sessions,
             balance,
             heard,
+            beats: Beats::default(),
             leader,
             members,
             predecessor,
@@ -279,7 +282,7 @@ impl Controller {
         rng: &mut Prng,
         effects: &mut Vec<ControllerEffect>,
     ) -> Result<(), String> {
-        self.quorum.tick(now);
+        let ticked = self.quorum.tick(now);
         match input {
             ControllerInput::Start => {
                 let delta = MetadataDelta::full(&self.image);
@@ -303,12 +306,13 @@ impl Controller {
             ControllerInput::Dead(voter) => self.quorum.dead(voter)?,
             ControllerInput::SnapshotSent { to, delivered } => self.quorum.snapshot_sent(to, delivered),
             ControllerInput::Heartbeat { request, node_id, broker_epoch } => {
-                let result = self.heartbeat(now, node_id, broker_epoch);
-                effects.push(ControllerEffect::Reply { request, result });
+                self.heartbeat(now, request, (node_id, broker_epoch), effects);
             }
         }
         self.settle(rng, effects)?;
         self.tend_members();
+        self.settle(rng, effects)?;
+        self.answer_heartbeats(now, ticked, effects);
         self.settle(rng, effects)?;
         self.tell_members(effects);
         self.follow_leadership(now, rng, effects)?;
@@ -454,6 +458,7 @@ impl Machine for Controller {
         }
         if let Err(why) = self.handle(now, wall, input, rng, effects) {
             self.failed = true;
+            self.refuse_heartbeats(effects);
             for waiting in self.waiting.drain(..) {
                 let result = Err(ErrorCode::NotController.into());
                 effects.push(ControllerEffect::Reply { request: waiting.request, result });

@@ -28,6 +28,10 @@ const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 3;
 /// For so long a leader of the quorum may go on without a majority before it knows.
 pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
+/// For so long after a leader has asked a majority, and heard of it, nobody else is elected: a follower waits for an election timeout, which may have begun
+/// a tick before; the rest is a margin for clocks.
+pub const LEADER_LEASE: Duration = Duration::from_millis(750);
+const _: () = assert!(LEADER_LEASE.as_millis() < ELECTION_TIMEOUT.as_millis() - TICK.as_millis());
 const _: () = assert!(ELECTION_TIMEOUT.as_millis() == TICK.as_millis() * ELECTION_TICKS as u128);
 
 /// A batch of writes whose sync is under way.
@@ -37,6 +41,7 @@ struct Persisting {
     ready: u64,
     generation: u64,
     position: u64,
+    term: u64,
     messages: Vec<Message>,
 }
 
@@ -53,9 +58,13 @@ pub(super) struct Quorum {
     persisting: VecDeque<Persisting>,
     next_ticket: u64,
     next_tick: Option<Mono>,
+    /// The term that this node is known to remember after a power cut.
+    durable_term: u64,
     seeded: (u64, StateRole, usize),
     /// The ready that brought a snapshot which is not durable yet: Raft is not told before that it is applied.
     installing: Option<u64>,
+    /// The newest question by which a majority has confirmed this leader, until it is taken.
+    confirmed: Option<u64>,
 }
 
 /// What a voter knows of its quorum.
@@ -109,10 +118,21 @@ impl Quorum {
             ..raft::Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let durable_term = tail.hard_state.term;
         let node = RawNode::new(&settings, tail, &logger).map_err(|error| ControllerError::Raft(error.to_string()))?;
         let seeded = (u64::MAX, StateRole::Follower, 0);
         let (persisting, installing) = (VecDeque::new(), None);
-        Ok(Self { node, log, persisting, next_ticket: 1, next_tick: None, seeded, installing })
+        Ok(Self {
+            node,
+            log,
+            persisting,
+            next_ticket: 1,
+            next_tick: None,
+            durable_term,
+            seeded,
+            installing,
+            confirmed: None,
+        })
     }
 
     pub(super) fn is_leader(&self) -> bool {
@@ -129,9 +149,11 @@ impl Quorum {
         self.members().is_lone(self.node.raft.id)
     }
 
-    /// Who leads, as far as this voter knows.
+    /// Who leads, as far as this member knows. One who does not vote elects nobody when it hears nothing, and Raft believes in its leader for ever.
     pub(super) fn leader(&self) -> Option<NodeId> {
-        node_of(self.node.raft.leader_id)
+        let raft = &self.node.raft;
+        let silent = raft.state != StateRole::Leader && raft.election_elapsed > 2 * ELECTION_TICKS;
+        node_of(raft.leader_id).filter(|_| !silent)
     }
 
     pub(super) fn status(&self) -> QuorumStatus {
@@ -180,13 +202,16 @@ impl Quorum {
         if alone { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
     }
 
-    pub(super) fn tick(&mut self, now: Mono) {
+    /// Whether any time has passed that counts.
+    pub(super) fn tick(&mut self, now: Mono) -> bool {
+        let before = self.next_tick;
         while let Some(due) = self.deadline().filter(|due| *due <= now) {
             // A node that slept does not run through every tick it missed.
             let late = now.saturating_since(due) > TICK * ELECTION_TICKS as u32;
             self.next_tick = Some(if late { now + TICK } else { due + TICK });
             self.node.tick();
         }
+        self.next_tick != before
     }
 
     /// Raft draws its election timeout from the thread's generator; this replaces each draw by a seeded one.
@@ -196,6 +221,16 @@ impl Quorum {
             raft.set_randomized_election_timeout(ELECTION_TICKS + rng.below(ELECTION_TICKS as u64) as usize);
             self.seeded = (raft.term, raft.state, raft.randomized_election_timeout());
         }
+    }
+
+    /// Asks the other voters whether this is still the leader. Numbers of questions only grow; a leader that has committed nothing yet asks nobody.
+    pub(super) fn confirm(&mut self, number: u64) {
+        self.node.read_index(number.to_le_bytes().to_vec());
+    }
+
+    /// The newest question that a majority has answered: all before it are answered with it.
+    pub(super) const fn take_confirmed(&mut self) -> Option<u64> {
+        self.confirmed.take()
     }
 
     /// Takes all that Raft has ready: writes it, asks for syncs, sends what may go. The answer is what was decided. `image` is the
@@ -211,7 +246,9 @@ impl Quorum {
             return Ok(None);
         }
         let mut ready = self.node.ready();
-        effects.extend(ready.take_messages().into_iter().filter_map(send));
+        let at_once = ready.take_messages();
+        let confirmed = ready.take_read_states().into_iter().filter_map(|state| state.request_ctx.try_into().ok());
+        self.confirmed = confirmed.map(u64::from_le_bytes).max().max(self.confirmed);
         let snapshot = (ready.snapshot().get_metadata().index > 0).then(|| ready.snapshot().clone());
         let entries = ready.take_entries();
         let hard_state = ready.hs().cloned();
@@ -227,6 +264,12 @@ impl Quorum {
         self.write(image, installed.as_ref(), &entries, hard_state.as_ref()).map_err(|error| error.to_string())?;
         let (number, must_sync) = (ready.number(), ready.must_sync());
         let mut messages = ready.take_persisted_messages();
+        if self.node.raft.term > self.durable_term && !mutant(61) {
+            // A sole voter leads as soon as it wants to. Nobody may hear of a term that it could enter a second time.
+            messages.splice(..0, at_once);
+        } else {
+            effects.extend(at_once.into_iter().filter_map(send));
+        }
         if mutant(11) {
             effects.extend(mem::take(&mut messages).into_iter().filter_map(send));
         }
@@ -300,7 +343,8 @@ impl Quorum {
         if must_sync {
             let ticket = SyncTicket(self.next_ticket);
             self.next_ticket += 1;
-            self.persisting.push_back(Persisting { ticket, ready, generation, position, messages });
+            let term = self.node.store().hard_state.term;
+            self.persisting.push_back(Persisting { ticket, ready, generation, position, term, messages });
             effects.push(ControllerEffect::Sync { ticket, file });
         } else if let Some(last) = self.persisting.back_mut() {
             last.ready = ready;
@@ -316,6 +360,7 @@ impl Quorum {
         let mut persisted = None;
         while let Some(done) = self.persisting.pop_front_if(|oldest| oldest.ticket <= ticket) {
             self.log.synced(done.generation, done.position);
+            self.durable_term = self.durable_term.max(done.term);
             effects.extend(done.messages.into_iter().filter_map(send));
             persisted = Some(done.ready);
         }

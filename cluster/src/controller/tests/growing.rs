@@ -181,3 +181,28 @@ fn a_member_that_was_let_go_while_it_was_down_disturbs_nobody_and_may_be_counted
     several.pass(30);
     assert_eq!(several.members_at(gone.0).1, [gone.0], "it copies, and knows that it does not vote");
 }
+
+#[test]
+fn a_sole_voter_speaks_in_no_term_that_it_could_enter_again() {
+    let mut several = Several::new(2, &[1]);
+    assert_eq!(several.join(2), Ok(Outcome::QuorumChanged));
+    several.end(NodeId(1), Crash::Kill);
+    let terms = several.start_unsynced(NodeId(1));
+    assert!(terms.sent.is_empty(), "{:?}", terms.sent);
+    assert!(several.controller(1).is_leader(), "it leads for itself already");
+    several.complete(NodeId(1), terms.tickets);
+    several.pass(5);
+    assert_eq!(several.controller(2).status().term, several.controller(1).status().term);
+}
+
+#[test]
+fn an_observer_that_is_sent_away_knows_after_a_while_that_it_hears_nobody() {
+    let mut several = Several::new(2, &[1]);
+    assert_eq!(several.join(2), Ok(Outcome::QuorumChanged));
+    assert_eq!(several.controller(2).status().leader, Some(NodeId(1)));
+    assert_eq!(several.change(&[(2, Gone)]), Ok(Outcome::QuorumChanged));
+    several.pass(30);
+    assert_eq!(several.controller(2).status().leader, None);
+    assert_eq!(several.join(2), Ok(Outcome::QuorumChanged));
+    assert_eq!(several.controller(2).status().leader, Some(NodeId(1)));
+}

@@ -21,6 +21,13 @@ pub(super) struct Several {
     replies: BTreeMap<RequestId, ApiResult<Outcome>>,
 }
 
+/// What a start asks for: terms of messages, and syncs.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    pub(super) sent: Vec<u64>,
+    pub(super) tickets: Vec<SyncTicket>,
+}
+
 impl Several {
     /// Nodes 1 to `nodes`, all of whose files name `voters`.
     pub(super) fn new(nodes: i32, voters: &[i32]) -> Self {
@@ -40,6 +47,31 @@ impl Several {
         let rng = Prng::new(node.0.unsigned_abs().into());
         self.members.insert(node, Member { controller, rng, disk, config });
         self.give(node, ControllerInput::Start);
+    }
+
+    /// Starts it, and answers what it sends and asks to be synced before any sync has ended.
+    pub(super) fn start_unsynced(&mut self, node: NodeId) -> Unsynced {
+        let (disk, config) = self.down.remove(&node).expect("it is down");
+        let mut controller = Controller::open(config.clone(), Arc::clone(&disk) as Arc<dyn Disk>).expect("opens");
+        let (mut rng, mut effects) = (Prng::new(7), Vec::new());
+        controller.step(self.now, Wall(0), ControllerInput::Start, &mut rng, &mut effects);
+        self.members.insert(node, Member { controller, rng, disk, config });
+        let mut unsynced = Unsynced::default();
+        for effect in effects {
+            match effect {
+                ControllerEffect::Sync { ticket, .. } => unsynced.tickets.push(ticket),
+                ControllerEffect::Send { message, .. } => unsynced.sent.push(message.term),
+                _ => {}
+            }
+        }
+        unsynced
+    }
+
+    /// Its syncs have succeeded.
+    pub(super) fn complete(&mut self, node: NodeId, tickets: Vec<SyncTicket>) {
+        for ticket in tickets {
+            self.give(node, ControllerInput::Synced { ticket, result: Ok(()) });
+        }
     }
 
     /// Ends it; a power cut takes what was not synced.
