@@ -180,6 +180,13 @@ impl Sim {
         }
     }
 
+    /// Says more of an event to whoever reads the trace.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if self.shared.trace {
+            eprintln!("{:>12.6}   {}", self.now().since_start().as_secs_f64(), what());
+        }
+    }
+
     /// The digest of all events so far.
     #[must_use]
     pub fn digest(&self) -> u64 {

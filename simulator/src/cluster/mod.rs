@@ -106,16 +106,12 @@ impl Cluster {
         self.node(id).is_none_or(|node| !node.is_up() && since(node))
     }
 
-    /// The node's newest registration; -1 if it has none.
-    #[must_use]
-    pub fn registration(&self, id: NodeId) -> i64 {
-        self.newest.borrow().broker(id).map_or(-1, |broker| broker.broker_epoch)
-    }
-
     /// Whether the node's disk may lack what it was counted on for, and its controller does not know yet.
     #[must_use]
     pub fn is_doubted(&self, node: &Node) -> bool {
-        node.doubted.get().is_some_and(|doubted| self.registration(node.id) <= doubted)
+        let newest = self.newest.borrow();
+        let registered = newest.broker(node.id).and_then(|broker| node.life_of(broker.incarnation_id));
+        node.doubted.get().is_some_and(|doubted| registered.is_none_or(|life| life <= doubted))
     }
 
     fn judge(&self, judged: Result<(), Violation>) {

@@ -31,6 +31,13 @@ pub fn published(
     let (stable, high) = (snapshot.last_stable_offset.0, snapshot.high_watermark.0);
     let leads = snapshot.leader_epoch.map_or(-1, |epoch| epoch.0);
     sim.note("publish", &[i64::from(node.id.0), start, high, end, snapshot.confirmed_end.0, i64::from(leads)]);
+    sim.tell(|| {
+        let (epoch, maximal) = (snapshot.known_epoch, &snapshot.maximal_isr);
+        format!(
+            "{} of {}-{}: epoch {epoch}, waits for {maximal:?}, {:?}",
+            node.id, slot.topic, partition.partition, snapshot.loss
+        )
+    });
     let what = || format!("{} of {partition:?}: {start}, {stable}, {high}, {end}", node.id);
     sim.require(start <= stable && stable <= high && high <= end, "R13", what);
     let known = before.filter(|before| before.loss.is_none() && snapshot.loss.is_none());
@@ -229,6 +236,9 @@ pub fn acknowledged(
 /// R3, R4, R16, C9, C10: the controller has decided something.
 pub fn decided(cluster: &Cluster, before: &MetadataImage, after: &Arc<MetadataImage>) {
     let one_step = after.version() == before.version() + 1;
+    for broker in after.brokers().filter(|broker| before.broker(broker.node_id) != Some(*broker)) {
+        cluster.sim.tell(|| format!("{} in epoch {}, fenced {}", broker.node_id, broker.broker_epoch, broker.fenced));
+    }
     for topic in after.topics() {
         for (index, state) in &topic.partitions {
             let partition = TopicPartition { topic_id: topic.topic_id, partition: *index };
@@ -244,6 +254,14 @@ pub fn decided(cluster: &Cluster, before: &MetadataImage, after: &Arc<MetadataIm
                 }
             }
             cluster.sim.note("state", &[i64::from(state.leader.0), i64::from(state.leader_epoch.0)]);
+            cluster.sim.tell(|| {
+                let (in_sync, eligible) = (&state.in_sync_replicas, &state.eligible_leader_replicas);
+                let epochs = (state.leader_epoch.0, state.partition_epoch);
+                format!(
+                    "{}-{index}: led by {}, epochs {epochs:?}, in sync {in_sync:?}, eligible {eligible:?}",
+                    topic.name, state.leader
+                )
+            });
             candidates(cluster, partition, &topic.name, state);
         }
     }

@@ -26,7 +26,7 @@ use madang_actors::clock::Mono;
 use madang_actors::mailbox::{Bounds, Capacity};
 use madang_cluster::metadata::MetadataImage;
 use madang_cluster::replica::{ReplicaConfig, ReplicaHandle};
-use madang_protocol::types::{NodeId, TopicPartition};
+use madang_protocol::types::{NodeId, TopicPartition, Uuid};
 use madang_storage::{Checkpoint, Crash, Notes};
 
 use crate::cluster::{Cluster, disks};
@@ -82,14 +82,16 @@ pub struct Node {
     pub slow_sync: Cell<Option<Option<Duration>>>,
     /// The newest metadata that any life has shown, and what it was.
     pub shown: RefCell<Arc<MetadataImage>>,
-    /// The registration that was the newest when its disk last lost what it was counted on for.
-    pub doubted: Cell<Option<i64>>,
+    /// The newest life when its disk last lost what it was counted on for.
+    pub doubted: Cell<Option<u64>>,
     /// Its directory as it was once.
     pub backup: RefCell<Option<disks::Backup>>,
     /// Since when no process of it runs.
     pub down_since: Cell<Mono>,
     cluster: RefCell<Option<Rc<Cluster>>>,
     lives: Cell<u64>,
+    /// The lives by what they are called in the metadata.
+    incarnations: RefCell<BTreeMap<Uuid, u64>>,
     up: Cell<bool>,
 }
 
@@ -118,6 +120,7 @@ impl Node {
             down_since: Cell::new(Mono::ZERO),
             cluster: RefCell::default(),
             lives: Cell::new(0),
+            incarnations: RefCell::default(),
             up: Cell::new(false),
         })
     }
@@ -194,9 +197,11 @@ impl Node {
         let life = self.lives.get() + 1;
         self.lives.set(life);
         let process = Rc::new(Process::new(self, life));
+        self.incarnations.borrow_mut().insert(process.incarnation_id, life);
         *self.process.borrow_mut() = Some(Rc::clone(&process));
         self.up.set(true);
         self.sim.note("start", &[i64::try_from(life).unwrap_or(0)]);
+        self.sim.tell(|| format!("{} starts", self.id));
         let ended = self.sim.executor.spawn(process.scope, process::run(Rc::clone(self), Rc::clone(&process)));
         let node = Rc::clone(self);
         self.sim.executor.detach(OUTSIDE, async move {
@@ -234,6 +239,7 @@ impl Node {
             }
         }
         self.sim.note("die", &[i64::from(crash == Crash::Power)]);
+        self.sim.tell(|| format!("{} ends by {crash:?}", self.id));
         self.sim.disk.crash(crash, &mut self.sim.fork());
         self.slow_sync.set(None);
         if crash == Crash::Power {
@@ -271,11 +277,16 @@ impl Node {
         self.fail_directory(process, why);
     }
 
-    /// Its disk may lack what it was counted on for, until it is registered anew.
+    /// Its disk may lack what it was counted on for, until a life that begins after that is registered: what an earlier one has sent may be
+    /// committed yet, and knows nothing of it.
     pub fn doubt(&self) {
-        if let Some(cluster) = self.cluster() {
-            self.doubted.set(Some(cluster.registration(self.id)));
-        }
+        self.doubted.set(Some(self.lives.get()));
+    }
+
+    /// The life that is called so in the metadata.
+    #[must_use]
+    pub fn life_of(&self, incarnation_id: Uuid) -> Option<u64> {
+        self.incarnations.borrow().get(&incarnation_id).copied()
     }
 
     /// The process cannot go on: it ends as soon as the task that says so has returned.
