@@ -1,5 +1,5 @@
 //! How a directory and its logs are found at a start. Pure, for the node and for the simulator.
-//! Invariant: nothing is claimed that rests on what the caller does not know yet.
+//! Invariant: what is claimed rests on what was noted of this boot; whatever a log or a sync tells against it later is reported as a loss of its own.
 
 use madang_actors::clock::Wall;
 use madang_cluster::configs::Durability;
@@ -8,16 +8,13 @@ use madang_cluster::replica::{ReplicaSnapshot, SharedReplica};
 use madang_protocol::types::Offset;
 use madang_storage::{Checkpoint, LogDir, Note, OpenLog, RestartKind, Start};
 
-/// What a directory says of itself at registration. That every log reaches its noted end, and that the first sync succeeds, is not known
-/// yet, so what rests on them is not claimed.
+/// What a directory says of itself at registration. That every log reaches its noted end, and that the first sync succeeds, is found out later:
+/// a log that does not is reported as lost before its replica serves anybody, and a directory whose sync fails gives up all it holds. A kill would
+/// cost what page-cache durability promises, were it not claimed until then.
 #[must_use]
 pub fn start_of(log_dir: &LogDir, left: RestartKind) -> LogDirStart {
     let identity = log_dir.identity();
-    let kind = match left {
-        RestartKind::SameBoot => RestartKind::Lossy,
-        left => left,
-    };
-    LogDirStart { directory: identity.directory_id, kind, broker_epoch: identity.broker_epoch }
+    LogDirStart { directory: identity.directory_id, kind: left, broker_epoch: identity.broker_epoch }
 }
 
 /// Whether all that lies in a directory is served: every log was found whole, and has told its end. `complete` says that `held` are all of
@@ -94,13 +91,18 @@ mod tests {
     use super::*;
 
     fn opened() -> LogDir {
+        opened_on(&Arc::new(FaultDisk::new()))
+    }
+
+    fn opened_on(disk: &Arc<FaultDisk>) -> LogDir {
         let who = OpenLogDir {
             cluster_id: "c".to_owned(),
             node_id: NodeId(1),
             new_directory_id: Uuid([1; 16]),
             boot_id: "b".to_owned(),
         };
-        LogDir::open(Arc::new(FaultDisk::new()), Path::new("/data"), &who).expect("opens")
+        let disk: Arc<dyn madang_storage::Disk> = Arc::<FaultDisk>::clone(disk);
+        LogDir::open(disk, Path::new("/data"), &who).expect("opens")
     }
 
     #[test]
@@ -122,15 +124,32 @@ mod tests {
     }
 
     #[test]
-    fn what_rests_on_a_sync_to_come_is_not_claimed() {
+    fn a_registration_says_how_the_directory_was_left() {
         let log_dir = opened();
-        for (left, said) in [
-            (RestartKind::SameBoot, RestartKind::Lossy),
-            (RestartKind::Durable, RestartKind::Durable),
-            (RestartKind::Clean, RestartKind::Clean),
-        ] {
-            assert_eq!(start_of(&log_dir, left).kind, said);
+        for left in [RestartKind::SameBoot, RestartKind::Durable, RestartKind::Clean, RestartKind::Lossy] {
+            assert_eq!(start_of(&log_dir, left).kind, left);
         }
+    }
+
+    #[test]
+    fn a_kill_in_a_boot_whose_notes_are_believed_costs_nothing() {
+        let mut log_dir = opened();
+        assert_eq!(
+            start_of(&log_dir, log_dir.restart_facts().kind()).kind,
+            RestartKind::Lossy,
+            "a new one has no word"
+        );
+        drop(log_dir);
+        let disk = Arc::new(FaultDisk::new());
+        log_dir = opened_on(&disk);
+        drop(log_dir);
+        log_dir = opened_on(&disk);
+        log_dir.noted(true);
+        assert_eq!(start_of(&log_dir, log_dir.restart_facts().kind()).kind, RestartKind::SameBoot);
+        drop(log_dir);
+        log_dir = opened_on(&disk);
+        log_dir.noted(false);
+        assert_eq!(start_of(&log_dir, log_dir.restart_facts().kind()).kind, RestartKind::Lossy);
     }
 
     #[test]

@@ -52,9 +52,18 @@ fn victim(cluster: &Cluster) -> Option<Rc<Node>> {
     cluster.nodes().into_iter().find(|node| node.id.0 == cluster.sim.swarm.links.victim)
 }
 
-/// A node whose process may die: with page-cache durability that costs what its logs were counted on for.
+/// A node whose machine may lose power: with page-cache durability that costs what its logs were counted on for.
 fn mortal(cluster: &Cluster) -> Option<Rc<Node>> {
     if cluster.sim.swarm.page_cache { victim(cluster) } else { any_node(cluster) }
+}
+
+/// A node whose process may die: a kill costs nothing that is promised, but with page-cache durability while not every log is noted yet.
+fn killable(cluster: &Cluster) -> Option<Rc<Node>> {
+    any_node(cluster).filter(|node| survives(cluster, node)).or_else(|| victim(cluster))
+}
+
+fn survives(cluster: &Cluster, node: &Node) -> bool {
+    !cluster.sim.swarm.page_cache || node.truth.has_notes() || node.id.0 == cluster.sim.swarm.links.victim
 }
 
 fn any_slot(sim: &Sim, node: &Node) -> Option<Rc<Slot>> {
@@ -105,7 +114,7 @@ async fn strike(cluster: &Rc<Cluster>, class: FaultClass) {
             }
         }
         FaultClass::CleanRestart => {
-            if let Some(node) = any_node(cluster) {
+            if let Some(node) = any_node(cluster).filter(|node| survives(cluster, node)) {
                 sim.executor.detach(OUTSIDE, clean_restart(Rc::clone(cluster), node));
             }
         }
@@ -117,7 +126,11 @@ async fn strike(cluster: &Rc<Cluster>, class: FaultClass) {
 fn end_one(cluster: &Rc<Cluster>, class: FaultClass) {
     let sim = &cluster.sim;
     let loses = matches!(class, FaultClass::WipedDirectory | FaultClass::OldDirectory);
-    let node = if loses { victim(cluster) } else { mortal(cluster) };
+    let node = match class {
+        _ if loses => victim(cluster),
+        FaultClass::Kill => killable(cluster),
+        _ => mortal(cluster),
+    };
     let Some(node) = node.filter(|node| node.is_up()) else { return };
     if class == FaultClass::OldDirectory && node.backup.borrow().is_none() {
         node.die(Crash::Kill);
@@ -143,13 +156,14 @@ fn end(cluster: &Cluster, node: &Rc<Node>, crash: Crash) {
     }
 }
 
-/// What page-cache durability promises does not outlive that.
+/// What page-cache durability promises does not outlive a power cut of all.
 fn end_all(cluster: &Rc<Cluster>, class: FaultClass) {
-    if cluster.sim.swarm.page_cache {
+    let power = class == FaultClass::PowerCutOfAll;
+    if cluster.sim.swarm.page_cache && (power || !cluster.nodes().iter().all(|node| survives(cluster, node))) {
         return;
     }
     cluster.sim.fault(class);
-    let crash = if class == FaultClass::PowerCutOfAll { Crash::Power } else { Crash::Kill };
+    let crash = if power { Crash::Power } else { Crash::Kill };
     for node in cluster.nodes() {
         end(cluster, &node, crash);
     }
