@@ -149,9 +149,21 @@ fn led(cluster: &Cluster, node: &Node, slot: &Slot, snapshot: &ReplicaSnapshot, 
     sim.require(members.len() >= MIN_IN_SYNC, "R9", || {
         format!("{} commits in {partition:?} with {members:?} in sync", node.id)
     });
-    for member in members.iter().filter_map(|id| cluster.node(*id)) {
+    let counted = members.iter().filter_map(|id| cluster.node(*id));
+    for member in counted.filter(|member| !was_given_up(cluster, member, partition, snapshot)) {
         has_all(cluster, &member, &slot.directory, partition, &fresh, "R10");
     }
+}
+
+/// Whether the member has lost stored data since it told the leader what it had, and is counted on no more by a state that the leader does not
+/// have yet: what the leader commits by its word is on all others that it waits for.
+fn was_given_up(cluster: &Cluster, member: &Node, partition: TopicPartition, snapshot: &ReplicaSnapshot) -> bool {
+    let newest = cluster.newest.borrow();
+    let state = newest.partition_by_id(partition).filter(|state| state.partition_epoch > snapshot.partition_epoch);
+    let counts = |state: &PartitionImage| {
+        state.in_sync_replicas.contains(&member.id) || state.eligible_leader_replicas.contains(&member.id)
+    };
+    member.doubted.get().is_some() && state.is_some_and(|state| !counts(state))
 }
 
 /// Each of `batches` is where it counts on the node's disk, unless that may have lost what it was counted on for.
