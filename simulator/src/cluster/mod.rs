@@ -207,7 +207,7 @@ impl Cluster {
         self.network.mend_all();
         for node in self.nodes() {
             node.sim.heal();
-            if let Some(process) = node.process.borrow().as_ref() {
+            for process in [&node.process, &node.closing].into_iter().filter_map(|life| life.borrow().clone()) {
                 self.sim.executor.thaw(process.scope);
             }
             if !node.is_up() {

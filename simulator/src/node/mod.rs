@@ -70,6 +70,8 @@ pub struct Node {
     pub sim: Rc<Sim>,
     /// The life that runs.
     pub process: RefCell<Option<Rc<Process>>>,
+    /// The life that ends in order: nobody reaches it any more, and it can be killed yet.
+    pub closing: RefCell<Option<Rc<Process>>>,
     /// The last checkpoints.
     pub checkpoints: RefCell<BTreeMap<TopicPartition, Checkpoint>>,
     /// What has happened to the directory.
@@ -109,6 +111,7 @@ impl Node {
             id,
             sim: Rc::clone(sim),
             process: RefCell::new(None),
+            closing: RefCell::new(None),
             checkpoints: RefCell::default(),
             truth: Truth::default(),
             memory: Memory::default(),
@@ -228,7 +231,8 @@ impl Node {
 
     /// Ends the process at once.
     pub fn die(&self, crash: Crash) {
-        let process = self.process.borrow_mut().take();
+        let closing = self.closing.borrow_mut().take();
+        let process = self.process.borrow_mut().take().or(closing);
         if self.up.replace(false) {
             self.down_since.set(self.sim.now());
         }

@@ -216,12 +216,17 @@ pub async fn close(node: &Rc<Node>, process: &Rc<Process>) -> bool {
         return false;
     }
     // Whoever asks from now on finds no node.
-    node.process.borrow_mut().take();
+    let running = node.process.borrow_mut().take();
+    *node.closing.borrow_mut() = running;
     process.closing.set(true);
     let slots: Vec<Rc<Slot>> = process.slots.borrow().values().cloned().collect();
     let mut closed = true;
     for slot in &slots {
         closed &= close_replica(slot).await;
+    }
+    if node.closing.borrow_mut().take_if(|closing| Rc::ptr_eq(closing, process)).is_none() {
+        // It was killed on the way.
+        return false;
     }
     let log_dir = process.log_dir.borrow_mut().take();
     let marked = match log_dir.filter(|_| closed && !process.sync_failed.get()) {
