@@ -18,7 +18,7 @@ use madang_storage::{Identity, LogDir, LogError, Notes, OpenLogDir, PartitionDir
 
 use crate::applier::{Applier, Phase};
 use crate::directory::{Directory, Opened};
-use crate::found::{start_of, sync_point};
+use crate::found::{start_of, sync_point, sync_point_at_registration};
 use crate::node_env::Node;
 use crate::peers::propose_until_decided;
 use crate::replicas::{Blueprint, FoundLog};
@@ -125,7 +125,7 @@ pub fn register(applier: &Arc<Applier>) {
 pub fn unfence(applier: &Arc<Applier>, broker_epoch: i64) {
     for directory in &applier.directories {
         let said = directory.opened().as_mut().map(|opened| {
-            let sync_point = opened.log_dir.identity().sync_point;
+            let sync_point = sync_point_at_registration(&opened.log_dir, applier.node.config.durability);
             opened.log_dir.unfenced(broker_epoch, sync_point)
         });
         if let Some(Err(error)) = said {

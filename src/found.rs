@@ -29,6 +29,13 @@ pub fn sync_point(log_dir: &LogDir, durability: Durability, known: bool) -> bool
     durability == Durability::Fsync && (known || log_dir.identity().sync_point)
 }
 
+/// What a directory says of its sync point before anybody counts on its node: one that holds nothing has all of it synced. Else a power cut of
+/// all before their first logs are open would leave new partitions without anybody who may lead.
+#[must_use]
+pub fn sync_point_at_registration(log_dir: &LogDir, durability: Durability) -> bool {
+    log_dir.identity().sync_point || sync_point(log_dir, durability, log_dir.is_empty().unwrap_or(false))
+}
+
 /// How a replica's log is found by its first life.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
@@ -121,6 +128,17 @@ mod tests {
         assert!(sync_point(&log_dir, Durability::Fsync, false));
         log_dir.set_sync_point(false).expect("writes");
         assert!(!sync_point(&log_dir, Durability::Fsync, false));
+    }
+
+    #[test]
+    fn a_directory_that_holds_nothing_has_it_all_on_the_device_before_its_node_is_counted_on() {
+        let mut log_dir = opened();
+        assert!(sync_point_at_registration(&log_dir, Durability::Fsync));
+        assert!(!sync_point_at_registration(&log_dir, Durability::PageCache));
+        log_dir.create_partition("orders", 0, Uuid([7; 16])).expect("creates");
+        assert!(!sync_point_at_registration(&log_dir, Durability::Fsync), "nobody has looked at that yet");
+        log_dir.set_sync_point(true).expect("writes");
+        assert!(sync_point_at_registration(&log_dir, Durability::Fsync));
     }
 
     #[test]

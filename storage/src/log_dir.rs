@@ -283,6 +283,14 @@ impl LogDir {
         Ok(names.iter().filter_map(parse).collect())
     }
 
+    /// Whether it holds no partition. Those about to be deleted are none.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.disk.list(&self.path)?.iter().all(|name| parse_partition(name).is_none()))
+    }
+
     /// The folders of its partitions. It needs no lock and blocks nobody: what is slow goes on beside the directory's other work.
     #[must_use]
     pub fn folders(&self) -> PartitionFolders {

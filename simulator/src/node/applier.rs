@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::future::select;
 use madang::changes::{Change, ReplicaPlan, all_replicas, changes, led_shards};
 use madang::env::ask_controller;
-use madang::found::{Found, start_of, sync_point};
+use madang::found::{Found, start_of, sync_point, sync_point_at_registration};
 use madang_actors::actor_ref::ActorRef;
 use madang_actors::reply::Reply;
 use madang_cluster::controller::{ApiResult, LogDirStart, Outcome, Proposal, RegisterBroker};
@@ -201,8 +201,13 @@ impl Applier {
     fn unfence(&self, broker_epoch: i64) {
         let mut log_dir = self.process.log_dir.borrow_mut();
         if let Some(log_dir) = log_dir.as_mut() {
-            let sync_point = log_dir.identity().sync_point;
-            if log_dir.unfenced(broker_epoch, sync_point).is_err() {
+            let before = log_dir.identity().sync_point;
+            let holds = sync_point_at_registration(log_dir, self.process.config.durability);
+            let written = log_dir.unfenced(broker_epoch, holds);
+            if holds != before {
+                self.node.truth.sync_point_written(holds, written.is_ok());
+            }
+            if written.is_err() {
                 return self.node.fail_directory(&self.process, "directory's metadata");
             }
         }
