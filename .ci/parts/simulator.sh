@@ -24,6 +24,12 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 # Seeds that failed once: a leader whose own disk is behind its majority's judged heartbeats by what it had applied.
 "$simulator" --cluster 3 --seed 54
 "$simulator" --cluster 3 --seed 84
+# Replicas of page-cache durability that were stopped, and not in order, counted for nothing.
+"$simulator" --cluster 3 --seed 20
+# All machines lost power before the first start of any had looked at its empty directory: new partitions had nobody who may lead.
+"$simulator" --cluster 3 --seed 251
+# A node that was killed while it closed its logs went on beside its next life.
+"$simulator" --cluster 3 --seed 212
 "$simulator" --cluster 5 --seeds 0..5
 "$simulator" --cluster 3 --seeds 0..2 --twice
 "$simulator" --cluster 3 --scenarios
