@@ -19,6 +19,10 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 "$simulator" --voters 3 --seeds 0..150
 "$simulator" --voters 5 --seeds 0..40
 "$simulator" --voters 3 --seeds 0..5 --twice
+# Members that come, vote and go all the time.
+"$simulator" --voters 1 --grow 4 --seeds 0..80
+"$simulator" --voters 3 --grow 5 --seeds 0..40
+"$simulator" --voters 1 --grow 4 --seeds 0..3 --twice
 "$simulator" --voters 3 --mutants
 "$simulator" --cluster 3 --seeds 0..20
 # Seeds that failed once: a leader whose own disk is behind its majority's judged heartbeats by what it had applied.

@@ -319,6 +319,12 @@ impl Quorum {
     /// Goes by a committed change of the members, once it is durable: a member that forgot it could elect with those who are members no more.
     pub(super) fn change_members(&mut self, image: &MetadataImage, change: &ConfChangeV2) -> Result<(), String> {
         let state = self.node.apply_conf_change(change).map_err(|error| error.to_string())?;
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !raft.prs().conf().voters().contains(raft.id) {
+            // A leader before it has begun this: Raft counts on its leader's own progress.
+            let term = raft.term;
+            raft.become_follower(term, INVALID_ID);
+        }
         let snapshot = self.snapshot_of(image, Membership::of_state(&state)).map_err(|error| error.to_string())?;
         let tail = self.node.mut_store();
         tail.compact(snapshot);
