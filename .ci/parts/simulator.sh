@@ -22,6 +22,8 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 # Members that come, vote and go all the time.
 "$simulator" --voters 1 --grow 4 --seeds 0..80
 "$simulator" --voters 3 --grow 5 --seeds 0..40
+# A leader that a change left without a vote led on, and Raft panicked.
+"$simulator" --voters 1 --grow 4 --seed 151
 "$simulator" --voters 1 --grow 4 --seeds 0..3 --twice
 "$simulator" --voters 3 --mutants
 "$simulator" --cluster 3 --seeds 0..20

@@ -13,6 +13,7 @@ pub mod explorer_nodes;
 pub mod faults;
 pub mod history;
 pub mod invariants;
+pub mod metadata_size;
 pub mod node;
 pub mod planted;
 pub mod quorum;

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use madang_simulator::executor::Planted;
 use madang_simulator::world::{self, Verdict};
-use madang_simulator::{cluster, coverage, cuts, explorer, explorer_nodes, planted, quorum, sweep};
+use madang_simulator::{cluster, coverage, cuts, explorer, explorer_nodes, metadata_size, planted, quorum, sweep};
 
 const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--coverage] [--sweep] [--mutants] [--explore]
        madang-simulator --nodes 3 --explore [--depth N] [--faults N]
        madang-simulator --nodes 3 --mutants [--mutant K]
        madang-simulator --cluster 3|5 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--verbose] [--scenarios] [--mutants]
-       madang-simulator --voters 1|3|5 [--grow NODES] [--seed N] [--seeds A..B] [--mutant K] [--twice] [--mutants]";
+       madang-simulator --voters 1|3|5 [--grow NODES] [--seed N] [--seeds A..B] [--mutant K] [--twice] [--mutants]
+       madang-simulator --metadata PARTITIONS [--brokers N]";
 /// Disk operations of the swept scenario.
 const SWEPT_OPERATIONS: u64 = 2000;
 /// Seeds that each story of a cluster is told with.
@@ -39,6 +40,8 @@ struct Arguments {
     voters: Option<usize>,
     grow: Option<usize>,
     cluster: Option<usize>,
+    metadata: Option<usize>,
+    brokers: Option<usize>,
     depth: Option<usize>,
     faults: Option<usize>,
 }
@@ -60,6 +63,8 @@ fn parse() -> Option<Arguments> {
             }
             "--grow" => arguments.grow = Some(given.next()?.parse().ok().filter(|nodes| (2..=5).contains(nodes))?),
             "--cluster" => arguments.cluster = Some(given.next()?.parse().ok().filter(|nodes| [3, 5].contains(nodes))?),
+            "--metadata" => arguments.metadata = Some(given.next()?.parse().ok().filter(|partitions| *partitions > 0)?),
+            "--brokers" => arguments.brokers = Some(given.next()?.parse().ok().filter(|brokers| *brokers >= 3)?),
             "--depth" => arguments.depth = Some(given.next()?.parse().ok()?),
             "--faults" => arguments.faults = Some(given.next()?.parse().ok()?),
             "--seed" => arguments.seeds.push(given.next()?.parse().ok()?),
@@ -108,6 +113,10 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if let Some(partitions) = arguments.metadata {
+        metadata_size::run(partitions, arguments.brokers.unwrap_or(3));
+        return ExitCode::SUCCESS;
+    }
     if let Some(nodes) = arguments.cluster {
         return if run_clusters(nodes, &arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
