@@ -35,7 +35,14 @@ impl World {
                 self.send(voter, to, message, is_snapshot);
                 Ok(())
             }
-            ControllerEffect::Leader(_) | ControllerEffect::Voters(_) => Ok(()),
+            ControllerEffect::Leader(_) => Ok(()),
+            ControllerEffect::Voters(_) => {
+                // The moment in which a member goes by a change has to be one in which it remembers it.
+                if self.stormy && self.growing && self.rng.chance(1, 6) {
+                    self.crash(voter, Crash::Power, "power cut at a change of members");
+                }
+                Ok(())
+            }
             ControllerEffect::Fatal(_) => {
                 // Its shell ends the process; what the failed sync was for may be gone.
                 self.end(voter, Crash::Kill);

@@ -136,6 +136,8 @@ struct World {
     snapshots: u64,
     digest: u64,
     stormy: bool,
+    /// Whether who votes changes.
+    growing: bool,
 }
 
 /// The voter of that place.
@@ -182,16 +184,17 @@ impl World {
             snapshots: 0,
             digest: seed,
             stormy: true,
+            growing: nodes > first.len(),
             rng,
         };
         for voter in 0..nodes {
             world.after(1000, Event::Start { voter });
             world.after(500_000, Event::Beat { broker: voter });
-            if nodes > first.len() {
+            if world.growing {
                 world.after(500_000, Event::Join { node: voter });
             }
         }
-        if nodes > first.len() {
+        if world.growing {
             world.after(3_000_000, Event::Change);
         }
         world.after(100_000, Event::Propose);
