@@ -62,8 +62,9 @@ async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
         }
         let (now, ready) = (clock::now(), *node.phase.borrow() == Phase::Ready);
         // Whoever is elected in this node's place fences its broker at once, and gives every other one a session.
-        let lease = if peers.leader() == own { LEADER_LEASE.min(session) } else { session };
-        match is_fenced(node, peers, interval).await {
+        let leader = peers.leader();
+        let lease = if leader == own { LEADER_LEASE.min(session) } else { session };
+        match is_fenced(node, peers, leader, interval).await {
             Some(true) if ready => {
                 let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
                 let asked = Proposal::UnfenceBroker { node_id, broker_epoch };
@@ -79,9 +80,9 @@ async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
 }
 
 /// Tells the controller, and answers whether it says that the broker is fenced; none if it says nothing.
-async fn is_fenced(node: &Arc<Node>, peers: &Peers, interval: Duration) -> Option<bool> {
+async fn is_fenced(node: &Arc<Node>, peers: &Peers, leader: Option<NodeId>, interval: Duration) -> Option<bool> {
     let (own, broker_epoch) = (node.config.node_id, node.broker_epoch());
-    match peers.leader()? {
+    match leader? {
         _ if broker_epoch < 0 => Some(false),
         leader if leader == own => tell_own(node, broker_epoch, interval).await,
         leader => tell(node, peers, leader, broker_epoch, interval).await,
