@@ -100,8 +100,7 @@ pub(super) fn list(bytes: &[u8]) -> Option<(Vec<u64>, &[u8])> {
 
 /// One step of a change of the members.
 pub(super) fn single(member: u64, change: ConfChangeType) -> ConfChangeSingle {
-    let mut single = ConfChangeSingle::default();
-    single.node_id = member;
+    let mut single = ConfChangeSingle { node_id: member, ..ConfChangeSingle::default() };
     single.set_change_type(change);
     single
 }
