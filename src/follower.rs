@@ -1,5 +1,6 @@
 //! Applies committed metadata on this node: starts, changes and ends replicas and group shards.
-//! Invariant: metadata is applied in the order of the log, and an answer leaves only after what was committed before it was applied.
+//! Invariant: metadata is applied in the order of the log. Of a node alone an answer leaves only after what was committed before it was applied; where
+//! there are others, whoever asked waits for that, and nobody waits for what the controller's own node is slow at.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -41,7 +42,10 @@ enum Step {
     Answer { reply: Reply<ApiResult<Outcome>>, result: Box<ApiResult<Outcome>> },
 }
 
-/// What is committed and not yet applied. Bounded by the controller's mailbox: each proposal adds at most two steps.
+/// Steps that wait before what follows is applied together.
+const MOST_STEPS: usize = 256;
+
+/// What is committed and not yet applied. Where answers wait in it, it is bounded by the controller's mailbox: each proposal adds at most two steps.
 #[derive(Debug)]
 pub struct Feed {
     steps: Mutex<VecDeque<Step>>,
@@ -67,14 +71,28 @@ impl Feed {
     }
 
     fn push(&self, step: Step) {
-        self.steps().push_back(step);
+        add(&mut self.steps(), step);
         // A full lane holds a `Look` already; a follower that is down looks when it starts.
         drop(self.follower.try_send(FollowerMessage::Look));
     }
 }
 
+fn add(steps: &mut VecDeque<Step>, step: Step) {
+    let is_full = steps.len() >= MOST_STEPS;
+    match (steps.back_mut().filter(|_| is_full), step) {
+        (Some(Step::Apply { image, delta }), Step::Apply { image: later, delta: change }) => {
+            *image = later;
+            Arc::make_mut(delta).extend(&change);
+        }
+        (_, step) => steps.push_back(step),
+    }
+}
+
 impl MetadataSink for Feed {
     fn publish(&self, image: Arc<MetadataImage>, delta: Arc<MetadataDelta>) {
+        if let Some(peers) = &self.peers {
+            peers.committed(image.version());
+        }
         self.push(Step::Apply { image, delta });
     }
 
@@ -94,6 +112,9 @@ impl MetadataSink for Feed {
     }
 
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>) {
+        if self.peers.is_some() {
+            return reply.send(result);
+        }
         self.push(Step::Answer { reply, result: Box::new(result) });
     }
 
@@ -152,5 +173,28 @@ impl Behavior for Follower {
         match message {
             FollowerMessage::Look => self.look(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_applied_slowly_is_applied_together() {
+        let step = |version: u64| {
+            let delta = MetadataDelta { from_version: version, to_version: version + 1, ..MetadataDelta::default() };
+            Step::Apply { image: Arc::default(), delta: Arc::new(delta) }
+        };
+        let mut steps = VecDeque::new();
+        (0..5000).for_each(|version| add(&mut steps, step(version)));
+        assert_eq!(steps.len(), MOST_STEPS);
+        let mut next = 0;
+        for step in steps {
+            let Step::Apply { delta, .. } = step else { panic!("an answer that nobody gave") };
+            assert_eq!(delta.from_version, next);
+            next = delta.to_version;
+        }
+        assert_eq!(next, 5000);
     }
 }

@@ -47,7 +47,7 @@ async fn ask(node: &Arc<Node>, peers: &Peers, image: &MetadataImage, asked: &Pro
     for member in known {
         let tried = async {
             if member == own {
-                here(node, asked.clone(), madang_actors::host::clock::now() + ONE_TRY).await
+                here(node, peers, asked.clone(), madang_actors::host::clock::now() + ONE_TRY).await
             } else {
                 there(peers, member, asked.clone()).await
             }

@@ -16,6 +16,7 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use madang_cluster::configs::BrokerConfig;
@@ -69,6 +70,8 @@ pub struct Peers {
     /// The other members of the quorum, and where they are.
     members: ArcSwap<BTreeMap<NodeId, String>>,
     leader: watch::Sender<Option<NodeId>>,
+    /// The newest version of the metadata that the controller here has committed.
+    committed: AtomicU64,
     heard: silence::Heard,
     /// Raft, heartbeats, proposals: never behind data.
     pub control: Arc<Endpoint>,
@@ -116,6 +119,7 @@ impl Peers {
                 security_protocol: SecurityProtocol::Ssl,
             },
             leader: watch::Sender::new(None),
+            committed: AtomicU64::new(0),
             heard: silence::Heard::default(),
             control: Arc::new(endpoint("control", control, CONTROL_LANES, CONTROL_SERVED)),
             data: Arc::new(endpoint("data", data, DATA_LANES, DATA_LANES)),
@@ -204,6 +208,17 @@ impl Peers {
     #[must_use]
     pub fn leaders(&self) -> watch::Receiver<Option<NodeId>> {
         self.leader.subscribe()
+    }
+
+    /// Notes that the controller here has committed this version of the metadata.
+    pub fn committed(&self, version: u64) {
+        self.committed.fetch_max(version, Ordering::AcqRel);
+    }
+
+    /// What the answers of the controller here rest on, at most: a version of the metadata.
+    #[must_use]
+    pub fn newest_committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
     }
 
     /// Notes who leads.

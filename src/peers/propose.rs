@@ -68,19 +68,19 @@ pub(crate) async fn propose_until_decided(node: &Arc<Node>, peers: &Peers, propo
 async fn attempt(node: &Arc<Node>, peers: &Peers, proposal: &Proposal, deadline: Mono) -> Tried {
     match peers.leader() {
         None => Tried::NotDone,
-        Some(leader) if leader == node.config.node_id => here(node, proposal.clone(), deadline).await,
+        Some(leader) if leader == node.config.node_id => here(node, peers, proposal.clone(), deadline).await,
         Some(leader) => there(peers, leader, proposal.clone()).await,
     }
 }
 
-pub(super) async fn here(node: &Arc<Node>, proposal: Proposal, deadline: Mono) -> Tried {
+pub(super) async fn here(node: &Arc<Node>, peers: &Peers, proposal: Proposal, deadline: Mono) -> Tried {
     let (reply, answer) = Reply::new(|| Err(ErrorCode::NotController.into()));
     if node.controller.send(ControllerMessage::Propose { proposal, reply }, deadline).await.is_err() {
         return Tried::NotDone;
     }
-    // The follower answers once it has applied what the answer rests on.
     match clock::until(deadline, answer).await {
-        Some(result) => Tried::Answered(result.into(), 0),
+        // What the result rests on was committed before the answer came.
+        Some(result) => Tried::Answered(result.into(), peers.newest_committed()),
         None => Tried::Answered(ProposeResult::Unknown, 0),
     }
 }

@@ -106,8 +106,8 @@ impl PeerService {
             (Some(leader), _) => ProposeResult::NotController { leader },
             (None, proposal) => self.ask(|reply| ControllerMessage::Propose { proposal, reply }).await.into(),
         };
-        // What the result rests on was applied here before the answer came.
-        let metadata_index = self.node.image.load().version();
+        // What the result rests on was committed before the answer came.
+        let metadata_index = self.peers.newest_committed();
         written(level, &ProposeAnswer { result, metadata_index }, Payload::default())
     }
 

@@ -104,7 +104,8 @@ pub trait MetadataSink: Send + Sync + 'static {
     fn leader(&self, leader: Option<NodeId>);
     /// Who votes has changed, as far as this node knows.
     fn voters(&self, voters: Vec<NodeId>);
-    /// Answer `reply` with `result` once everything published before has been applied.
+    /// Answer `reply` with `result`, which rests on what was published before. Where nobody but this node asks, it is answered once that has been
+    /// applied.
     fn answer(&self, reply: Reply<ApiResult<Outcome>>, result: ApiResult<Outcome>);
     /// The metadata log cannot be written, synced or understood: this process may not go on with it.
     fn failed(&self, why: &str);

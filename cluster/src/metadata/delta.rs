@@ -72,6 +72,25 @@ impl MetadataDelta {
         named && !self.cluster_id_changed && !self.defaults_changed && !self.quorum_addresses_changed
     }
 
+    /// This, and what changed right after it, as one change.
+    pub fn extend(&mut self, later: &Self) {
+        self.to_version = later.to_version;
+        for (topic_id, change) in &later.topics {
+            match (self.topics.get_mut(topic_id), change) {
+                (
+                    Some(TopicChange::Changed { partitions: known, .. }),
+                    TopicChange::Changed { partitions, created: false },
+                ) => known.extend(partitions),
+                _ => drop(self.topics.insert(*topic_id, change.clone())),
+            }
+        }
+        self.configs.extend(later.configs.iter().cloned());
+        self.brokers.extend(&later.brokers);
+        self.cluster_id_changed |= later.cluster_id_changed;
+        self.defaults_changed |= later.defaults_changed;
+        self.quorum_addresses_changed |= later.quorum_addresses_changed;
+    }
+
     /// The topics whose data may go, with the names they had.
     pub fn deleted_topics(&self) -> impl Iterator<Item = (TopicId, &Arc<str>)> {
         self.topics.iter().filter_map(|(topic_id, change)| match change {
@@ -128,5 +147,32 @@ impl MetadataDelta {
 
     pub(crate) fn topic_deleted(&mut self, topic_id: TopicId, name: Arc<str>) {
         self.topics.insert(topic_id, TopicChange::Deleted { name });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use madang_protocol::types::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn two_changes_in_a_row_are_one() {
+        let (kept, gone) = (Uuid([1; 16]), Uuid([2; 16]));
+        let mut first = MetadataDelta { from_version: 3, to_version: 4, ..MetadataDelta::default() };
+        first.topic_created(kept);
+        first.partition_changed(kept, 0);
+        first.partition_changed(gone, 0);
+        first.brokers.insert(NodeId(1));
+        let mut second = MetadataDelta { from_version: 4, to_version: 5, ..MetadataDelta::default() };
+        second.partition_changed(kept, 1);
+        second.topic_deleted(gone, "gone".into());
+        second.brokers.insert(NodeId(2));
+        second.defaults_changed = true;
+        first.extend(&second);
+        assert_eq!((first.from_version, first.to_version, first.defaults_changed), (3, 5, true));
+        assert_eq!(first.topics[&kept], TopicChange::Changed { created: true, partitions: BTreeSet::from([0, 1]) });
+        assert_eq!(first.topics[&gone], TopicChange::Deleted { name: "gone".into() });
+        assert_eq!(first.brokers, BTreeSet::from([NodeId(1), NodeId(2)]));
     }
 }

@@ -1,5 +1,6 @@
 //! Brings the process in line with committed metadata, as the node's applier does, by the same plan.
-//! Invariant: steps are applied in the order of the log, and an answer leaves only after what was committed before it is applied.
+//! Invariant: steps are applied in the order of the log. On a lone node an answer leaves only after what was committed before it is applied; where there
+//! are others, whoever asked waits for that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

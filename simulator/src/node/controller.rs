@@ -209,9 +209,11 @@ impl Shell {
                 if let Some(cluster) = self.node.cluster() {
                     cluster.committed(&self.node, &image);
                 }
+                self.process.committed.set(self.process.committed.get().max(image.version()));
                 self.process.feed.publish(image, delta);
             }
             ControllerEffect::Reply { request, result } => match self.replies.remove(&request) {
+                Some(reply) if self.node.cluster().is_some() => reply.send(result),
                 Some(reply) => self.process.feed.answer(reply, result),
                 None => self.node.sim.violate("U1", format!("controller: {request:?} is answered twice")),
             },

@@ -109,9 +109,8 @@ async fn here(env: &SimEnv, proposal: Proposal, deadline: Mono) -> Tried {
         Some(Ok(())) => {}
         Some(Err(_)) | None => return Tried::NotDone,
     }
-    // The applier answers once it has applied what the answer rests on.
     match until(env, deadline, answer).await {
-        Some(result) => Tried::Answered(result.into(), 0),
+        Some(result) => Tried::Answered(result.into(), env.process.committed.get()),
         None => Tried::Answered(ProposeResult::Unknown, 0),
     }
 }
@@ -257,7 +256,7 @@ impl Service {
                 self.ask(|reply| ControllerMessage::Propose { proposal, reply }).await.into()
             }
         };
-        let metadata_index = self.env.process.image.borrow().version();
+        let metadata_index = self.env.process.committed.get();
         written(&ProposeAnswer { result, metadata_index }, Bytes::new())
     }
 

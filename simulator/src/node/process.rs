@@ -47,6 +47,8 @@ pub struct Process {
     pub image: RefCell<Arc<MetadataImage>>,
     /// The epoch of its registration, -1 before.
     pub broker_epoch: Cell<i64>,
+    /// The newest version of the metadata that its controller has committed.
+    pub committed: Cell<u64>,
     /// Whether it has asked to be unfenced.
     pub unfencing: Cell<bool>,
     /// Whether it serves clients.
@@ -103,6 +105,7 @@ impl Process {
             incarnation_id: Uuid::from_random(sim.random(), sim.random()),
             image: RefCell::default(),
             broker_epoch: Cell::new(-1),
+            committed: Cell::new(0),
             unfencing: Cell::new(false),
             serving: Cell::new(false),
             slots: RefCell::default(),
