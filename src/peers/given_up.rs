@@ -55,7 +55,8 @@ pub(super) async fn tell(node: &Arc<Node>, peers: &Peers, interval: Duration) {
     }
 }
 
-/// Replicas that are offline, and those that have not run for `session`. `down` has since when the latter do not.
+/// Replicas that are offline, and those that have not run for `session`: one that has yet to run for the first time has lost nothing, and if all of a
+/// new partition were given up for being slow, nobody could lead it. `down` has since when they do not.
 fn failed(node: &Node, session: Duration, down: &mut BTreeMap<TopicPartition, Mono>) -> Vec<GivenUp> {
     let (now, mut failed, mut down_now) = (clock::now(), Vec::new(), BTreeMap::new());
     for held in node.replicas.all() {
@@ -63,7 +64,7 @@ fn failed(node: &Node, session: Duration, down: &mut BTreeMap<TopicPartition, Mo
         let at = shared.partition();
         if shared.is_offline() {
             failed.push((at, ReportedLoss::GIVEN_UP));
-        } else if state != ActorState::Running {
+        } else if !matches!(state, ActorState::Running | ActorState::Starting) {
             let since = *down_now.entry(at).or_insert_with(|| down.get(&at).copied().unwrap_or(now));
             if now.saturating_since(since) >= session {
                 failed.push((at, held.handle.actor().incarnation().0 + 1));
