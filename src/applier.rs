@@ -34,6 +34,8 @@ use crate::replicas::{Blueprint, Held};
 const SHARD_APPENDS: usize = 900;
 /// How long the node waits for one replica before it goes on with the others.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Threads that make and open new partitions: what they wait for are syncs, many of which the disk does at once.
+const CREATION_THREADS: usize = 16;
 /// How long a replica may take to take a message about a change of metadata.
 const TELL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -261,31 +263,54 @@ impl Applier {
         }
     }
 
-    /// Starts new partitions of one topic. Their folders are made beside this thread, and the replicas start together: the controller
-    /// goes on meanwhile, and a topic of many partitions waits for few syncs in a row.
+    /// Starts new partitions of one topic. Their folders and logs are made beside this thread, many at a time, and the replicas start together:
+    /// the controller goes on meanwhile, and a topic of many partitions waits for few syncs in a row.
     async fn start_replicas(&self, plans: Vec<ReplicaPlan>) {
-        let mut adding = Vec::new();
+        let mut blueprints = Vec::new();
         for (directory, plans) in self.spread(plans) {
-            let Some(folders) = directory.opened().as_ref().map(|opened| opened.log_dir.folders()) else { continue };
-            let Some(topic) = plans.first().map(|plan| Arc::clone(&plan.topic)) else { continue };
-            let wanted: Vec<i32> = plans.iter().map(|plan| plan.partition.partition).collect();
-            let made = tokio::task::spawn_blocking(move || folders.create(&topic.name, &wanted, topic.topic_id)).await;
-            for (plan, made) in plans.into_iter().zip(made.unwrap_or_default()) {
-                let partition = plan.partition;
-                let home = match made {
-                    Ok(path) => (Arc::clone(&directory), path),
-                    Err(why) => {
-                        tracing::error!(%partition, topic = %plan.topic.name, %why, "partition stays offline");
-                        continue;
-                    }
-                };
-                let blueprint = Blueprint { is_new: true, ..self.blueprint(plan, home) };
-                let held = Arc::new(blueprint.build(None));
-                self.node.replicas.insert(partition, Arc::clone(&held));
-                adding.push(async move { add(&held).await });
-            }
+            blueprints.extend(self.new_blueprints(&directory, plans).await);
+        }
+        let mut adding = Vec::new();
+        for (blueprint, log) in boot::recover(blueprints, CREATION_THREADS).await {
+            let partition = blueprint.partition;
+            let held = Arc::new(blueprint.build(log));
+            self.node.replicas.insert(partition, Arc::clone(&held));
+            adding.push(async move { add(&held).await });
         }
         join_all(adding).await;
+    }
+
+    /// Makes the folders of new partitions in one directory.
+    async fn new_blueprints(&self, directory: &Arc<Directory>, mut plans: Vec<ReplicaPlan>) -> Vec<Blueprint> {
+        let Some(folders) = directory.opened().as_ref().map(|opened| opened.log_dir.folders()) else {
+            return Vec::new();
+        };
+        let share = plans.len().div_ceil(CREATION_THREADS).max(1);
+        let mut making = Vec::new();
+        while !plans.is_empty() {
+            let some = plans.split_off(plans.len().saturating_sub(share));
+            let wanted: Vec<i32> = some.iter().map(|plan| plan.partition.partition).collect();
+            let (folders, topic) = (folders.clone(), some.first().map(|plan| Arc::clone(&plan.topic)));
+            let make = move || topic.map(|topic| folders.create(&topic.name, &wanted, topic.topic_id));
+            making.push((some, tokio::task::spawn_blocking(make)));
+        }
+        let mut blueprints = Vec::new();
+        for (plans, made) in making {
+            let made = made.await.ok().flatten().unwrap_or_default();
+            for (plan, made) in plans.into_iter().zip(made) {
+                match made {
+                    Ok(path) => {
+                        let home = (Arc::clone(directory), path);
+                        blueprints.push(Blueprint { is_new: true, ..self.blueprint(plan, home) });
+                    }
+                    Err(why) => {
+                        let (partition, topic) = (plan.partition, &plan.topic.name);
+                        tracing::error!(%partition, %topic, %why, "partition stays offline");
+                    }
+                }
+            }
+        }
+        blueprints
     }
 
     /// Which directory each new partition goes to: the one that then has the fewest replicas.

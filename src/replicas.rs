@@ -218,7 +218,9 @@ impl Blueprint {
         let disk = Arc::clone(&self.directory.disk);
         let (mut log, recovery) = Log::open(disk, &self.path, self.config.log.clone(), &found.open(0, wall))?;
         let partition = format!("{}-{}", self.topic.name, self.partition.partition);
-        self.directory.recovered(&partition, found.noted.is_some(), &recovery);
+        if !self.is_new {
+            self.directory.recovered(&partition, found.noted.is_some(), &recovery);
+        }
         if recovery.below_recovery_point {
             // What is appended from here on would pass for what was there.
             let checkpoint =
