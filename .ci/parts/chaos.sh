@@ -18,5 +18,5 @@ cleanup() {
 }
 trap cleanup EXIT
 cp "$target/debug/madang" "$TMPDIR/madang"
-"$target/debug/madang-load-tests" chaos --binary "$TMPDIR/madang" --seconds "${1:-120}" --seed "${2:-1}"
+"$target/debug/madang-load-tests" chaos --binary "$TMPDIR/madang" --seconds "${1:-120}" --seed "${2:-1}" --idle-partitions 200
 .ci/parts/failover.sh "${3:-5}"

@@ -38,6 +38,7 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 "$simulator" --cluster 3 --seed 212
 "$simulator" --cluster 5 --seeds 0..5
 "$simulator" --cluster 3 --seeds 0..2 --twice
+"$simulator" --cluster 3 --sweep
 "$simulator" --cluster 3 --scenarios
 "$simulator" --cluster 3 --mutants
 outcome=0

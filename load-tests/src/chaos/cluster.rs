@@ -107,6 +107,13 @@ impl Node {
         children(self.supervisor()?).first().copied()
     }
 
+    /// Bytes of memory that its process has resident.
+    pub(crate) fn resident(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+    }
+
     /// Signals the node's process; false if there is none.
     pub(crate) fn signal(&self, what: Signal) -> bool {
         self.process().is_some_and(|pid| signal(pid, what))

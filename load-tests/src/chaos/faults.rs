@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use madang_actors::prng::Prng;
@@ -27,6 +27,8 @@ const CUT: Rule = Rule { cut: true, lost: 0, doubled: 0, delay: Duration::ZERO }
 pub(crate) enum Fault {
     /// `kill -9` of one node.
     Kill,
+    /// `kill -9` of the node that controls.
+    KillController,
     /// `kill -9` of all nodes at once.
     KillAll,
     /// An orderly end of one node, which is then started again.
@@ -75,6 +77,8 @@ pub(crate) struct Struck {
     victim: usize,
     /// The process that was the node before.
     process: Option<u32>,
+    /// When it was struck; when there was power again, if all were without.
+    pub(crate) began: Instant,
     /// Of a cut link: the place of the node that hears nothing.
     other: usize,
     /// How often the node's log told of this before, and of a directory given up.
@@ -119,7 +123,11 @@ impl Fault {
     pub(crate) fn strike(self, cluster: &mut Cluster, topic: &str, rng: &mut Prng) -> Result<Struck, String> {
         let many = cluster.nodes.len() as u64;
         // The controller more often than others: it leads and decides.
-        let controller = cluster.controller().filter(|_| rng.chance(1, 3)).map(|id| usize::from(id) - 1);
+        let always = self == Self::KillController;
+        let controller = cluster.controller().filter(|_| rng.chance(1, 3) || always).map(|id| usize::from(id) - 1);
+        if always && controller.is_none() {
+            return Err("nobody is known to control".to_owned());
+        }
         let victim = controller.unwrap_or_else(|| rng.below(many) as usize);
         let other = (victim + 1 + rng.below(many - 1) as usize) % cluster.nodes.len();
         let node = &cluster.nodes[victim];
@@ -130,6 +138,7 @@ impl Fault {
             fault: self,
             victim,
             process,
+            began: Instant::now(),
             other,
             planted,
             given_up,
@@ -137,7 +146,7 @@ impl Fault {
             outcome: Outcome::Happened,
         };
         let took = match self {
-            Self::Kill => node.signal(Signal::KILL),
+            Self::Kill | Self::KillController => node.signal(Signal::KILL),
             Self::KillAll => {
                 cluster.nodes.iter().filter(|node| node.signal(Signal::KILL)).count() == cluster.nodes.len()
             }
@@ -170,6 +179,9 @@ impl Fault {
         if !took {
             struck.outcome = Outcome::Skipped(format!("node {} was not there to be struck", victim + 1));
         }
+        if self == Self::PowerCutAll {
+            struck.began = Instant::now();
+        }
         // What was killed with its supervisor is started anew by whoever started that.
         if !matches!(self, Self::Stop) {
             cluster.start_what_ended()?;
@@ -196,7 +208,12 @@ impl Struck {
         let node = &mut cluster.nodes[self.victim];
         let mut happened = true;
         match self.fault {
-            Fault::Kill | Fault::KillAll | Fault::PowerCut | Fault::PowerCutAll | Fault::Wipe => {}
+            Fault::Kill
+            | Fault::KillController
+            | Fault::KillAll
+            | Fault::PowerCut
+            | Fault::PowerCutAll
+            | Fault::Wipe => {}
             Fault::Corrupt => {
                 happened = poll(PATIENCE, || node.log().matches(DAMAGED).count() > self.planted);
                 // The replica is set aside. Whoever runs the node takes its files away, so that it gets them anew from the others.

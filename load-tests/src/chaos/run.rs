@@ -11,7 +11,7 @@ use clap::Args;
 use madang_actors::prng::Prng;
 use madang_load_tests::history::{Kind, Op};
 
-use super::cluster::{Cluster, poll};
+use super::cluster::{Cluster, Node, poll};
 use super::faults::{Fault, Outcome};
 use super::load::{self, Shape};
 use super::readers;
@@ -36,6 +36,9 @@ pub(crate) struct Chaos {
     /// How long; every required fault is struck once at least, even if that takes longer.
     #[arg(long, default_value_t = 120)]
     seconds: u64,
+    /// Strike each fault so many times, and no longer.
+    #[arg(long, conflicts_with = "seconds")]
+    rounds: Option<u64>,
     /// Which faults, each required to happen; all of them if absent.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Fault>,
@@ -48,6 +51,12 @@ pub(crate) struct Chaos {
     /// Partitions of the load.
     #[arg(long, default_value_t = 6)]
     partitions: i32,
+    /// Partitions beside it that nobody writes to.
+    #[arg(long, default_value_t = 0)]
+    idle_partitions: i32,
+    /// Milliseconds between two records of a producer to a partition.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pace: u64,
     /// Where everything is kept; a new folder under TMPDIR if absent.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -59,13 +68,19 @@ impl Chaos {
         named.iter().copied().filter(|fault| !self.no_disks || !fault.needs_disks()).collect()
     }
 
+    fn length(&self) -> String {
+        self.rounds.map_or_else(|| format!("--seconds {}", self.seconds), |rounds| format!("--rounds {rounds}"))
+    }
+
     fn command(&self) -> String {
         let mut command = format!(
-            "madang-load-tests chaos --binary {} --seed {} --seconds {} --partitions {}",
+            "madang-load-tests chaos --binary {} --seed {} {} --partitions {} --idle-partitions {} --pace {}",
             self.binary.display(),
             self.seed,
-            self.seconds,
-            self.partitions
+            self.length(),
+            self.partitions,
+            self.idle_partitions,
+            self.pace
         );
         if !self.faults.is_empty() {
             let names: Vec<String> = self.faults.iter().map(|fault| fault.name()).collect();
@@ -95,7 +110,7 @@ pub(crate) fn run(args: &Chaos) -> Result<bool, String> {
         }
     };
     std::fs::create_dir_all(&at).map_err(|error| format!("{}: {error}", at.display()))?;
-    println!("chaos: seed {}, {} s, in {}", args.seed, args.seconds, at.display());
+    println!("chaos: seed {}, {}, in {}", args.seed, args.length(), at.display());
     let outcome = whole_run(args, &at);
     if matches!(outcome, Ok(true)) {
         return outcome;
@@ -116,8 +131,14 @@ fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
     let mut cluster = Cluster::start(at, &args.binary, args.seed, &args.settings, !args.no_disks)?;
     cluster.wait_whole(PATIENCE)?;
     cluster.create_topic(TOPIC, args.partitions)?;
+    if args.idle_partitions > 0 {
+        cluster.create_topic("idle", args.idle_partitions)?;
+    }
     cluster.wait_whole(PATIENCE)?;
-    let pace = Duration::from_millis(30);
+    let resident: Vec<String> =
+        cluster.nodes.iter().filter_map(Node::resident).map(|bytes| format!("{}", bytes >> 20)).collect();
+    println!("chaos: resident before the load, MiB: {}", resident.join(", "));
+    let pace = Duration::from_millis(args.pace);
     let shape = Shape { servers: cluster.servers(), topic: TOPIC.to_owned(), partitions: args.partitions, pace };
     let mut load = Load::start(&shape, &recorder, args.seed)?;
     if !poll(PATIENCE, || recorder.all_written_since(&shape.keys(), 0)) {
@@ -132,6 +153,7 @@ fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
     let read = whole.and_then(|()| readers::read_all(&shape, &recorder));
     load.readers_end();
     println!("{report}");
+    println!("chaos: {} records acknowledged", recorder.count());
     recorder.finish().map_err(|error| format!("{}: {error}", history.display()))?;
     read?;
     let verdict = judge(&history, Duration::from_secs(120))?;
@@ -158,8 +180,13 @@ fn strike_all(
 ) -> Result<(), String> {
     let (mut rng, until) = (Prng::new(args.seed), Instant::now() + Duration::from_secs(args.seconds));
     let mut bag = Vec::new();
-    let mut first = true;
-    while first || Instant::now() < until {
+    let (mut first, mut tries) = (true, 0);
+    let over = |tries: u64| match args.rounds {
+        Some(rounds) => tries >= rounds * args.required().len() as u64,
+        None => Instant::now() >= until,
+    };
+    while first || !over(tries) {
+        tries += 1;
         if bag.is_empty() {
             bag = args.required();
             // Each in an order of its own, and each once before any comes again.
@@ -191,9 +218,9 @@ fn strike(
     let goal = recorder.count() + 200 + rng.below(1_000);
     poll(PATIENCE, || recorder.count() >= goal);
     note(recorder, &name);
-    let (began, began_ns) = (Instant::now(), recorder.now_ns());
+    let began_ns = recorder.now_ns();
     let struck = fault.strike(cluster, &shape.topic, rng)?;
-    let of = struck.of();
+    let (of, began) = (struck.of(), struck.began);
     let goes_on = || recorder.all_written_since(&keys, began_ns);
     let mut stall = poll(fault.holds(), goes_on).then(|| began.elapsed());
     let outcome = struck.heal(cluster)?;
