@@ -2,6 +2,8 @@
 //! to a follower in its rack, which serves up to its own high watermark (KIP-392).
 //! Only errors that consumers survive leave here (Java's `FetchCollector` dies of any other).
 
+mod reader;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -9,7 +11,6 @@ use std::time::Duration;
 
 use madang_actors::clock::Mono;
 use madang_actors::waiters::Waiter;
-use madang_cluster::metadata::{MetadataImage, PartitionImage};
 use madang_cluster::replica::{ReplicaHandle, ReplicaSnapshot};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::fetch::{
@@ -19,7 +20,8 @@ use madang_protocol::payload::Payload;
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
 use madang_storage::ReadError;
 
-use crate::apis::locate::{self, Hint, Place};
+use self::reader::{Reader, Source};
+use crate::apis::locate::{self, Hint};
 use crate::env::{Client, Env, until};
 use crate::fetch_sessions::{Answered, FetchPlan, PartitionFetch, PartitionKey, SessionRequest, TopicKey};
 
@@ -27,8 +29,6 @@ use crate::fetch_sessions::{Answered, FetchPlan, PartitionFetch, PartitionKey, S
 const BY_ID: i16 = 13;
 /// The first version that has room for leader hints' addresses.
 const ENDPOINTS: i16 = 16;
-/// The first version in which a consumer says where it stands, and may read from followers.
-const RACKS: i16 = 11;
 /// Kafka's limit of a wait that a client may ask for is its own; ours keeps a parked request from outliving a connection.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -244,63 +244,6 @@ async fn read_all<E: Env>(
 fn finds_without_waiting(source: &Source, fetch: &PartitionFetch) -> bool {
     let snapshot = source.snapshot(LeaderEpoch::NONE);
     snapshot.map_or(true, |snapshot| snapshot.view.finds_without_waiting(Offset(fetch.fetch_offset)))
-}
-
-/// Who reads: on which listener, and where it stands.
-struct Reader {
-    listener: Arc<str>,
-    rack: String,
-    /// Whether followers serve it.
-    from_followers: bool,
-}
-
-impl Reader {
-    fn of(client: &Client, request: &FetchRequest<'_>, version: i16) -> Self {
-        let (listener, rack) = (Arc::clone(&client.listener), request.rack_id.to_string());
-        Self { listener, rack, from_followers: version >= RACKS }
-    }
-
-    /// Where the partition is read from.
-    fn source<E: Env>(&self, env: &E, key: &PartitionKey) -> Result<Source, ErrorCode> {
-        let Place { replica, leads, state } = locate::place(env, &key.topic, key.partition)?;
-        if !leads && !self.from_followers {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        }
-        let sends_on = leads && self.from_followers && !self.rack.is_empty() && env.config().rack_aware_reads;
-        let nearer = if sends_on { self.nearer(&env.image(), key.partition, &state) } else { None };
-        Ok(Source { replica, leads, nearer })
-    }
-
-    /// A replica in the reader's rack, where the leader is in another one. It has to be in sync: all below the high watermark it has then.
-    fn nearer(&self, image: &MetadataImage, partition: i32, state: &PartitionImage) -> Option<NodeId> {
-        let is_near = |node: &NodeId| {
-            let broker = image.broker(*node).filter(|broker| !broker.fenced);
-            broker.is_some_and(|broker| {
-                broker.rack.as_deref() == Some(&*self.rack) && broker.endpoint(&self.listener).is_some()
-            })
-        };
-        if is_near(&state.leader) {
-            return None;
-        }
-        let near: Vec<NodeId> = state.in_sync_replicas.iter().copied().filter(is_near).collect();
-        // Several of them share the partitions.
-        let turn = usize::try_from(partition).unwrap_or(0).checked_rem(near.len())?;
-        near.get(turn).copied()
-    }
-}
-
-/// What a partition is read from.
-struct Source {
-    replica: ReplicaHandle,
-    leads: bool,
-    /// A nearer replica that the reader may be sent to.
-    nearer: Option<NodeId>,
-}
-
-impl Source {
-    fn snapshot(&self, believed: LeaderEpoch) -> Result<Arc<ReplicaSnapshot>, ErrorCode> {
-        if self.leads { self.replica.snapshot_for(believed) } else { self.replica.snapshot_of_follower(believed) }
-    }
 }
 
 /// What a partition is read from and what is asked of it, or why there is nothing.
