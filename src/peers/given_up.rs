@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use crate::applier::Phase;
 use crate::node_env::Node;
 use crate::peers::{Peers, propose_until_decided};
+use crate::replicas::Held;
 
 /// Replicas in one proposal.
 const MOST_AT_ONCE: usize = 10_000;
@@ -39,7 +40,8 @@ pub(super) async fn tell(node: &Arc<Node>, peers: &Peers, interval: Duration) {
             looked_at = image.version();
         }
         let absent = missing.iter().map(|at| (*at, ReportedLoss::GIVEN_UP));
-        let failed: Vec<GivenUp> = failed(node, session, &mut down).into_iter().chain(absent).collect();
+        let failed: Vec<GivenUp> =
+            failed(&seen(node), clock::now(), session, &mut down).into_iter().chain(absent).collect();
         let partitions = news(failed, &image, node.config.node_id);
         if partitions.is_empty() {
             continue;
@@ -55,19 +57,35 @@ pub(super) async fn tell(node: &Arc<Node>, peers: &Peers, interval: Duration) {
     }
 }
 
+/// A replica of this process, as it is now.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    at: TopicPartition,
+    is_offline: bool,
+    state: ActorState,
+    incarnation: u64,
+}
+
+fn seen(node: &Node) -> Vec<Seen> {
+    let look = |held: &Arc<Held>| {
+        let (shared, actor) = (held.handle.shared(), held.handle.actor());
+        let (at, is_offline) = (shared.partition(), shared.is_offline());
+        Seen { at, is_offline, state: actor.state(), incarnation: actor.incarnation().0 }
+    };
+    node.replicas.all().iter().map(look).collect()
+}
+
 /// Replicas that are offline, and those that have not run for `session`: one that has yet to run for the first time has lost nothing, and if all of a
 /// new partition were given up for being slow, nobody could lead it. `down` has since when they do not.
-fn failed(node: &Node, session: Duration, down: &mut BTreeMap<TopicPartition, Mono>) -> Vec<GivenUp> {
-    let (now, mut failed, mut down_now) = (clock::now(), Vec::new(), BTreeMap::new());
-    for held in node.replicas.all() {
-        let (shared, state) = (held.handle.shared(), held.handle.actor().state());
-        let at = shared.partition();
-        if shared.is_offline() {
-            failed.push((at, ReportedLoss::GIVEN_UP));
-        } else if !matches!(state, ActorState::Running | ActorState::Starting) {
-            let since = *down_now.entry(at).or_insert_with(|| down.get(&at).copied().unwrap_or(now));
+fn failed(seen: &[Seen], now: Mono, session: Duration, down: &mut BTreeMap<TopicPartition, Mono>) -> Vec<GivenUp> {
+    let (mut failed, mut down_now) = (Vec::new(), BTreeMap::new());
+    for replica in seen {
+        if replica.is_offline {
+            failed.push((replica.at, ReportedLoss::GIVEN_UP));
+        } else if !matches!(replica.state, ActorState::Running | ActorState::Starting) {
+            let since = *down_now.entry(replica.at).or_insert_with(|| down.get(&replica.at).copied().unwrap_or(now));
             if now.saturating_since(since) >= session {
-                failed.push((at, held.handle.actor().incarnation().0 + 1));
+                failed.push((replica.at, replica.incarnation + 1));
             }
         }
     }
@@ -95,4 +113,32 @@ fn held_by(image: &MetadataImage, own: NodeId) -> impl Iterator<Item = TopicPart
         let here = topic.partitions.iter().filter(move |(_, state)| is_shared(state, own));
         here.map(|(index, _)| TopicPartition { topic_id: topic.topic_id, partition: *index })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use madang_protocol::types::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn one_that_stays_down_is_given_up_after_a_session_and_one_that_has_yet_to_start_is_not() {
+        let session = Duration::from_secs(2);
+        let at = |partition| TopicPartition { topic_id: Uuid([1; 16]), partition };
+        let replica = |partition, state| Seen { at: at(partition), is_offline: false, state, incarnation: 3 };
+        let all = [
+            replica(0, ActorState::Running),
+            replica(1, ActorState::Restarting),
+            replica(2, ActorState::Starting),
+            replica(3, ActorState::Quarantined),
+            Seen { is_offline: true, ..replica(4, ActorState::Running) },
+        ];
+        let mut down = BTreeMap::new();
+        let offline = (at(4), ReportedLoss::GIVEN_UP);
+        assert_eq!(failed(&all, Mono::ZERO, session, &mut down), [offline]);
+        assert_eq!(failed(&all, Mono::ZERO + session, session, &mut down), [(at(1), 4), (at(3), 4), offline]);
+        let up = [replica(1, ActorState::Running)];
+        assert_eq!(failed(&up, Mono::ZERO + session, session, &mut down), []);
+        assert_eq!(failed(&all[1..2], Mono::ZERO + session * 2, session, &mut down), [], "down for no time yet");
+    }
 }
