@@ -7,20 +7,20 @@ use std::cell::Cell;
 
 #[cfg(feature = "mutants")]
 thread_local! {
-    static ACTIVE: Cell<u64> = const { Cell::new(0) };
+    static ACTIVE: Cell<u128> = const { Cell::new(0) };
 }
 
-/// Turns one planted bug (1 to 63) on for this thread and all others off; none turns all off.
+/// Turns one planted bug (1 to 127) on for this thread and all others off; none turns all off.
 #[cfg(feature = "mutants")]
 pub fn activate(mutant: Option<u32>) {
-    ACTIVE.with(|active| active.set(mutant.and_then(|mutant| 1_u64.checked_shl(mutant)).unwrap_or(0)));
+    ACTIVE.with(|active| active.set(mutant.and_then(|mutant| 1_u128.checked_shl(mutant)).unwrap_or(0)));
 }
 
 /// Whether the planted bug of that number is on.
 #[cfg(feature = "mutants")]
 #[must_use]
 pub fn mutant(number: u32) -> bool {
-    ACTIVE.with(|active| active.get() & (1_u64 << (number & 63)) != 0)
+    ACTIVE.with(|active| active.get() & (1_u128 << (number & 127)) != 0)
 }
 
 /// Whether the planted bug of that number is on: never, in this build.

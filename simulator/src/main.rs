@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use madang_simulator::cluster::sweep::Point;
 use madang_simulator::executor::Planted;
 use madang_simulator::world::{self, Verdict};
 use madang_simulator::{cluster, coverage, cuts, explorer, explorer_nodes, metadata_size, planted, quorum, sweep};
@@ -11,10 +12,15 @@ const USAGE: &str = "usage: madang-simulator --nodes 1 [--seed N] [--seeds A..B]
        madang-simulator --nodes 3 --explore [--depth N] [--faults N]
        madang-simulator --nodes 3 --mutants [--mutant K]
        madang-simulator --cluster 3|5 [--seed N] [--seeds A..B] [--mutant K] [--twice] [--verbose] [--scenarios] [--mutants]
+       madang-simulator --cluster 3 --sweep [--stride N] [--distance N] | --point POINT
        madang-simulator --voters 1|3|5 [--grow NODES] [--seed N] [--seeds A..B] [--mutant K] [--twice] [--mutants]
        madang-simulator --metadata PARTITIONS [--brokers N]";
 /// Disk operations of the swept scenario.
 const SWEPT_OPERATIONS: u64 = 2000;
+/// Of the operations of a cluster's disks, every so many are swept.
+const SWEPT_STRIDE: u64 = 40;
+/// Messages of a cluster that overtake each other are so far apart at most.
+const SWEPT_DISTANCE: u64 = 1;
 /// Seeds that each story of a cluster is told with.
 const STORIES: u64 = 3;
 /// Logs that are cut.
@@ -34,6 +40,9 @@ struct Arguments {
     scenarios: bool,
     coverage: bool,
     sweep: bool,
+    stride: Option<u64>,
+    distance: Option<u64>,
+    point: Option<Point>,
     mutants: bool,
     explore: bool,
     three_nodes: bool,
@@ -79,6 +88,9 @@ fn parse() -> Option<Arguments> {
             "--verbose" => arguments.verbose = true,
             "--coverage" => arguments.coverage = true,
             "--sweep" => arguments.sweep = true,
+            "--stride" => arguments.stride = Some(given.next()?.parse().ok().filter(|stride| *stride > 0)?),
+            "--distance" => arguments.distance = Some(given.next()?.parse().ok()?),
+            "--point" => arguments.point = Some(given.next()?.parse().ok()?),
             "--mutants" => arguments.mutants = true,
             "--explore" => arguments.explore = true,
             _ => return None,
@@ -176,9 +188,46 @@ fn run_clusters(nodes: usize, arguments: &Arguments) -> bool {
     if !arguments.seeds.is_empty() {
         println!("{} seeds of {nodes} nodes, {failed} failed", arguments.seeds.len());
     }
+    if let Some(point) = arguments.point {
+        failed += u32::from(!print_telling(point, arguments.mutant, arguments.verbose));
+    }
     failed == 0
+        && (!arguments.sweep || sweep_clusters(arguments))
         && (!arguments.scenarios || tell_all())
         && (!arguments.mutants || hunt_in_runs_of_clusters(arguments.mutant))
+}
+
+/// The story of the sweep with one fault; whether it was survived.
+fn print_telling(point: Point, mutant: Option<u32>, verbose: bool) -> bool {
+    let told = cluster::sweep::tell(Some(point), mutant);
+    match &told.violation {
+        None if !told.struck => {
+            println!("FAIL {point}: not reached");
+            return false;
+        }
+        None if verbose => println!("PASS {point}: acked {}", told.acked),
+        None => {}
+        Some(violation) => {
+            println!("FAIL {point}: {}: {}", violation.code, violation.what);
+            println!("  repeat: cargo run --release -p madang-simulator -- --cluster 3 --point {point}");
+        }
+    }
+    told.violation.is_none()
+}
+
+/// Crashes at the disks' operations, and messages lost, late, twice and in another order.
+fn sweep_clusters(arguments: &Arguments) -> bool {
+    let told = cluster::sweep::tell(None, None);
+    if let Some(violation) = told.violation {
+        println!("FAIL the story itself: {}: {}", violation.code, violation.what);
+        return false;
+    }
+    let stride = arguments.stride.unwrap_or(SWEPT_STRIDE);
+    let points = cluster::sweep::points(&told.operations, stride, arguments.distance.unwrap_or(SWEPT_DISTANCE));
+    let failed = points.iter().filter(|point| !print_telling(**point, None, arguments.verbose)).count();
+    let operations: u64 = told.operations.iter().sum();
+    println!("sweep of clusters: {operations} operations, {} points, {failed} failed", points.len());
+    failed == 0
 }
 
 /// The fixed stories, with what a few seeds make of each.

@@ -8,6 +8,7 @@ use madang_protocol::types::{LeaderEpoch, Offset};
 
 use crate::append::{AppendError, BatchToAppend, HEAD, Placed};
 use crate::log::{Log, LogError};
+use crate::mutants::mutant;
 
 /// Why nothing, or not all, of what the leader sent was appended.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +112,8 @@ impl Log {
             }
             let mut head = [0; HEAD];
             head.iter_mut().zip(batch.bytes().iter()).for_each(|(to, from)| *to = *from);
-            let undo = self.producers.note(&header, wall.as_millis());
+            let remembered = if mutant(69) { BatchHeader { producer_id: -1, ..header } } else { header };
+            let undo = self.producers.note(&remembered, wall.as_millis());
             size += batch.size_in_bytes() as u64;
             group.push(Placed { place, head, header, undo });
         }

@@ -87,13 +87,16 @@ impl Event<'_> {
         }
         let was =
             |node: &NodeId| before.in_sync_replicas.contains(node) || before.eligible_leader_replicas.contains(node);
-        let stays = |node: &NodeId| was(node) && !next.in_sync_replicas.contains(node) && self.lost != Some(*node);
+        let stays = |node: &NodeId| {
+            was(node) && !next.in_sync_replicas.contains(node) && (self.lost != Some(*node) || mutant(63))
+        };
         next.assigned_replicas.iter().copied().filter(stays).collect()
     }
 
     fn elect(&self, next: &mut PartitionImage, rules: Rules) {
         let first_of = |nodes: &[NodeId]| {
-            let may = |node: &NodeId| nodes.contains(node) && self.is_live(*node) && !next.is_given_up(*node);
+            let is_live = |node: NodeId| self.is_live(node) || mutant(64);
+            let may = |node: &NodeId| nodes.contains(node) && is_live(*node) && !next.is_given_up(*node);
             next.assigned_replicas.iter().copied().find(may)
         };
         if let Some(leader) = first_of(&next.in_sync_replicas) {
@@ -156,7 +159,7 @@ pub(super) fn restarted(
     let live = draft.live_nodes();
     change_all(draft, &live, |_, state| {
         state.assigned_replicas.contains(&node).then(|| Event {
-            in_sync: without(&state.in_sync_replicas, node),
+            in_sync: if mutant(71) { state.in_sync_replicas.clone() } else { without(&state.in_sync_replicas, node) },
             lost: is_lossy(state).then_some(node),
             registers: Some(node),
             ..Event::default()
@@ -231,7 +234,7 @@ fn check_proposal(draft: &Draft<'_>, asked: &AlterPartition, state: &PartitionIm
     if asked.node_id != state.leader {
         return Err(ApiError::new(ErrorCode::InvalidRequest, "only the leader proposes"));
     }
-    if asked.partition_epoch < state.partition_epoch {
+    if asked.partition_epoch < state.partition_epoch && !mutant(62) {
         return Err(ErrorCode::InvalidUpdateVersion.into());
     }
     let mut members = BTreeMap::new();

@@ -267,8 +267,8 @@ impl Replica {
         let log = self.log.as_ref()?;
         let log_end = log.log_end_offset();
         let counted = match self.config.durability {
-            Durability::Fsync => log.confirmed_offset(),
-            Durability::PageCache => log_end,
+            Durability::Fsync if !mutant(67) => log.confirmed_offset(),
+            Durability::Fsync | Durability::PageCache => log_end,
         };
         Some(Own { log_end, counted })
     }
@@ -278,6 +278,7 @@ impl Replica {
         let Some(own) = self.own() else { return };
         let reached = match &self.role {
             Role::Leader(leader) => leader.high_watermark(now, own, &self.config),
+            Role::Follower(follower) if mutant(68) => Some(follower.leader_high_watermark()),
             Role::Follower(follower) => Some(follower.leader_high_watermark().min(own.counted)),
             Role::Idle | Role::Lost(_) => None,
         };

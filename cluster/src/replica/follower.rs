@@ -72,7 +72,7 @@ impl Follower {
             incarnation,
             fetch_offset: log.log_end_offset(),
             last_fetched_epoch: last_epoch(log),
-            confirmed_offset: log.confirmed_offset(),
+            confirmed_offset: if mutant(66) { log.log_end_offset() } else { log.confirmed_offset() },
             after_error,
         })
     }

@@ -13,6 +13,7 @@ use madang_actors::mailbox::{Admission, SendError};
 use madang_actors::waiters::{ListFull, Waiter};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
+use madang_storage::mutants::mutant;
 
 use super::links::{CoalescedFetch, FetchAnswers};
 use super::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, Fetched, FollowerFetch};
@@ -225,7 +226,9 @@ impl Parked {
     async fn woken(&mut self, over: &mut LocalFuture<()>) -> Vec<usize> {
         poll_fn(|context| {
             self.admissions.retain_mut(|admission| Pin::new(admission).poll(context).is_pending());
-            if let Poll::Ready(tags) = self.waiter.poll_woken(context) {
+            if !mutant(40)
+                && let Poll::Ready(tags) = self.waiter.poll_woken(context)
+            {
                 return Poll::Ready(tags.into_iter().filter_map(|tag| usize::try_from(tag).ok()).collect());
             }
             over.as_mut().poll(context).map(|()| Vec::new())

@@ -55,17 +55,23 @@ async fn is_gone(clients: &Rc<Clients>, link: &mut Link, target: &Target) -> boo
     gone
 }
 
-/// Writes until each probe is acknowledged; false if the topic is gone.
+/// A write that waits for followers that nobody wakes takes as long as their fetches wait.
+const PROMPT: Duration = Duration::from_millis(450);
+
+/// Writes until each probe is acknowledged, most of them promptly; false if the topic is gone.
 async fn write(clients: &Rc<Clients>, link: &mut Link, target: &Target) -> bool {
     let sim = &clients.sim;
+    let mut times = Vec::with_capacity(PROBES);
     for _ in 0..PROBES {
         let mut answer = None;
         for _ in 0..50 {
+            let begun = sim.now();
             // A new batch each time: an attempt whose answer was lost may have been stored.
             let batch = [producer::batch(sim, 2, None)];
             let timeout = Duration::from_secs(5);
             answer = producer::produce(clients, link, target, &batch, RequiredAcks::All, timeout).await.pop();
             if matches!(answer, Some(Ok(_))) {
+                times.push(sim.now().saturating_since(begun));
                 break;
             }
             if is_gone(clients, link, target).await {
@@ -75,6 +81,11 @@ async fn write(clients: &Rc<Clients>, link: &mut Link, target: &Target) -> bool 
         }
         sim.require(matches!(answer, Some(Ok(_))), "L3", || format!("{target:?}: no write succeeds: {answer:?}"));
     }
+    times.sort_unstable();
+    let median = times.get(times.len() / 2).copied().unwrap_or_default();
+    sim.require(!clients.are_of_cluster() || median < PROMPT, "L3", || {
+        format!("{target:?}: half of the last writes take {median:?} and more")
+    });
     true
 }
 

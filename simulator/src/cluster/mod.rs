@@ -6,6 +6,7 @@ pub mod faults;
 pub mod network;
 pub mod planted;
 pub mod scenarios;
+pub mod sweep;
 pub mod world;
 
 use std::cell::RefCell;
@@ -251,6 +252,12 @@ impl Cluster {
                 let epoch = node.serving().map(|process| process.broker_epoch.get());
                 registered.is_some() && registered.map(|broker| broker.broker_epoch) == epoch
             })
+    }
+
+    /// Batches that were acknowledged.
+    #[must_use]
+    pub fn acked(&self) -> usize {
+        self.sim.history.borrow().partitions.values().map(|known| known.acked.len()).sum()
     }
 
     /// The time now.

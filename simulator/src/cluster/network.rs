@@ -1,8 +1,8 @@
 //! The links between the nodes of a cluster: directed, in order within a lane, late by chance, cut one way or both, reset, clogged.
 //! Invariant: a call ends with its answer, or as lost with unknown fate; only a link that is known to be down says that nothing was done.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,6 +49,24 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
+/// What a sweep makes of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It does not arrive.
+    Lost,
+    /// It arrives, and its answer does not.
+    Unanswered,
+    /// It arrives when another node has become leader of something.
+    Late,
+    /// It arrives, and once more when its answer is there.
+    Twice,
+    /// It arrives after the message of that number, which was sent later.
+    After(u64),
+}
+
+/// How long what is late for another's sake waits at most.
+const LATEST: Duration = Duration::from_secs(10);
+
 /// How long silence lasts before a connection counts as lost, as the node's settings have it.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -66,6 +84,30 @@ struct Direction {
 #[derive(Debug, Default)]
 pub struct Network {
     directions: RefCell<BTreeMap<(NodeId, NodeId), Direction>>,
+    sweep: Sweep,
+}
+
+/// The messages by number, and what is planned for one of them.
+#[derive(Debug, Default)]
+struct Sweep {
+    next: Cell<Option<u64>>,
+    plan: Cell<Option<(u64, Fate)>>,
+    struck: Cell<bool>,
+    arrived: RefCell<BTreeSet<u64>>,
+}
+
+impl Sweep {
+    fn number(&self) -> Option<u64> {
+        let number = self.next.get()?;
+        self.next.set(Some(number + 1));
+        Some(number)
+    }
+
+    fn fate(&self, number: Option<u64>) -> Option<Fate> {
+        let (_, fate) = self.plan.get().filter(|(planned, _)| Some(*planned) == number)?;
+        self.struck.set(true);
+        Some(fate)
+    }
 }
 
 impl Network {
@@ -97,6 +139,28 @@ impl Network {
     /// What is sent until then arrives after it.
     pub fn clog(&self, from: NodeId, to: NodeId, until: Mono) {
         self.with(from, to, |direction| direction.clogged_until = direction.clogged_until.max(until));
+    }
+
+    /// Messages are counted from here on, beginning with 0.
+    pub fn number_from_now(&self) {
+        self.sweep.next.set(Some(0));
+    }
+
+    /// How many messages have been sent since they are counted.
+    #[must_use]
+    pub fn numbered(&self) -> u64 {
+        self.sweep.next.get().unwrap_or(0)
+    }
+
+    /// What becomes of the message of that number.
+    pub fn plan(&self, number: u64, fate: Fate) {
+        self.sweep.plan.set(Some((number, fate)));
+    }
+
+    /// Whether what was planned has happened.
+    #[must_use]
+    pub fn has_struck(&self) -> bool {
+        self.sweep.struck.get()
     }
 
     fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -170,13 +234,26 @@ async fn carry(
 ) {
     let (sim, network) = (&cluster.sim, &cluster.network);
     let connection = network.connection(from, to);
+    let number = network.sweep.number();
+    let fate = network.sweep.fate(number);
     sim.executor.sleep_until(network.arrival(sim, from, to, lane)).await;
+    hold(&cluster, fate).await;
+    network.sweep.arrived.borrow_mut().extend(number);
     if network.connection(from, to) != connection {
         drop(done.send(Err(CallFailed::Lost)));
         return;
     }
-    let answer = if network.is_cut(from, to) { None } else { served(&cluster, from, to, lane, frame).await };
-    let answer = answer.filter(|_| !network.is_cut(to, from));
+    let again = (fate == Some(Fate::Twice)).then(|| frame.clone());
+    let lost = network.is_cut(from, to) || fate == Some(Fate::Lost);
+    let answer = if lost { None } else { served(&cluster, from, to, lane, frame).await };
+    let answer = answer.filter(|_| !network.is_cut(to, from) && fate != Some(Fate::Unanswered));
+    if let Some(again) = again {
+        let cluster = Rc::clone(&cluster);
+        sim.executor.detach(OUTSIDE, async move {
+            cluster.sim.pause(1000, 100_000).await;
+            drop(served(&cluster, from, to, lane, again).await);
+        });
+    }
     let Some(answer) = answer else {
         // Nobody says so: it is the silence that tells.
         sim.executor.sleep(SILENCE / 2 + Duration::from_micros(sim.below(SILENCE.as_micros() as u64 / 2))).await;
@@ -186,6 +263,25 @@ async fn carry(
     sim.executor.sleep_until(network.arrival(sim, to, from, lane)).await;
     let whole = network.connection(from, to) == connection && !network.is_cut(to, from);
     drop(done.send(if whole { Ok(answer) } else { Err(CallFailed::Lost) }));
+}
+
+/// Waits for what the message is to come after.
+async fn hold(cluster: &Rc<Cluster>, fate: Option<Fate>) {
+    let (sim, sweep) = (&cluster.sim, &cluster.network.sweep);
+    let led = || {
+        let image = cluster.newest.borrow();
+        let states = image.topics().flat_map(|topic| topic.partitions.values());
+        states.map(|state| i64::from(state.leader_epoch.0)).sum::<i64>()
+    };
+    let (before, limit) = (led(), sim.now() + LATEST);
+    let waits = || match fate {
+        Some(Fate::Late) => led() == before,
+        Some(Fate::After(other)) => !sweep.arrived.borrow().contains(&other),
+        _ => false,
+    };
+    while waits() && sim.now() < limit {
+        sim.executor.sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// What the process of `to` answers; none if it has none, or it ends before that.

@@ -54,10 +54,6 @@ impl Scenario {
     }
 }
 
-fn acked(sim: &Sim) -> usize {
-    sim.history.borrow().partitions.values().map(|known| known.acked.len()).sum()
-}
-
 fn tell(cluster: &Rc<Cluster>, scenario: &Scenario) {
     let sim = &cluster.sim;
     cluster.nodes().iter().for_each(|node| node.start());
@@ -65,7 +61,7 @@ fn tell(cluster: &Rc<Cluster>, scenario: &Scenario) {
     for blow in 1..=if scenario.halts() { 1 } else { 3 } {
         let limit = sim.now() + Duration::from_secs(120);
         let noted = || !scenario.page_cache || cluster.nodes().iter().all(|node| node.truth.has_notes());
-        let ready = || acked(sim) >= ENOUGH * blow && cluster.is_whole() && noted() || sim.now() > limit;
+        let ready = || cluster.acked() >= ENOUGH * blow && cluster.is_whole() && noted() || sim.now() > limit;
         if !cluster.run_until(MOST_POLLS, ready) {
             return;
         }
@@ -98,13 +94,13 @@ fn halts(cluster: &Rc<Cluster>, clients: &Rc<Clients>) {
         return;
     }
     sim.require(back(), "L8", || "a node does not serve after the power is back".to_owned());
-    let (before, limit) = (acked(sim), sim.now() + Duration::from_secs(10));
+    let (before, limit) = (cluster.acked(), sim.now() + Duration::from_secs(10));
     let waited = sim.executor.spawn(OUTSIDE, sim.executor.sleep(Duration::from_secs(10)));
     drop(waited);
     if !cluster.run_until(MOST_POLLS, || sim.now() >= limit) {
         return;
     }
-    sim.require(acked(sim) == before, "R12", || "a partition that may have lost records goes on".to_owned());
+    sim.require(cluster.acked() == before, "R12", || "a partition that may have lost records goes on".to_owned());
     let image = cluster.newest.borrow();
     for (topic, state) in image.topics().flat_map(|topic| topic.partitions.values().map(move |state| (topic, state))) {
         let stops = state.leader == NO_LEADER;
