@@ -163,6 +163,7 @@ impl Applier {
                 }
             }
         }
+        boot::sync_directories(self, &blueprints).await;
         let recovered = boot::recover(blueprints, self.node.config.recovery_threads).await;
         let mut adding = Vec::new();
         for (blueprint, log) in recovered {

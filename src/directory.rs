@@ -80,6 +80,8 @@ pub struct Directory {
     stray: AtomicBool,
     /// Whether every log is noted.
     noted: AtomicBool,
+    /// Whether all that earlier processes wrote was synced at once, before any log was opened.
+    synced: AtomicBool,
     /// Held while checkpoints are read off the replicas and stored, so that an older one never replaces a newer one.
     checkpointing: tokio::sync::Mutex<()>,
     /// Held by the one compaction that runs; the others wait in the order in which they came.
@@ -103,6 +105,7 @@ impl Directory {
             listed: AtomicBool::new(false),
             stray: AtomicBool::new(false),
             noted: AtomicBool::new(false),
+            synced: AtomicBool::new(false),
             checkpointing: tokio::sync::Mutex::default(),
             compacting: Arc::new(Semaphore::new(1)),
             failed: AtomicBool::new(false),
@@ -258,6 +261,20 @@ impl Directory {
             tracing::error!(directory = %self.path.display(), why, "log directory failed; its partitions are offline");
         }
         first
+    }
+
+    /// Brings to the device what earlier processes wrote, with one sync for all logs, before any of them is opened. Blocks. A sync that fails fails
+    /// the directory.
+    pub fn sync_all(&self) {
+        match self.disk.sync_all(&self.path) {
+            Ok(synced) => self.synced.store(synced, Ordering::Release),
+            Err(error) => self.sync_failed(&format!("sync of the file system at the start: {error}")),
+        }
+    }
+
+    /// Whether that was done.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
     }
 
     /// Gives it up as a sync has failed, and has it say so to the next start: what it was written for may be on no device. Blocks for as

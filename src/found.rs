@@ -45,6 +45,8 @@ pub struct Found {
     pub recovery_point: Option<Offset>,
     /// What was noted of it in this boot.
     pub noted: Option<Note>,
+    /// Whether all that an earlier process wrote was synced at once since it ended.
+    pub synced: bool,
     /// The high watermark as it was stored.
     pub high_watermark: Offset,
     /// For the jitter of its segments' age.
@@ -69,21 +71,27 @@ impl Found {
             Durability::PageCache if noted.is_some() => Start::SameBoot,
             _ => Start::Unclean,
         };
-        Self { start, recovery_point, noted, high_watermark, seed }
+        Self { start, recovery_point, noted, synced: false, high_watermark, seed }
+    }
+
+    /// The same, after a sync of the whole file system, for the first time that it is opened.
+    #[must_use]
+    pub const fn after_sync(self, synced: bool) -> Self {
+        Self { synced, ..self }
     }
 
     /// How a later life finds what `before` has published.
     #[must_use]
     pub fn after(self, before: &ReplicaSnapshot) -> Self {
         let (recovery_point, noted) = (Some(before.recovery_point()), Some(before.note()));
-        Self { start: Start::SameProcess, recovery_point, noted, ..self }
+        Self { start: Start::SameProcess, recovery_point, noted, synced: false, ..self }
     }
 
     /// What the log is opened with.
     #[must_use]
     pub fn open(self, incarnation: u64, wall: Wall) -> OpenLog {
-        let Self { start, recovery_point, noted, seed, .. } = self;
-        OpenLog { start, recovery_point, noted, seed, incarnation, wall, ..OpenLog::default() }
+        let Self { start, recovery_point, noted, synced, seed, .. } = self;
+        OpenLog { start, recovery_point, noted, synced, seed, incarnation, wall, ..OpenLog::default() }
     }
 }
 

@@ -23,7 +23,7 @@ use madang_cluster::replica::{
 use madang_protocol::compression::{Codec, Compression};
 use madang_protocol::record_batch::{ProduceRules, TimestampType as BatchTimestamps, TopicCompression};
 use madang_protocol::types::{LeaderEpoch, TopicPartition};
-use madang_storage::{Checkpoint, CompactionSettings, Disk, Log, LogConfig, LogError, Recovery};
+use madang_storage::{Checkpoint, CompactionSettings, Disk, Log, LogConfig, LogError, Recovery, Start};
 
 use crate::directory::{Directory, DirectoryLink};
 use crate::found::Found;
@@ -213,7 +213,8 @@ impl Blueprint {
     /// # Errors
     /// The log cannot be served.
     pub fn recover(&self, wall: Wall) -> Result<FoundLog, LogError> {
-        let found = self.found();
+        // Only here: a later try may find what this one wrote.
+        let found = self.found().after_sync(self.directory.is_synced() && !self.is_new);
         metrics::counter!("madang_logs_opened_total").increment(1);
         let disk = Arc::clone(&self.directory.disk);
         let (mut log, recovery) = Log::open(disk, &self.path, self.config.log.clone(), &found.open(0, wall))?;
@@ -235,6 +236,12 @@ impl Blueprint {
             tracing::warn!(partition, %error, "leader epoch not checkpointed");
         }
         Ok((log, lost_at_start(&recovery, found, shares(self.assignment.as_deref()))))
+    }
+
+    /// Whether opening it takes syncs of its own.
+    #[must_use]
+    pub fn is_unclean(&self) -> bool {
+        self.found().start == Start::Unclean
     }
 
     fn found(&self) -> Found {

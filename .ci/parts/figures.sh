@@ -17,5 +17,6 @@ cleanup() {
 }
 trap cleanup EXIT
 # Copies, as a build of anything else takes their place.
-cp "${MADANG:-$target/release/madang}" "$target/debug/madang-load-tests" "$TMPDIR/"
+cp "${MADANG:-$target/release/madang}" "$TMPDIR/madang"
+cp "$target/debug/madang-load-tests" "$TMPDIR/madang-load-tests"
 "$TMPDIR/madang-load-tests" chaos --binary "$TMPDIR/madang" --rounds "${1:-30}" --idle-partitions "${2:-1000}" --faults "$faults"

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 
-use madang_actors::mutants::mutant;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -100,10 +99,7 @@ async fn find<E: Env>(
     }
     let topic = TopicKey::Name(topic.into());
     let handle = locate::replica(env, &topic, asked.partition_index)?;
-    let snapshot = match handle.snapshot_for(LeaderEpoch(asked.current_leader_epoch)) {
-        Err(error) if mutant(13) => handle.shared().last_published().ok_or(error)?,
-        led => led?,
-    };
+    let snapshot = handle.snapshot_for(LeaderEpoch(asked.current_leader_epoch))?;
     let end = if read_committed { snapshot.last_stable_offset } else { snapshot.high_watermark };
     // A new leader may not know yet of all that its predecessor told clients of: the end must not go back.
     let current = snapshot.end_for_clients().map_err(|error| match error {

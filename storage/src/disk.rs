@@ -156,6 +156,15 @@ pub trait Disk: Send + Sync + Debug {
     /// Whatever the disk reports.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Returns when all that was written to the file system of `path` before the call is on the device (syncfs); false where there is no such
+    /// call, and then nothing is said of it. Slow where much is dirty, whoever wrote it.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    fn sync_all(&self, _path: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Bytes that can still be written.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The leader epochs of a log that is opened: what is stored, and the batches after it.
 //! Invariant: what recovery answers of the epochs is on the device, or is dirty with all else that is not.
 
+use std::io;
 use std::sync::Arc;
 
 use madang_protocol::types::LeaderEpoch;
@@ -11,6 +12,10 @@ use crate::leader_epochs::LeaderEpochs;
 use crate::log::{Log, LogError, doing, reading, syncing};
 use crate::recovery::{OpenLog, Recovery, Start};
 use crate::segment::{HeaderWalk, LONG_WALK_BUFFER, WALK_BUFFER};
+
+fn missing_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
 
 impl Log {
     /// The epoch of the last batch; none if there is no batch.
@@ -27,6 +32,11 @@ impl Log {
 
     pub(crate) fn recover_epochs(&mut self, open: &OpenLog, report: &mut Recovery) -> Result<(), LogError> {
         let path = self.directory.join(LEADER_EPOCHS_FILE);
+        if open.synced && open.start == Start::Unclean {
+            // What the device has is read, as it is not written again.
+            let dropped = self.disk.open(&path, OpenMode::Existing).and_then(|file| file.drop_cache(0));
+            dropped.or_else(missing_is_fine).map_err(doing("drop the leader epochs' pages"))?;
+        }
         let stored = read_small(self.disk.as_ref(), &path, MAX_SIDE_FILE).ok();
         let stored = stored.and_then(|bytes| LeaderEpochs::from_bytes(&bytes));
         let from = match (&stored, open.start) {
@@ -67,11 +77,11 @@ impl Log {
         match open.start {
             _ if changed && (stored.is_some() || !self.epochs.entries().is_empty()) => self.write_epochs_durably(),
             // In the boot in which it was written, nothing but this sync is between the file and the device.
-            Start::Unclean if stored.is_some() && open.noted.is_some() => {
+            Start::Unclean if stored.is_some() && open.noted.is_some() && !open.synced => {
                 let file = self.disk.open(&path, OpenMode::Existing).map_err(doing("open the leader epochs"))?;
                 file.sync().map_err(syncing("sync the leader epochs"))
             }
-            Start::Unclean if stored.is_some() => self.write_epochs_durably(),
+            Start::Unclean if stored.is_some() && !open.synced => self.write_epochs_durably(),
             Start::SameBoot if stored.is_some() => {
                 let file = self.disk.open(&path, OpenMode::Existing).map_err(doing("open the leader epochs"))?;
                 self.sync.dirty_file(&file);

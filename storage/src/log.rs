@@ -206,14 +206,16 @@ impl Log {
         }
     }
 
-    /// Notes that a leader of `epoch` starts here, before it appends. Its start becomes durable with the next sync.
+    /// Notes that a leader of `epoch` starts here, before it appends. Its start becomes durable with the next sync, and asks for none of its own: every
+    /// batch says its epoch, and one that wrote nothing tells nobody anything.
     ///
     /// # Errors
     /// The checkpoint cannot be written; the epoch is then noted all the same, and again in each of its batches.
     pub fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), LogError> {
         let start = self.log_end_offset();
         if Arc::make_mut(&mut self.epochs).assign(epoch, start) {
-            self.write_epochs()?;
+            let file = self.replace_epochs()?;
+            self.sync.dirty_in_passing(&file, &self.directory);
         }
         Ok(())
     }
@@ -225,10 +227,13 @@ impl Log {
             .map_err(doing("write the leader epochs"))
     }
 
-    pub(crate) fn write_epochs(&mut self) -> Result<(), LogError> {
+    fn replace_epochs(&self) -> Result<Arc<dyn DiskFile>, LogError> {
         let path = self.directory.join(LEADER_EPOCHS_FILE);
-        let file = replace_file(self.disk.as_ref(), &path, &self.epochs.to_bytes())
-            .map_err(doing("write the leader epochs"))?;
+        replace_file(self.disk.as_ref(), &path, &self.epochs.to_bytes()).map_err(doing("write the leader epochs"))
+    }
+
+    pub(crate) fn write_epochs(&mut self) -> Result<(), LogError> {
+        let file = self.replace_epochs()?;
         self.sync.dirty_file(&file);
         self.sync.dirty_directory(&self.directory);
         Ok(())
@@ -254,6 +259,12 @@ impl Log {
     /// Gives a log that was just opened, by whomever, to the replica's life that appends to it: outcomes of syncs of any other are dropped.
     pub fn taken_by(&mut self, incarnation: u64) {
         self.sync.taken_by(incarnation);
+    }
+
+    /// Whether there is anything to sync that somebody may wait for, which the start of an epoch alone is not.
+    #[must_use]
+    pub const fn is_due(&self) -> bool {
+        self.sync.is_due()
     }
 
     /// Whether there is anything to sync.

@@ -231,6 +231,12 @@ impl Disk for RealDisk {
         patiently(|| File::open(path))?.sync_all()
     }
 
+    fn sync_all(&self, path: &Path) -> io::Result<bool> {
+        let directory = patiently(|| File::open(path))?;
+        rustix::fs::syncfs(&directory)?;
+        Ok(true)
+    }
+
     fn free_space(&self, path: &Path) -> io::Result<u64> {
         let status = rustix::fs::statvfs(path)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))

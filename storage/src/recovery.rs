@@ -57,6 +57,9 @@ pub struct OpenLog {
     pub recovery_point: Option<Offset>,
     /// What was noted of it in this very boot and mount, by this process or the one before: below it nothing has to be checked again.
     pub noted: Option<Note>,
+    /// Whether one sync of the whole file system has brought to the device all that an earlier process wrote, and nothing was written to this log
+    /// since then.
+    pub synced: bool,
     /// Where a log without any segment starts.
     pub first_offset: Offset,
     /// The replica's incarnation: sync outcomes of another one are dropped.
@@ -86,6 +89,7 @@ impl Default for OpenLog {
             start: Start::Unclean,
             recovery_point: None,
             noted: None,
+            synced: false,
             first_offset: Offset::ZERO,
             incarnation: 0,
             wall: Wall(0),
@@ -143,7 +147,10 @@ impl Log {
         opening.create_directory()?;
         compaction::complete_swaps(disk.as_ref(), directory)?;
         let bases = opening.segment_bases()?;
+        let found = bases.len();
         let (sealed, active) = opening.open_segments(bases)?;
+        // A segment that was made, or ones that are gone behind a torn end.
+        let renamed = sealed.len() + 1 != found;
         let end = active.summary.next_offset;
         let first = sealed.first().map_or(active.segment.base_offset, |segment| segment.base_offset);
         let log_start_offset = opening.log_start_offset(first, end);
@@ -176,7 +183,7 @@ impl Log {
             noted_size: 0,
             jitter: i64::try_from(jitter).unwrap_or(0),
         };
-        let report = log.finish_open(open, report, &dirty)?;
+        let report = log.finish_open(open, report, &dirty, renamed)?;
         Ok((log, report))
     }
 
@@ -186,6 +193,7 @@ impl Log {
         open: &OpenLog,
         mut report: Recovery,
         dirty: &[Arc<dyn DiskFile>],
+        renamed: bool,
     ) -> Result<Recovery, LogError> {
         let end = self.log_end_offset();
         for file in dirty {
@@ -205,7 +213,7 @@ impl Log {
         let removed = open.start != Start::Clean
             && remove_snapshots_above(self.disk.as_ref(), &self.directory, end)
                 .map_err(doing("remove producer snapshots"))?;
-        if open.start == Start::Unclean || removed {
+        if removed || open.start == Start::Unclean && (renamed || !open.synced) {
             // A segment that was created and not yet named on the device counts from here on, so its name has to be there too; and a snapshot
             // from before a cut could come back once the log has grown past it.
             self.disk.sync_dir(&self.directory).map_err(syncing("sync the partition's directory"))?;
@@ -414,11 +422,11 @@ impl Opening<'_> {
         let known = active.summary.size;
         if length == known && known > 0 {
             // There is no tail; a cut of one may be on no device yet, so that what was cut could be back.
-            let is_dirty = self.open.start == Start::Unclean;
+            let is_dirty = self.open.start == Start::Unclean && !self.open.synced;
             return if is_dirty { file.sync().map_err(syncing("sync a recovered segment")) } else { Ok(()) };
         }
         if self.open.start == Start::Unclean {
-            settle_tail(file.as_ref(), known)?;
+            settle_tail(file.as_ref(), known, self.open.synced)?;
             // The device may have less than the cache had.
             length = file.len().map_err(reading)?;
         }

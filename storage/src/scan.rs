@@ -11,9 +11,11 @@ use crate::mutants::mutant;
 const SCAN_BUFFER: usize = 256 << 10;
 
 /// Makes the device tell what it has from `position` on: what is dirty goes down first, then the pages go, so that the next read is not of
-/// the cache. After an fsync that failed unseen, cache and device differ.
-pub(crate) fn settle_tail(file: &dyn DiskFile, position: u64) -> Result<(), LogError> {
-    file.sync().map_err(syncing("sync a recovered tail"))?;
+/// the cache. After an fsync that failed unseen, cache and device differ. `synced` says that nothing of it is dirty.
+pub(crate) fn settle_tail(file: &dyn DiskFile, position: u64, synced: bool) -> Result<(), LogError> {
+    if !synced {
+        file.sync().map_err(syncing("sync a recovered tail"))?;
+    }
     if mutant(37) {
         return Ok(());
     }

@@ -105,6 +105,8 @@ struct Outstanding {
 pub(crate) struct SyncState {
     files: Vec<Arc<dyn DiskFile>>,
     directories: Vec<PathBuf>,
+    /// Whether something of it is waited for; the rest goes with the next sync.
+    is_due: bool,
     outstanding: VecDeque<Outstanding>,
     next_ticket: u64,
     confirmed: Offset,
@@ -121,6 +123,7 @@ impl SyncState {
         Self {
             files: Vec::new(),
             directories: Vec::new(),
+            is_due: false,
             outstanding: VecDeque::new(),
             next_ticket: 0,
             confirmed,
@@ -157,13 +160,28 @@ impl SyncState {
         !self.files.is_empty() || !self.directories.is_empty()
     }
 
+    /// Whether anything is dirty that is not there for company only.
+    pub(crate) const fn is_due(&self) -> bool {
+        self.is_due
+    }
+
+    /// A small file that has another's name now, and whose bytes and name may reach the device with whatever is synced next.
+    pub(crate) fn dirty_in_passing(&mut self, file: &Arc<dyn DiskFile>, directory: &std::path::Path) {
+        let was_due = self.is_due;
+        self.dirty_file(file);
+        self.dirty_directory(directory);
+        self.is_due = was_due;
+    }
+
     pub(crate) fn dirty_file(&mut self, file: &Arc<dyn DiskFile>) {
+        self.is_due = true;
         if !self.files.iter().any(|dirty| Arc::ptr_eq(dirty, file)) {
             self.files.push(Arc::clone(file));
         }
     }
 
     pub(crate) fn dirty_directory(&mut self, path: &std::path::Path) {
+        self.is_due = true;
         if !self.directories.iter().any(|dirty| dirty == path) {
             self.directories.push(path.to_owned());
         }
@@ -195,6 +213,7 @@ impl SyncState {
         if self.failed || !self.is_dirty() {
             return None;
         }
+        self.is_due = false;
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if self.unsettled {

@@ -270,3 +270,69 @@ fn a_full_disk_loses_nothing_and_serves_on() {
     log.append_as_leader(&[batch(2, 80, 2)], LeaderEpoch(0), Wall(0)).expect("appends");
     assert_eq!(payload_batches(&log.view().read(Offset(0), Offset(4), 9999, true).expect("reads").records).len(), 2);
 }
+
+/// A log of three batches, the last of which is in the page cache alone, as a kill leaves it.
+fn killed(config: &LogConfig) -> FaultDisk {
+    let disk = FaultDisk::new();
+    disk.create_dir(Path::new("/data")).expect("creates");
+    disk.settle();
+    let mut log = open_with(&disk, config, &OpenLog::default()).expect("opens").0;
+    for at in 0..3 {
+        log.append_as_leader(&[producer_batch(7, at, 1, 80, i64::from(at))], LeaderEpoch(1), Wall(0)).expect("appends");
+        if at == 1 {
+            let request = log.take_dirty().expect("dirty");
+            log.synced(request.perform()).expect("synced");
+        }
+    }
+    drop(log);
+    disk
+}
+
+#[test]
+fn after_one_sync_of_the_file_system_opening_takes_none_of_its_own_and_finds_the_same() {
+    let config = small();
+    let (alone, together) = (killed(&config), killed(&config));
+    let (expected, report) = open_with(&alone, &config, &unclean(Some(2))).expect("opens");
+    assert!(together.sync_all(Path::new("/data")).expect("syncs"));
+    for name in together.list(Path::new(DIRECTORY)).expect("lists") {
+        together.fail_next_sync(&Path::new(DIRECTORY).join(name)).expect("plans");
+    }
+    let before = together.operations();
+    let open = OpenLog { synced: true, ..unclean(Some(2)) };
+    let (log, found) = open_with(&together, &config, &open).expect("opens");
+    assert_eq!((content(&log), found), (content(&expected), report));
+    assert_eq!(log.confirmed_offset(), Offset(3));
+    // The index and the producers beside it, that may be of something else.
+    let removals = together.operations() - before;
+    drop((log, expected));
+    together.lose_unsynced();
+    let log = open_with(&together, &config, &unclean(Some(3))).expect("opens").0;
+    assert_eq!(log.log_end_offset(), Offset(3), "what was confirmed is on the device");
+    assert!(removals <= 2, "{removals} operations");
+}
+
+#[test]
+fn a_sync_of_the_file_system_that_fails_says_so() {
+    let disk = killed(&small());
+    let segment = files(&disk, ".log").pop().expect("a segment");
+    disk.fail_next_sync(&segment).expect("plans");
+    assert!(disk.sync_all(Path::new("/data")).is_err());
+}
+
+#[test]
+fn the_start_of_an_epoch_asks_for_no_sync_and_goes_with_the_next_one() {
+    let (disk, config) = (killed(&small()), small());
+    let mut log = open_with(&disk, &config, &unclean(Some(2))).expect("opens").0;
+    log.begin_epoch(LeaderEpoch(5)).expect("begins");
+    assert!(log.is_dirty() && !log.is_due());
+    log.append_as_leader(&[producer_batch(7, 3, 1, 80, 3)], LeaderEpoch(5), Wall(0)).expect("appends");
+    assert!(log.is_due());
+    let request = log.take_dirty().expect("dirty");
+    log.synced(request.perform()).expect("synced");
+    log.begin_epoch(LeaderEpoch(6)).expect("begins");
+    drop(log);
+    disk.lose_unsynced();
+    let log = open_with(&disk, &config, &unclean(Some(4))).expect("opens").0;
+    let latest = log.leader_epochs().latest().map(|last| (last.epoch, last.start_offset));
+    assert_eq!(latest, Some((LeaderEpoch(5), Offset(3))), "an epoch that wrote nothing may be forgotten");
+}

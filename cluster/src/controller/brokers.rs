@@ -34,7 +34,7 @@ pub(super) fn register(draft: &mut Draft<'_>, broker: RegisterBroker) -> i64 {
         // Nothing was ever counted on it.
         None => Vec::new(),
     };
-    let broker_epoch = draft.image.next_broker_epoch;
+    let broker_epoch = draft.image.next_broker_epoch - i64::from(mutant(73));
     let registration = BrokerRegistration {
         node_id,
         broker_epoch,

@@ -75,7 +75,7 @@ impl Event<'_> {
         if next == *before && !self.always {
             return None;
         }
-        next.partition_epoch = before.partition_epoch + 1;
+        next.partition_epoch = before.partition_epoch + i32::from(!mutant(74));
         Some(next)
     }
 
@@ -95,8 +95,7 @@ impl Event<'_> {
 
     fn elect(&self, next: &mut PartitionImage, rules: Rules) {
         let first_of = |nodes: &[NodeId]| {
-            let is_live = |node: NodeId| self.is_live(node) || mutant(64);
-            let may = |node: &NodeId| nodes.contains(node) && is_live(*node) && !next.is_given_up(*node);
+            let may = |node: &NodeId| nodes.contains(node) && self.is_live(*node) && !next.is_given_up(*node);
             next.assigned_replicas.iter().copied().find(may)
         };
         if let Some(leader) = first_of(&next.in_sync_replicas) {
@@ -234,7 +233,7 @@ fn check_proposal(draft: &Draft<'_>, asked: &AlterPartition, state: &PartitionIm
     if asked.node_id != state.leader {
         return Err(ApiError::new(ErrorCode::InvalidRequest, "only the leader proposes"));
     }
-    if asked.partition_epoch < state.partition_epoch && !mutant(62) {
+    if asked.partition_epoch < state.partition_epoch {
         return Err(ErrorCode::InvalidUpdateVersion.into());
     }
     let mut members = BTreeMap::new();
@@ -298,7 +297,7 @@ fn lose(draft: &mut Draft<'_>, report: &ReportLoss) -> ApiResult<()> {
         (known.node_id, known.broker_epoch) == (loss.node_id, loss.broker_epoch)
             && known.incarnation >= loss.incarnation
     };
-    if state.losses.iter().any(known) {
+    if state.losses.iter().any(known) || mutant(75) {
         return Ok(());
     }
     let current = |known: &ReportedLoss| {

@@ -219,7 +219,7 @@ impl Replica {
     pub(super) fn ask_for_sync(&mut self, now: Mono, wall: Wall, effects: &mut Vec<ReplicaEffect>) {
         let Some(log) = &mut self.log else { return };
         let due = match self.config.durability {
-            Durability::Fsync => log.is_dirty(),
+            Durability::Fsync => log.is_due(),
             Durability::PageCache => log.sync_is_due(wall) || !log.is_settled(),
         };
         if due {

@@ -256,7 +256,7 @@ impl Leader {
     fn may_join(&self, node_id: NodeId, follower: &Follower, high_watermark: Offset, config: &ReplicaConfig) -> bool {
         let has = if mutant(33) { follower.fetch_offset } else { follower.counted(config.durability) };
         let eligible = mutant(6) || self.is_eligible(node_id, follower);
-        eligible && has >= high_watermark && (has >= self.epoch_start || mutant(2))
+        eligible && (has >= high_watermark || mutant(72)) && (has >= self.epoch_start || mutant(2))
     }
 
     /// Whether a member has fallen behind or silent. One that has not fetched in this epoch is as late as the epoch is old.

@@ -127,9 +127,6 @@ impl Replica {
         for append in mem::take(&mut self.gathered) {
             reply(effects, append.request, Err(ErrorCode::NotLeaderOrFollower.into()));
         }
-        if mutant(70) {
-            return;
-        }
         for request in self.pending.drain() {
             reply(effects, request, Err(ErrorCode::NotLeaderOrFollower.into()));
         }
@@ -179,7 +176,7 @@ impl Replica {
         let (Role::Follower(follower), Some(log)) = (&self.role, &self.log) else { return };
         let current = answer.incarnation == self.incarnation
             && follower.cutting().is_none()
-            && (answer.leader_epoch == follower.epoch() || mutant(65))
+            && answer.leader_epoch == follower.epoch()
             && answer.fetch_offset == log.log_end_offset();
         if !current {
             return;

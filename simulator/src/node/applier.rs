@@ -24,7 +24,7 @@ use madang_cluster::metadata::{Endpoint, MetadataDelta, MetadataImage, SecurityP
 use madang_cluster::replica::replication::Assignment;
 use madang_cluster::replica::{ReplicaConfig, ReplicaHandle, ReplicaMessage, SharedReplica};
 use madang_protocol::types::{TopicId, TopicPartition, Uuid};
-use madang_storage::{LogDir, LogDirError, Notes, OpenLogDir, PartitionDir, RestartKind};
+use madang_storage::{Disk, LogDir, LogDirError, Notes, OpenLogDir, PartitionDir, RestartKind};
 
 use crate::cover;
 use crate::invariants::{metadata, restarts};
@@ -238,7 +238,18 @@ impl Applier {
 
     async fn start_everything(&self, image: &MetadataImage) -> Result<(), LogDirError> {
         let found = self.found()?;
+        if self.node.sim.chance(1, 2) {
+            // As a node does that opens many logs.
+            match self.node.sim.disk.sync_all(Path::new(DATA)) {
+                Ok(synced) => self.process.synced.set(synced),
+                Err(_) => {
+                    self.node.sync_failed(&self.process, "the sync of the file system at the start failed");
+                    return Ok(());
+                }
+            }
+        }
         self.start_replicas(all_replicas(image, &self.process.config)).await;
+        self.process.synced.set(false);
         self.sync_point();
         for folder in found {
             if let Some(topic_id) = folder.topic_id.filter(|topic_id| image.is_deleted(*topic_id)) {
@@ -368,6 +379,7 @@ impl Applier {
         let clean = self.process.left.get() == RestartKind::Clean;
         let durability = self.process.config.durability;
         let found = Found::first(clean, durability, checkpoint, noted, self.node.sim.random());
+        let found = found.after_sync(self.process.synced.get());
         life::supervise(&self.node, &self.process, &slot, found);
         Some(slot)
     }

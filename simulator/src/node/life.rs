@@ -26,7 +26,7 @@ pub fn supervise(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, found:
 }
 
 /// Runs one life after the other.
-async fn lives(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, found: Found) {
+async fn lives(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, mut found: Found) {
     let sim = Rc::clone(&node.sim);
     while !slot.gone.get() {
         let incarnation = slot.incarnation.get() + 1;
@@ -54,6 +54,8 @@ async fn lives(node: Rc<Node>, process: Rc<Process>, slot: Rc<Slot>, found: Foun
             }
             Err(Unbuilt::Broken(code, what)) => sim.violate(code, what),
         }
+        // What this life wrote is not synced.
+        found = found.after_sync(false);
         sim.pause(1000, 20_000).await;
     }
 }
@@ -113,7 +115,7 @@ fn build(node: &Rc<Node>, process: &Rc<Process>, slot: &Rc<Slot>, found: Found) 
             // The first try has taken the log along.
             Err(lost) if several => {
                 cover!("loss found at a restart");
-                let (log, _) = open_log(node, slot, &config, &open, ending)?;
+                let (log, _) = open_log(node, slot, &config, &OpenLog { synced: false, ..open.clone() }, ending)?;
                 Replica::after_loss(incarnation, log, config, lost)
             }
             Err(lost) => return Err(Unbuilt::Broken("S1", format!("{partition:?}: {lost}"))),

@@ -49,6 +49,8 @@ pub struct Process {
     pub broker_epoch: Cell<i64>,
     /// The newest version of the metadata that its controller has committed.
     pub committed: Cell<u64>,
+    /// Whether all that earlier processes wrote was synced at once, and the first logs are being opened.
+    pub synced: Cell<bool>,
     /// Whether it has asked to be unfenced.
     pub unfencing: Cell<bool>,
     /// Whether it serves clients.
@@ -106,6 +108,7 @@ impl Process {
             image: RefCell::default(),
             broker_epoch: Cell::new(-1),
             committed: Cell::new(0),
+            synced: Cell::new(false),
             unfencing: Cell::new(false),
             serving: Cell::new(false),
             slots: RefCell::default(),

@@ -195,6 +195,20 @@ impl Disk for FaultDisk {
         Ok(())
     }
 
+    fn sync_all(&self, _: &Path) -> io::Result<bool> {
+        let mut state = self.locked();
+        state.alive()?;
+        state.whole_operation()?;
+        let mut synced = Ok(true);
+        for inode in state.inodes.values_mut() {
+            match inode {
+                Inode::Directory(directory) => directory.sync(),
+                Inode::File(body) => synced = body.sync().and(synced),
+            }
+        }
+        synced
+    }
+
     fn free_space(&self, _path: &Path) -> io::Result<u64> {
         let state = self.locked();
         state.alive()?;
