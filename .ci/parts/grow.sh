@@ -78,6 +78,19 @@ for node in 1 2 3; do expect "$(votes "$node" 3)" 3 "node $node knows of three v
 expect "$(says 1 ' 0 under replicated, 0 under min isr, 0 offline')" yes "every partition has three replicas in sync"
 "$madang" cluster elect-leaders --server 127.0.0.1:29392 >/dev/null
 
+# The third loses its disk: an empty directory takes its place.
+kill -9 "${pids[3]}"
+wait "${pids[3]}" 2>/dev/null || true
+rm -rf "$work/data-3"
+"$madang" cluster leave --nodes 3 --server 127.0.0.1:29391
+expect "$(votes 1 2)" 2 "a dead voter leaves"
+sed -i 's/^controller.quorum.voters=.*/controller.quorum.voters=1@127.0.0.1:31393,2@127.0.0.1:31395/' "$work/node-3.properties"
+start 3
+expect "$(says 3 '3 +[0-9]+ .*broker +serving')" yes "it comes back with an empty directory"
+"$madang" cluster join --nodes 3 --server 127.0.0.1:29391
+expect "$(votes 2 3)" 3 "and votes again"
+expect "$(says 1 ' 0 under replicated, 0 under min isr, 0 offline')" yes "it has copied all that it is to hold"
+
 # The first node dies while a producer writes.
 for number in $(seq 301 600); do echo "$number" && sleep 0.02; done | "$madang" produce numbers --server 127.0.0.1:29392 &
 producer=$!
