@@ -97,6 +97,15 @@ fn respond<'a, M: Message<'a>>(correlation_id: i32, key: ApiKey, version: i16, b
     }
 }
 
+/// What a client of partitions hears of a node that is cut off is the last it hears of it for now: one that has a connection to no other node, as all it
+/// uses was led here, would ask this one for ever who leads, and be told of itself.
+fn sent_elsewhere<E: Env>(env: &E, answer: Outcome) -> Outcome {
+    match answer {
+        Outcome::Respond(response) if env.is_cut_off() => response.closing("no controller for a session").into(),
+        answer => answer,
+    }
+}
+
 /// One request on its way to its handler.
 struct Call<'c, E> {
     env: &'c E,
@@ -135,11 +144,12 @@ impl<E: Env> Call<'_, E> {
             Ok(request) => request,
             Err(outcome) => return outcome.into(),
         };
-        let (id, key, version) = (self.id, self.key, self.version);
+        let (id, key, version, env) = (self.id, self.key, self.version, self.env.clone());
         match produce::admit(self.env, self.client, request, version).await {
-            Produced::Answer(answer) => {
-                Admission::Completing(Box::pin(async move { respond(id, key, version, &answer.await) }))
-            }
+            Produced::Answer(answer) => Admission::Completing(Box::pin(async move {
+                let answer = respond(id, key, version, &answer.await);
+                sent_elsewhere(&env, answer)
+            })),
             Produced::Silent(appended) => Admission::Completing(Box::pin(async move {
                 if appended.await { Outcome::Silent } else { Outcome::Close("produce with acks=0 failed") }
             })),
@@ -150,7 +160,9 @@ impl<E: Env> Call<'_, E> {
         let (env, client, version) = (self.env, self.client, self.version);
         Ok(match self.key {
             ApiKey::Produce => return Err(Outcome::Close("produce has a path of its own")),
-            ApiKey::Fetch => self.done(&fetch::handle(env, client, self.body(reader)?, version).await),
+            ApiKey::Fetch => {
+                sent_elsewhere(env, self.done(&fetch::handle(env, client, self.body(reader)?, version).await))
+            }
             ApiKey::ListOffsets => self.done(&list_offsets::handle(env, &self.body(reader)?, version).await),
             ApiKey::Metadata => self.done(&metadata::handle(env, client, &self.body(reader)?, version)),
             ApiKey::OffsetCommit => self.done(&offset_commit::handle(env, self.body(reader)?, version).await),

@@ -64,6 +64,10 @@ pub trait Env: Clone + 'static {
     fn node_id(&self) -> NodeId;
     /// The epoch of this node's registration.
     fn broker_epoch(&self) -> i64;
+    /// Whether another node may lead by now what this one leads, and this one cannot know.
+    fn is_cut_off(&self) -> bool {
+        false
+    }
     /// The configuration the node was started with.
     fn config(&self) -> &BrokerConfig;
     /// The metadata as this node has applied it.

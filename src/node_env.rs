@@ -199,6 +199,10 @@ impl Env for NodeEnv {
         clock::now()
     }
 
+    fn is_cut_off(&self) -> bool {
+        self.node.is_cut_off()
+    }
+
     fn wall(&self) -> Wall {
         clock::wall()
     }

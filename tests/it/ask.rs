@@ -16,11 +16,31 @@ pub(crate) fn ask<'q, R: Request<'q>, T>(
     version: i16,
     read: impl for<'a> FnOnce(R::Response<'a>) -> T,
 ) -> T {
+    ask_over(&mut connect(address), request, version, read)
+}
+
+/// A connection that nobody has asked anything over.
+pub(crate) fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// Whether the other end has closed the connection, or does so soon.
+pub(crate) fn is_closed(mut stream: TcpStream) -> bool {
+    matches!(stream.read(&mut [0]), Ok(0))
+}
+
+/// The same, over this connection.
+pub(crate) fn ask_over<'q, R: Request<'q>, T>(
+    stream: &mut TcpStream,
+    request: &R,
+    version: i16,
+    read: impl for<'a> FnOnce(R::Response<'a>) -> T,
+) -> T {
     let client_id = Some(Cow::Borrowed("ask"));
     let header = RequestHeader { api_key: R::KEY, api_version: version, correlation_id: 7, client_id };
     let frame = encode_request(&header, request).expect("encodes");
-    let mut stream = TcpStream::connect(address).expect("connects");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     for chunk in &frame {
         stream.write_all(&chunk.read().expect("bytes")).expect("sent");
     }

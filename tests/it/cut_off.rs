@@ -5,8 +5,9 @@ use std::time::Duration;
 use madang_protocol::error_code::ErrorCode;
 use rustix::process::Signal;
 
+use crate::ask::{connect, is_closed};
 use crate::cluster::Cluster;
-use crate::impatient::produce_to;
+use crate::impatient::{produce_over, produce_to};
 use crate::load::poll;
 
 const OK: i16 = ErrorCode::None.code();
@@ -35,7 +36,9 @@ fn a_leader_that_hears_no_controller_for_a_session_sends_whoever_waits_elsewhere
     let not_leader = ErrorCode::NotLeaderOrFollower.code();
     let parked = produce_to(&cluster.address(0), (TOPIC, led), -1, 20_000);
     assert_eq!(parked.0, not_leader, "what waits for two who sleep");
-    assert_eq!(produce_to(&cluster.address(0), (TOPIC, led), 1, 20_000).0, not_leader, "what comes after");
+    let mut stream = connect(&cluster.address(0));
+    assert_eq!(produce_over(&mut stream, (TOPIC, led), 1, 20_000).0, not_leader, "what comes after");
+    assert!(is_closed(stream), "one that knows no other node has to look for one");
     drop(asleep);
     assert!(cluster.is_whole_within(PATIENCE), "{:?}", cluster.status());
     let served = || (0..3).all(|partition| (0..3).any(|node| takes(&cluster, node, partition)));

@@ -1,5 +1,7 @@
 //! Requests that give a broker no time: what needs the controller is not begun, and what is done here is done, as in Kafka.
 
+use std::net::TcpStream;
+
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use madang_protocol::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
@@ -9,7 +11,7 @@ use madang_protocol::messages::produce::{PartitionProduceData, ProduceRequest, T
 use madang_protocol::payload::Payload;
 use madang_protocol::record_batch::{BatchBuilder, BatchOptions};
 
-use crate::ask::ask;
+use crate::ask::{ask, ask_over, connect};
 use crate::client::Yard;
 
 const OK: i16 = ErrorCode::None.code();
@@ -41,14 +43,24 @@ fn produce(address: &str, acks: i16, timeout_ms: i32) -> (i16, i64) {
 }
 
 /// One record to a partition of a topic: the answer's error and offset.
-pub(crate) fn produce_to(address: &str, (topic, index): (&str, i32), acks: i16, timeout_ms: i32) -> (i16, i64) {
+pub(crate) fn produce_to(address: &str, place: (&str, i32), acks: i16, timeout_ms: i32) -> (i16, i64) {
+    produce_over(&mut connect(address), place, acks, timeout_ms)
+}
+
+/// The same, over this connection.
+pub(crate) fn produce_over(
+    stream: &mut TcpStream,
+    (topic, index): (&str, i32),
+    acks: i16,
+    timeout_ms: i32,
+) -> (i16, i64) {
     let mut builder = BatchBuilder::new(BatchOptions::default());
     builder.append(1_700_000_000_000, None, Some(b"v"), &[]).expect("fits");
     let records = Some(Payload::Bytes(builder.build().expect("a batch")));
     let data = PartitionProduceData { index, records };
     let topic = TopicProduceData { name: topic.into(), partition_data: vec![data], ..Default::default() };
     let request = ProduceRequest { acks, timeout_ms, topic_data: vec![topic], ..Default::default() };
-    ask(address, &request, 9, |answer| {
+    ask_over(stream, &request, 9, |answer| {
         let partition = &answer.responses[0].partition_responses[0];
         (partition.error_code, partition.base_offset)
     })

@@ -278,9 +278,14 @@ fn superset(view: &NodeView, state: &PartitionImage) -> Result<(), Violation> {
 pub fn decided(before: &MetadataImage, after: &MetadataImage, partition: TopicPartition) -> Result<(), Violation> {
     for broker in after.brokers() {
         let known = before.broker(broker.node_id);
-        let grows = known.is_none_or(|known| known.broker_epoch <= broker.broker_epoch);
-        require(grows, "C10", || format!("the broker epoch of {} goes back", broker.node_id))?;
+        let grows = known.is_none_or(|known| match known.incarnation_id == broker.incarnation_id {
+            true => known.broker_epoch <= broker.broker_epoch,
+            false => known.broker_epoch < broker.broker_epoch,
+        });
+        require(grows, "C10", || format!("the broker epoch of {} does not rise with its life", broker.node_id))?;
     }
+    let epochs: BTreeSet<i64> = after.brokers().map(|broker| broker.broker_epoch).collect();
+    require(epochs.len() == after.brokers().count(), "C10", || "two registrations have one broker epoch".to_owned())?;
     let Some(state) = after.partition_by_id(partition) else { return Ok(()) };
     let raw = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
     let (in_sync, eligible) = (raw(&state.in_sync_replicas), raw(&state.eligible_leader_replicas));
