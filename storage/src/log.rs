@@ -12,10 +12,10 @@ use madang_protocol::types::{LeaderEpoch, Offset};
 
 use crate::compaction::CleanerOffset;
 use crate::config::{LogConfig, millis};
-use crate::disk::{Disk, DiskFile, OpenMode, replace_file, replace_file_durably};
+use crate::disk::{Disk, DiskFile, OpenMode, read_small, replace_file, replace_file_durably};
 pub(crate) use crate::error::{LogError, doing, reading, syncing};
 use crate::format::{
-    INDEX_SUFFIX, IndexHeader, Kind, LEADER_EPOCHS_FILE, LOG_START_FILE, LOG_SUFFIX, SNAPSHOT_SUFFIX,
+    INDEX_SUFFIX, IndexHeader, Kind, LEADER_EPOCHS_FILE, LOG_START_FILE, LOG_SUFFIX, MAX_SIDE_FILE, SNAPSHOT_SUFFIX,
     TIME_INDEX_SUFFIX, offset_path, seal,
 };
 use crate::index::{IndexEntry, LiveIndex};
@@ -225,6 +225,12 @@ impl Log {
         let path = self.directory.join(LEADER_EPOCHS_FILE);
         replace_file_durably(self.disk.as_ref(), &path, &self.epochs.to_bytes())
             .map_err(doing("write the leader epochs"))
+    }
+
+    /// Whether the checkpoint is what it is to be; its bytes may be dirty.
+    fn has_stored_epochs(&self) -> bool {
+        let stored = read_small(self.disk.as_ref(), &self.directory.join(LEADER_EPOCHS_FILE), MAX_SIDE_FILE);
+        stored.map_or_else(|_| self.epochs.entries().is_empty(), |stored| stored == self.epochs.to_bytes())
     }
 
     fn replace_epochs(&self) -> Result<Arc<dyn DiskFile>, LogError> {
@@ -437,8 +443,9 @@ impl Log {
         }
     }
 
-    /// Writes what the next start needs to be quick, and syncs all of it. Consumes the log: nothing can be appended after it. The outcomes of
-    /// all requests must have come back before.
+    /// Writes what the next start needs to be quick, and syncs what it has to believe, if that is not on the device already: index and producers are
+    /// checked when they are read, and rebuilt. Consumes the log: nothing can be appended after it. The outcomes of all requests must have come
+    /// back before.
     ///
     /// # Errors
     /// `Io` if the disk fails now, `Broken` if it failed before or a sync is still under way; the directory must not be marked clean.
@@ -449,11 +456,16 @@ impl Log {
         let end = self.log_end_offset();
         self.write_index(&self.active).map_err(doing("write an index"))?;
         self.write_snapshot(end);
-        self.write_epochs()?;
+        if !self.has_stored_epochs() {
+            self.write_epochs()?;
+        }
         self.active.segment.file.give_back();
-        self.sync.dirty_file(&self.active.segment.file);
         if mutant(8) {
             return Ok(end);
+        }
+        if !self.is_dirty() {
+            let known = self.sync.is_known() && self.sync.confirmed() >= end;
+            return if known { Ok(end) } else { Err(LogError::Broken) };
         }
         // Something is dirty, so that there is no request means that a sync failed before.
         let request = self.take_dirty().ok_or(LogError::Broken)?;

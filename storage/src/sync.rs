@@ -144,6 +144,11 @@ impl SyncState {
         !self.unsettled
     }
 
+    /// Whether no sync has failed, and none is under way.
+    pub(crate) fn is_known(&self) -> bool {
+        !self.failed && self.outstanding.is_empty()
+    }
+
     pub(crate) const fn incarnation(&self) -> u64 {
         self.incarnation
     }

@@ -336,3 +336,31 @@ fn the_start_of_an_epoch_asks_for_no_sync_and_goes_with_the_next_one() {
     let latest = log.leader_epochs().latest().map(|last| (last.epoch, last.start_offset));
     assert_eq!(latest, Some((LeaderEpoch(5), Offset(3))), "an epoch that wrote nothing may be forgotten");
 }
+
+#[test]
+fn a_log_that_is_on_the_device_is_closed_without_a_sync_and_opens_as_it_was() {
+    let (disk, config) = (killed(&small()), small());
+    let mut log = open_with(&disk, &config, &unclean(Some(2))).expect("opens").0;
+    log.begin_epoch(LeaderEpoch(5)).expect("begins");
+    let request = log.take_dirty().expect("dirty");
+    log.synced(request.perform()).expect("synced");
+    let expected = content(&log);
+    for name in disk.list(Path::new(DIRECTORY)).expect("lists") {
+        disk.fail_next_sync(&Path::new(DIRECTORY).join(name)).expect("plans");
+    }
+    assert_eq!(log.close().expect("closes"), Offset(3));
+    disk.lose_unsynced();
+    let clean = OpenLog { start: Start::Clean, ..unclean(Some(3)) };
+    let log = open_with(&disk, &config, &clean).expect("opens").0;
+    assert_eq!(content(&log), expected);
+}
+
+#[test]
+fn a_log_is_not_closed_over_a_sync_that_is_under_way() {
+    let (disk, config) = (killed(&small()), small());
+    let mut log = open_with(&disk, &config, &unclean(Some(2))).expect("opens").0;
+    log.begin_epoch(LeaderEpoch(5)).expect("begins");
+    let under_way = log.take_dirty().expect("dirty");
+    assert!(log.close().is_err());
+    drop(under_way);
+}
