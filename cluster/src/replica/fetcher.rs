@@ -27,6 +27,8 @@ pub struct FetcherConfig {
     pub back_off_max: Duration,
     /// How long the leader may keep a request while it has nothing new.
     pub max_wait: Duration,
+    /// The same of the request that takes the last place: whatever is wanted next waits for one that comes back.
+    pub last_wait: Duration,
     /// The most bytes of records in one answer, a first batch that is longer aside.
     pub max_bytes: usize,
 }
@@ -40,6 +42,7 @@ impl Default for FetcherConfig {
             back_off: Duration::from_millis(50),
             back_off_max: Duration::from_secs(1),
             max_wait: Duration::from_millis(500),
+            last_wait: Duration::from_millis(25),
             max_bytes: 10 << 20,
         }
     }
@@ -79,6 +82,8 @@ pub enum FetcherEffect {
         request: u64,
         /// What to fetch, the one that has waited longest first.
         partitions: Vec<(TopicPartition, FetchPosition)>,
+        /// How long the leader may keep it while it has nothing new.
+        max_wait: Duration,
     },
     /// Hand this to the partition's replica.
     Deliver(TopicPartition, FetchAnswer),
@@ -212,7 +217,9 @@ impl Fetcher {
             }
         }
         self.in_flight.insert(request, InFlight { partitions: asked, sent: now });
-        effects.push(FetcherEffect::Send { request, partitions });
+        let is_last = self.in_flight.len() >= self.config.requests && self.config.requests > 1;
+        let max_wait = if is_last { self.config.last_wait } else { self.config.max_wait };
+        effects.push(FetcherEffect::Send { request, partitions, max_wait });
     }
 }
 
@@ -337,7 +344,7 @@ mod tests {
 
     fn sent(effects: &[FetcherEffect]) -> Vec<(u64, Vec<i32>)> {
         let send = |effect: &FetcherEffect| match effect {
-            FetcherEffect::Send { request, partitions } => {
+            FetcherEffect::Send { request, partitions, .. } => {
                 Some((*request, partitions.iter().map(|(partition, _)| partition.partition).collect()))
             }
             FetcherEffect::Deliver(..) => None,
@@ -418,5 +425,22 @@ mod tests {
         world.now = world.fetcher.deadline().expect("its turn comes");
         assert_eq!(world.now, Mono::ZERO + Duration::from_millis(50));
         assert_eq!(sent(&world.step(FetcherInput::Tick)), [(2, vec![1])]);
+    }
+
+    /// A write to a partition that comes back while every request is parked must not wait until one of them has waited in vain.
+    #[test]
+    fn the_request_that_takes_the_last_place_comes_back_soon() {
+        let mut world = World::new(3);
+        let config = world.fetcher.config.clone();
+        let mut waits = Vec::new();
+        for index in 0..4 {
+            for effect in world.step(FetcherInput::Want(partition(index), position(0))) {
+                if let FetcherEffect::Send { max_wait, .. } = effect {
+                    waits.push(max_wait);
+                }
+            }
+        }
+        assert_eq!(waits, [config.max_wait, config.max_wait, config.last_wait]);
+        assert!(config.last_wait * 10 < config.max_wait);
     }
 }

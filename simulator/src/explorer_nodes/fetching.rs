@@ -47,7 +47,7 @@ impl Cluster {
         }
         for effect in effects {
             match effect {
-                FetcherEffect::Send { request, partitions } => self.send(id, leader, request, &partitions)?,
+                FetcherEffect::Send { request, partitions, .. } => self.send(id, leader, request, &partitions)?,
                 FetcherEffect::Deliver(_, answer) => self.replicate(id, ReplicationInput::Answered(answer))?,
             }
         }

@@ -127,15 +127,15 @@ impl Shell {
         self.fetcher.step(self.env.sim.now(), self.env.sim.wall(), input, &mut self.rng, &mut effects);
         for effect in effects {
             match effect {
-                FetcherEffect::Send { request, partitions } => self.send(request, &partitions),
+                FetcherEffect::Send { request, partitions, max_wait } => self.send(request, &partitions, max_wait),
                 FetcherEffect::Deliver(partition, answer) => self.followers.deliver(partition, answer),
             }
         }
     }
 
-    fn send(&self, request: u64, partitions: &[(TopicPartition, FetchPosition)]) {
+    fn send(&self, request: u64, partitions: &[(TopicPartition, FetchPosition)], max_wait: Duration) {
         let max_bytes = u32::try_from(self.config.max_bytes).unwrap_or(u32::MAX);
-        let limits = FetchLimits { max_wait: self.config.max_wait, max_bytes };
+        let limits = FetchLimits { max_wait, max_bytes };
         let message = fetch(self.env.process.broker_epoch.get(), limits, partitions);
         let deadline = self.env.sim.now() + self.config.timeout;
         let (env, cluster, life) = (self.env.clone(), Rc::clone(&self.cluster), self.life);

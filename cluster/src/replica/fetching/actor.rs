@@ -42,7 +42,9 @@ impl FetcherActor {
         self.fetcher.step(context.now(), context.wall(), input, &mut self.rng, &mut effects);
         for effect in effects {
             match effect {
-                FetcherEffect::Send { request, partitions } => self.send(request, partitions, context),
+                FetcherEffect::Send { request, partitions, max_wait } => {
+                    self.send(request, partitions, max_wait, context);
+                }
                 FetcherEffect::Deliver(partition, answer) => self.followers.deliver(partition, answer),
             }
         }
@@ -52,12 +54,13 @@ impl FetcherActor {
         &self,
         request: u64,
         partitions: Vec<(TopicPartition, FetchPosition)>,
+        max_wait: Duration,
         context: &mut ShellContext<FetcherMessage>,
     ) {
         let me = self.links.registration();
         let of = |position| FollowerFetch { node_id: me.node_id, broker_epoch: me.broker_epoch, position };
         let partitions = partitions.into_iter().map(|(partition, position)| (partition, of(position))).collect();
-        let (max_wait, max_bytes) = (self.config.max_wait, self.config.max_bytes);
+        let max_bytes = self.config.max_bytes;
         let deadline = context.now() + self.config.timeout;
         let answered =
             self.links.fetch(self.followers.leader(), CoalescedFetch { partitions, max_wait, max_bytes }, deadline);
