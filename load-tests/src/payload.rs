@@ -39,13 +39,34 @@ pub enum Damage {
     Filler,
 }
 
-impl Payload {
-    /// Bytes of exactly `size`, or as few as it takes if that is more.
+/// The same without what it would take to own it: what a generator writes and reads by the million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// Number of the run.
+    pub run: u64,
+    /// Who wrote it.
+    pub process: u32,
+    /// Which of its writer's records it is, from 0.
+    pub serial: u64,
+    /// A number that no other record of the run has.
+    pub unique: u64,
+    /// The key that it was written to: `topic/partition`.
+    pub key: &'a str,
+}
+
+impl<'a> Head<'a> {
+    /// Bytes before the filler.
+    #[must_use]
+    pub const fn bytes_before_filler(key: &str) -> usize {
+        HEAD + key.len()
+    }
+
+    /// Bytes of exactly `size`, or as few as it takes if that is more. `fill` is given the bytes so far and how many there are to be.
     ///
     /// # Panics
     /// The key's name is longer than 65,535 bytes; names of topics are not.
     #[must_use]
-    pub fn encode(&self, size: usize) -> Vec<u8> {
+    pub fn encode(&self, size: usize, fill: impl FnOnce(&mut Vec<u8>, usize)) -> Vec<u8> {
         let length = u16::try_from(self.key.len()).expect("a name of a key is short");
         let mut bytes = Vec::with_capacity(size.max(HEAD + self.key.len()));
         bytes.extend(self.run.to_be_bytes());
@@ -55,20 +76,19 @@ impl Payload {
         bytes.extend([0; 4]);
         bytes.extend(length.to_be_bytes());
         bytes.extend(self.key.as_bytes());
-        let filler = filler(self.serial);
-        while bytes.len() < size {
-            bytes.push(filler(bytes.len()));
+        if bytes.len() < size {
+            fill(&mut bytes, size);
         }
         let checksum = checksum(&bytes);
         bytes[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
 
-    /// What the bytes say.
+    /// What the bytes say, by their checksum, and where the filler begins.
     ///
     /// # Errors
-    /// They are not what [`Payload::encode`] makes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+    /// They are not what [`Head::encode`] makes.
+    pub fn decode(bytes: &'a [u8]) -> Result<(Self, usize), Damage> {
         let head = bytes.get(..HEAD).ok_or(Damage::Short)?;
         let said = u32::from_be_bytes(take(head, CHECKSUM.start)?);
         if checksum(bytes) != said {
@@ -76,19 +96,38 @@ impl Payload {
         }
         let length = usize::from(u16::from_be_bytes(take(head, 32)?));
         let key = bytes.get(HEAD..HEAD + length).ok_or(Damage::Key)?;
-        let key = std::str::from_utf8(key).map_err(|_| Damage::Key)?.to_owned();
-        let serial = u64::from_be_bytes(take(head, 12)?);
+        let key = std::str::from_utf8(key).map_err(|_| Damage::Key)?;
+        let (run, process) = (u64::from_be_bytes(take(head, 0)?), u32::from_be_bytes(take(head, 8)?));
+        let (serial, unique) = (u64::from_be_bytes(take(head, 12)?), u64::from_be_bytes(take(head, 20)?));
+        Ok((Self { run, process, serial, unique, key }, HEAD + length))
+    }
+}
+
+impl Payload {
+    /// Bytes of exactly `size`, or as few as it takes if that is more.
+    ///
+    /// # Panics
+    /// The key's name is longer than 65,535 bytes; names of topics are not.
+    #[must_use]
+    pub fn encode(&self, size: usize) -> Vec<u8> {
+        let Self { run, process, serial, unique, ref key } = *self;
         let filler = filler(serial);
-        if (HEAD + length..bytes.len()).any(|at| bytes[at] != filler(at)) {
+        let fill = |bytes: &mut Vec<u8>, size: usize| bytes.extend((bytes.len()..size).map(&filler));
+        Head { run, process, serial, unique, key }.encode(size, fill)
+    }
+
+    /// What the bytes say.
+    ///
+    /// # Errors
+    /// They are not what [`Payload::encode`] makes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        let (head, begin) = Head::decode(bytes)?;
+        let filler = filler(head.serial);
+        if (begin..bytes.len()).any(|at| bytes[at] != filler(at)) {
             return Err(Damage::Filler);
         }
-        Ok(Self {
-            run: u64::from_be_bytes(take(head, 0)?),
-            process: u32::from_be_bytes(take(head, 8)?),
-            serial,
-            unique: u64::from_be_bytes(take(head, 20)?),
-            key,
-        })
+        let Head { run, process, serial, unique, key } = head;
+        Ok(Self { run, process, serial, unique, key: key.to_owned() })
     }
 }
 

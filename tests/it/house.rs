@@ -20,8 +20,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("madang-simulator", &["madang", "madang-actors", "madang-cluster", "madang-protocol", "madang-storage"]),
     ("madang-storage", &["madang-actors", "madang-protocol"]),
     ("madang-transport", &["madang-actors", "madang-protocol"]),
-    // It sees the broker as a client does: of ours it takes the seeded numbers alone.
-    ("madang-load-tests", &["madang-actors"]),
+    // It sees the broker as a client does: of ours it takes the seeded numbers and the client.
+    ("madang-load-tests", &["madang-actors", "madang-client"]),
     // A real client for the end-to-end tests; nothing of ours depends on it.
     ("madang-compat-rdkafka", &[]),
 ];
