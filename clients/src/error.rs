@@ -236,6 +236,14 @@ pub enum ProduceError {
         /// The error of the last try.
         last: String,
     },
+    /// The record could not be accepted within [`max_block`](crate::ProducerConfig::max_block). Nothing was written.
+    #[error("not accepted within {limit:?}: still waiting for {waiting_for}")]
+    Blocked {
+        /// The limit.
+        limit: Duration,
+        /// What was missing.
+        waiting_for: &'static str,
+    },
     /// The record is larger than the producer's limits, in bytes. Nothing was written.
     #[error("a record of {size} bytes is above the limit of {limit} bytes")]
     TooLarge {
@@ -259,7 +267,7 @@ impl ProduceError {
         match self {
             Self::Metadata(error) => error.is_retriable(),
             Self::Broker { code, .. } => code.is_retriable(),
-            Self::Unacknowledged { .. } => true,
+            Self::Unacknowledged { .. } | Self::Blocked { .. } => true,
             Self::TooLarge { .. } | Self::Batch(_) | Self::Closed => false,
         }
     }

@@ -36,8 +36,8 @@ pub use consumer::{Consumer, ConsumerConfig, ConsumerRecord, ListedOffset, OutOf
 pub use error::{AdminError, ConnectionError, ConsumeError, GroupError, MetadataError, ProduceError};
 pub use group::{GroupConfig, GroupConsumer, range_assign};
 pub use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
-pub use partitioner::{murmur2, partition_of};
-pub use producer::{Acks, Delivery, Producer, ProducerConfig, ProducerRecord, RecordMetadata};
+pub use partitioner::{ChoosePartition, Partitioner, murmur2, partition_of};
+pub use producer::{Acks, Delivery, Producer, ProducerConfig, ProducerMetrics, ProducerRecord, RecordMetadata};
 
 /// The protocol's own types that this crate's API speaks of.
 pub use madang_protocol::{

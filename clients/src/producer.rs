@@ -3,6 +3,7 @@
 
 mod batches;
 mod identity;
+mod metrics;
 mod sender;
 
 use std::fmt;
@@ -15,11 +16,14 @@ use bytes::Bytes;
 use madang_protocol::compression::Compression;
 use madang_protocol::types::Offset;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::client::Client;
 use crate::error::ProduceError;
 use crate::metadata::TopicMetadata;
-use crate::partitioner::partition_of;
+use crate::partitioner::{Choices, Partitioner};
+use metrics::Counters;
+pub use metrics::ProducerMetrics;
 use sender::Sender;
 
 /// When a write counts as done.
@@ -45,7 +49,7 @@ impl Acks {
 }
 
 /// How a producer writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerConfig {
     /// When a write counts as done.
     pub acks: Acks,
@@ -61,8 +65,12 @@ pub struct ProducerConfig {
     pub max_request_bytes: usize,
     /// Bytes of records that are accepted and not yet answered; [`Producer::send`] waits beyond it.
     pub buffer_bytes: usize,
-    /// How long a record may take from `send` to its answer.
+    /// How long [`Producer::send`] may wait for the topic to be found and for room in the buffer.
+    pub max_block: Duration,
+    /// How long a record may take from when it is accepted to its answer.
     pub delivery_timeout: Duration,
+    /// How a partition is chosen for records that name none.
+    pub partitioner: Partitioner,
 }
 
 impl Default for ProducerConfig {
@@ -75,7 +83,9 @@ impl Default for ProducerConfig {
             linger: Duration::from_millis(5),
             max_request_bytes: 1 << 20,
             buffer_bytes: 32 << 20,
+            max_block: Duration::from_secs(60),
             delivery_timeout: Duration::from_secs(120),
+            partitioner: Partitioner::Default,
         }
     }
 }
@@ -85,7 +95,7 @@ impl Default for ProducerConfig {
 pub struct ProducerRecord {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The partition; chosen by the key, or else in turn, if absent.
+    /// The partition; chosen by the producer's [`Partitioner`] if absent.
     pub partition: Option<i32>,
     /// Milliseconds since 1970; now if absent.
     pub timestamp: Option<i64>,
@@ -114,6 +124,31 @@ impl ProducerRecord {
     #[must_use]
     pub fn value(self, value: impl Into<Bytes>) -> Self {
         Self { value: Some(value.into()), ..self }
+    }
+
+    /// With one more header. Names may come several times; their order is kept.
+    ///
+    /// ```
+    /// # use madang_client::ProducerRecord;
+    /// let record = ProducerRecord::new("orders").value("paid").header("trace", "4711").header("origin", "web");
+    /// assert_eq!(record.headers.len(), 2);
+    /// ```
+    #[must_use]
+    pub fn header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        self.headers.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// For this partition, whatever the partitioner would choose.
+    #[must_use]
+    pub fn partition(self, partition: i32) -> Self {
+        Self { partition: Some(partition), ..self }
+    }
+
+    /// With a time, in milliseconds since 1970.
+    #[must_use]
+    pub fn timestamp(self, timestamp: i64) -> Self {
+        Self { timestamp: Some(timestamp), ..self }
     }
 
     /// Bytes that it takes in an uncompressed batch, at most.
@@ -156,22 +191,60 @@ struct Accepted {
     partition: i32,
     size: usize,
     answer: oneshot::Sender<Result<RecordMetadata, ProduceError>>,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
+}
+
+/// A record's share of the buffer; dropping it makes room and is counted.
+struct Room {
+    _permit: OwnedSemaphorePermit,
+    size: usize,
+    counters: Arc<Counters>,
+}
+
+impl Room {
+    fn new(permit: OwnedSemaphorePermit, size: usize, counters: Arc<Counters>) -> Self {
+        counters.entered(size);
+        Self { _permit: permit, size, counters }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.counters.left(self.size);
+    }
 }
 
 enum Command {
     Append(Accepted),
     Flush(oneshot::Sender<()>),
+    /// Someone waits for room: what lingers is sent.
+    Hurry,
 }
 
 /// Writes records. Its sender is a task of the tokio runtime that it was made in; dropping the producer lets the task finish what it has accepted.
+///
+/// ```no_run
+/// # async fn example(client: madang_client::Client) -> Result<(), madang_client::ProduceError> {
+/// use madang_client::{Codec, Compression, Producer, ProducerConfig, ProducerRecord};
+///
+/// let config = ProducerConfig { compression: Compression::of(Codec::Zstd), ..ProducerConfig::default() };
+/// let producer = Producer::new(client, config);
+/// for number in 0..1000 {
+///     // Waits only while the buffer is full. Who drops the delivery does not hear of errors.
+///     let delivery = producer.send(ProducerRecord::new("orders").value(format!("order {number}"))).await?;
+///     tokio::spawn(async move { println!("{:?}", delivery.await) });
+/// }
+/// producer.flush().await?;
+/// println!("{} records in {} batches", producer.metrics().records_sent, producer.metrics().batches_sent);
+/// # Ok(()) }
+/// ```
 pub struct Producer {
     client: Client,
     config: ProducerConfig,
     room: Arc<Semaphore>,
     commands: mpsc::Sender<Command>,
-    /// Counts up for records without a key.
-    turn: std::sync::atomic::AtomicU32,
+    choices: Arc<Choices>,
+    counters: Arc<Counters>,
 }
 
 impl fmt::Debug for Producer {
@@ -182,8 +255,6 @@ impl fmt::Debug for Producer {
 
 /// Accepted records that the sender's task has not taken yet. They hold room in the buffer as well, which small records would fill too slowly.
 const COMMANDS: usize = 4096;
-/// Records without a key stay on one partition for this many, so that they fill batches.
-const RECORDS_A_TURN: u32 = 100;
 
 impl Producer {
     /// A producer; nothing is connected before the first record.
@@ -193,12 +264,22 @@ impl Producer {
     #[must_use]
     pub fn new(client: Client, config: ProducerConfig) -> Self {
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        tokio::spawn(Sender::new(client.clone(), config, inbox).run());
+        let choices = Arc::new(Choices::new(config.partitioner.clone(), config.batch_bytes));
+        let counters = Arc::new(Counters::default());
+        let shared = (Arc::clone(&choices), Arc::clone(&counters));
+        tokio::spawn(Sender::new(client.clone(), config.clone(), inbox, shared).run());
         let room = Arc::new(Semaphore::new(config.buffer_bytes.min(Semaphore::MAX_PERMITS)));
-        Self { client, config, room, commands, turn: Default::default() }
+        Self { client, config, room, commands, choices, counters }
     }
 
-    /// Accepts a record: finds its partition and waits for room in the buffer. The answer comes through the [`Delivery`].
+    /// What it has done so far, and what it holds.
+    #[must_use]
+    pub fn metrics(&self) -> ProducerMetrics {
+        self.counters.snapshot()
+    }
+
+    /// Accepts a record: finds its partition and waits for room in the buffer, both together for `max_block` at most. The answer comes through the
+    /// [`Delivery`].
     ///
     /// # Errors
     /// [`ProduceError`] if the record was not accepted; it is then not written.
@@ -208,12 +289,25 @@ impl Producer {
         if size > limit {
             return Err(ProduceError::TooLarge { size, limit });
         }
-        let partition = self.partition(&record).await?;
+        let deadline = Instant::now() + self.config.max_block;
+        let blocked = |waiting_for| move |_| ProduceError::Blocked { limit: self.config.max_block, waiting_for };
+        let found = timeout_at(deadline, self.partition(&record, size)).await;
+        let partition = found.map_err(blocked("the topic's metadata"))??;
         let permits = u32::try_from(size).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| ProduceError::Closed)?;
+        let permit = match Arc::clone(&self.room).try_acquire_many_owned(permits) {
+            Ok(permit) => permit,
+            Err(_) => {
+                // If the sender has no time for this, it is busy sending anyway.
+                let _ = self.commands.try_send(Command::Hurry);
+                let room = timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await;
+                room.map_err(blocked("room in the buffer"))?.map_err(|_| ProduceError::Closed)?
+            }
+        };
+        let slot = timeout_at(deadline, self.commands.reserve()).await;
+        let slot = slot.map_err(blocked("the sender's task"))?.map_err(|_| ProduceError::Closed)?;
         let (answer, delivery) = oneshot::channel();
-        let accepted = Accepted { record, partition, size, answer, _room: room };
-        self.commands.send(Command::Append(accepted)).await.map_err(|_| ProduceError::Closed)?;
+        let room = Room::new(permit, size, Arc::clone(&self.counters));
+        slot.send(Command::Append(Accepted { record, partition, size, answer, _room: room }));
         Ok(Delivery { answer: delivery })
     }
 
@@ -227,34 +321,54 @@ impl Producer {
         waiting.await.map_err(|_| ProduceError::Closed)
     }
 
-    async fn partition(&self, record: &ProducerRecord) -> Result<i32, ProduceError> {
+    async fn partition(&self, record: &ProducerRecord, size: usize) -> Result<i32, ProduceError> {
         let cached = self.client.cached_metadata();
         if let Some(topic) = cached.topics.get(&*record.topic)
             && record.partition.is_none_or(|partition| topic.partition(partition).is_some())
             && !topic.partitions.is_empty()
         {
-            return Ok(self.choose(record, topic));
+            return self.choose(record, topic, size);
         }
         let failed = |error| ProduceError::Metadata(Arc::new(error));
         let found = self.client.usable_metadata(&[&record.topic], true).await.map_err(failed)?;
-        let topic = found.topic(&record.topic).map_err(failed)?;
-        match record.partition {
-            Some(partition) if topic.partition(partition).is_none() => {
-                Err(failed(crate::MetadataError::NoPartition { topic: record.topic.to_string(), partition }))
-            }
-            _ => Ok(self.choose(record, topic)),
-        }
+        self.choose(record, found.topic(&record.topic).map_err(failed)?, size)
     }
 
-    fn choose(&self, record: &ProducerRecord, topic: &TopicMetadata) -> i32 {
-        let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-        match (record.partition, &record.key) {
-            (Some(partition), _) => partition,
-            (None, Some(key)) => partition_of(key, count),
-            (None, None) => {
-                let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / RECORDS_A_TURN;
-                (turn % count.unsigned_abs().max(1)) as i32
-            }
+    fn choose(&self, record: &ProducerRecord, topic: &TopicMetadata, size: usize) -> Result<i32, ProduceError> {
+        let partition = record.partition.unwrap_or_else(|| self.choices.choose(record, topic, size));
+        if topic.partition(partition).is_some() {
+            return Ok(partition);
         }
+        let missing = crate::MetadataError::NoPartition { topic: record.topic.to_string(), partition };
+        Err(ProduceError::Metadata(Arc::new(missing)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientConfig;
+
+    #[tokio::test]
+    async fn a_record_waits_no_longer_than_max_block_for_a_cluster_that_does_not_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let config = ProducerConfig { max_block: Duration::from_millis(50), ..ProducerConfig::default() };
+        let producer = Producer::new(Client::new(ClientConfig::new([address])), config);
+        let refused = producer.send(ProducerRecord::new("t").value("v")).await.expect_err("nobody answers");
+        assert!(matches!(refused, ProduceError::Blocked { waiting_for: "the topic's metadata", .. }), "{refused}");
+        assert!(refused.is_retriable());
+        assert_eq!(producer.metrics(), ProducerMetrics::default());
+    }
+
+    #[test]
+    fn a_record_that_no_buffer_holds_is_refused_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let config = ProducerConfig { buffer_bytes: 100, ..ProducerConfig::default() };
+            let producer = Producer::new(Client::new(ClientConfig::new(["127.0.0.1:1"])), config);
+            let refused = producer.send(ProducerRecord::new("t").value(vec![0; 101])).await;
+            assert!(matches!(refused, Err(ProduceError::TooLarge { .. })));
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! Accepted records, gathered into batches per partition. Pure.
 //! Invariant: a partition has at most one batch on its way, so order survives every retry and a refused batch's sequences can be given again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +11,18 @@ use madang_protocol::types::Offset;
 use tokio::time::Instant;
 
 use super::identity::Identity;
+use super::metrics::{Counters, add};
 use super::{Accepted, ProducerConfig, RecordMetadata};
 use crate::error::ProduceError;
+use crate::partitioner::Choices;
 
 /// Topic and partition by name.
 pub(super) type Key = (Arc<str>, i32);
 
 /// Records that are written together.
 pub(super) struct Batch {
+    /// Counts up from 1 over all partitions.
+    number: u64,
     accepted: Vec<Accepted>,
     size: usize,
     created: Instant,
@@ -39,7 +43,7 @@ impl Batch {
     }
 
     /// Answers all its records as written from `base_offset` on.
-    pub(super) fn succeed(self, partition: i32, base_offset: Offset) {
+    fn succeed(self, partition: i32, base_offset: Offset) {
         for (accepted, delta) in self.accepted.into_iter().zip(0..) {
             let offset = if base_offset < Offset::ZERO { Offset::NONE } else { base_offset + delta };
             // Whoever does not wait for the answer does not get it.
@@ -48,7 +52,7 @@ impl Batch {
     }
 
     /// Answers all its records with the error.
-    pub(super) fn fail(self, error: &ProduceError) {
+    fn fail(self, error: &ProduceError) {
         for accepted in self.accepted {
             drop(accepted.answer.send(Err(error.clone())));
         }
@@ -81,9 +85,12 @@ struct Queue {
 }
 
 impl Queue {
-    fn ready_at(&self, config: &ProducerConfig, flushing: bool) -> Option<Instant> {
+    fn ready_at(&self, config: &ProducerConfig, flush_up_to: u64) -> Option<Instant> {
         let first = self.waiting.front().filter(|_| !self.in_flight)?;
-        let full = first.size >= config.batch_bytes || self.waiting.len() > 1 || first.encoded.is_some() || flushing;
+        let full = first.size >= config.batch_bytes
+            || self.waiting.len() > 1
+            || first.encoded.is_some()
+            || first.number <= flush_up_to;
         let lingered = if full { first.created } else { first.created + config.linger };
         Some(self.not_before.map_or(lingered, |not_before| not_before.max(lingered)))
     }
@@ -92,14 +99,39 @@ impl Queue {
 /// All partitions' batches.
 pub(super) struct Batches {
     config: ProducerConfig,
+    choices: Arc<Choices>,
+    counters: Arc<Counters>,
     queues: BTreeMap<Key, Queue>,
-    /// Set while someone waits for all to be answered.
-    pub(super) is_flushing: bool,
+    /// The number of the batch begun last.
+    newest: u64,
+    /// The numbers of those that are not answered yet.
+    unanswered: BTreeSet<u64>,
+    /// Batches up to this number do not linger.
+    flush_up_to: u64,
 }
 
 impl Batches {
-    pub(super) fn new(config: ProducerConfig) -> Self {
-        Self { config, queues: BTreeMap::new(), is_flushing: false }
+    pub(super) fn new(config: ProducerConfig, choices: Arc<Choices>, counters: Arc<Counters>) -> Self {
+        let (queues, unanswered) = (BTreeMap::new(), BTreeSet::new());
+        Self { config, choices, counters, queues, newest: 0, unanswered, flush_up_to: 0 }
+    }
+
+    /// Sends what there is without further lingering. Answers what [`Batches::is_answered`] is to be asked for.
+    pub(super) fn flush(&mut self) -> u64 {
+        self.flush_up_to = self.newest;
+        self.newest
+    }
+
+    /// Whether every batch up to this number has been answered.
+    pub(super) fn is_answered(&self, up_to: u64) -> bool {
+        self.unanswered.first().is_none_or(|oldest| *oldest > up_to)
+    }
+
+    /// Answers all records of a batch with the error.
+    fn fail(&mut self, batch: Batch, error: &ProduceError) {
+        self.unanswered.remove(&batch.number);
+        add(&self.counters.errors, batch.accepted.len());
+        batch.fail(error);
     }
 
     pub(super) fn append(&mut self, now: Instant, accepted: Accepted) {
@@ -111,13 +143,22 @@ impl Batches {
                 last.size += accepted.size;
                 last.accepted.push(accepted);
             }
-            _ => queue.waiting.push_back(Batch {
-                size: accepted.size,
-                accepted: vec![accepted],
-                created: now,
-                encoded: None,
-                is_in_doubt: false,
-            }),
+            last => {
+                if last.is_some() {
+                    // The one before is full.
+                    self.choices.batch_ended(&accepted.record.topic, accepted.partition);
+                }
+                self.newest += 1;
+                self.unanswered.insert(self.newest);
+                queue.waiting.push_back(Batch {
+                    number: self.newest,
+                    size: accepted.size,
+                    accepted: vec![accepted],
+                    created: now,
+                    encoded: None,
+                    is_in_doubt: false,
+                });
+            }
         }
     }
 
@@ -128,13 +169,13 @@ impl Batches {
 
     /// When the next batch that is not due at `now` has to be sent, if one waits.
     pub(super) fn next_ready(&self, now: Instant) -> Option<Instant> {
-        let due = |queue: &Queue| queue.ready_at(&self.config, self.is_flushing).filter(|at| *at > now);
+        let due = |queue: &Queue| queue.ready_at(&self.config, self.flush_up_to).filter(|at| *at > now);
         self.queues.values().filter_map(due).min()
     }
 
     /// The partitions whose first batch has to be sent by now.
     pub(super) fn ready(&self, now: Instant) -> Vec<Key> {
-        let due = |queue: &Queue| queue.ready_at(&self.config, self.is_flushing).is_some_and(|at| at <= now);
+        let due = |queue: &Queue| queue.ready_at(&self.config, self.flush_up_to).is_some_and(|at| at <= now);
         self.queues.iter().filter(|(_, queue)| due(queue)).map(|(key, _)| key.clone()).collect()
     }
 
@@ -159,13 +200,14 @@ impl Batches {
             options.producer_epoch = identity.producer_epoch;
             options.base_sequence = identity.next_sequence;
         }
+        self.choices.batch_ended(&key.0, key.1);
         match batch.encode(options, wall_ms) {
             Ok(bytes) => {
                 queue.in_flight = true;
                 Some((batch, bytes))
             }
             Err(error) => {
-                batch.fail(&ProduceError::Batch(error));
+                self.fail(batch, &ProduceError::Batch(error));
                 None
             }
         }
@@ -180,6 +222,10 @@ impl Batches {
                 identity.next_sequence = advance_sequence(identity.next_sequence, batch.record_count());
             }
         }
+        self.unanswered.remove(&batch.number);
+        add(&self.counters.batches_sent, 1);
+        add(&self.counters.records_sent, batch.accepted.len());
+        add(&self.counters.bytes_sent, batch.encoded.as_ref().map_or(0, Bytes::len));
         batch.succeed(key.1, base_offset);
         self.queues.retain(|_, queue| queue.in_flight || !queue.waiting.is_empty() || queue.identity.is_some());
     }
@@ -187,6 +233,7 @@ impl Batches {
     /// The batch in flight goes back to the front, to be sent again after `pause`.
     pub(super) fn put_back(&mut self, now: Instant, key: &Key, batch: Batch, pause: Duration) {
         if let Some(queue) = self.queues.get_mut(key) {
+            add(&self.counters.retries, 1);
             queue.in_flight = false;
             queue.not_before = Some(now + pause);
             queue.waiting.push_front(batch);
@@ -196,7 +243,7 @@ impl Batches {
     /// Answers the first waiting batch with an error. It has not been sent.
     pub(super) fn refuse(&mut self, key: &Key, error: &ProduceError) {
         if let Some(batch) = self.queues.get_mut(key).and_then(|queue| queue.waiting.pop_front()) {
-            batch.fail(error);
+            self.fail(batch, error);
         }
     }
 
@@ -221,7 +268,7 @@ impl Batches {
                 queue.identity = None;
             }
         }
-        batch.fail(error);
+        self.fail(batch, error);
     }
 
     /// Later batches of the partition get a new producer id, because the broker knows nothing of the one they had.
@@ -238,20 +285,23 @@ mod tests {
     use tokio::sync::{Semaphore, oneshot};
 
     use super::*;
-    use crate::producer::ProducerRecord;
+    use crate::partitioner::Partitioner;
+    use crate::producer::{ProducerRecord, Room};
 
     type Answer = oneshot::Receiver<Result<RecordMetadata, ProduceError>>;
 
     fn accepted(value: usize) -> (Accepted, Answer) {
         let record = ProducerRecord::new("t").value(vec![b'v'; value]);
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
         let (answer, receiver) = oneshot::channel();
-        (Accepted { size: record.size_in_bytes(), record, partition: 0, answer, _room: room }, receiver)
+        let size = record.size_in_bytes();
+        let room = Room::new(permit, size, Arc::default());
+        (Accepted { size, record, partition: 0, answer, _room: room }, receiver)
     }
 
     fn fixture() -> (Batches, Key, Instant) {
         let config = ProducerConfig { batch_bytes: 1_000, linger: Duration::from_millis(5), ..Default::default() };
-        let mut batches = Batches::new(config);
+        let mut batches = Batches::new(config, Arc::new(Choices::new(Partitioner::Default, 1_000)), Arc::default());
         let now = Instant::now();
         batches.append(now, accepted(10).0);
         let key: Key = ("t".into(), 0);
@@ -272,6 +322,19 @@ mod tests {
         assert_eq!(batches.ready(now + Duration::from_millis(5)), std::slice::from_ref(&key));
         batches.append(now, accepted(990).0);
         assert_eq!(batches.ready(now), [key], "a second batch was begun, so the first is full");
+    }
+
+    #[test]
+    fn a_flush_is_over_when_what_was_accepted_before_it_is_answered() {
+        let (mut batches, key, now) = fixture();
+        let up_to = batches.flush();
+        assert_eq!(batches.ready(now), std::slice::from_ref(&key), "it does not linger");
+        let (batch, _) = batches.take(&key, 1).expect("a batch");
+        batches.append(now, accepted(10).0);
+        assert!(!batches.is_answered(up_to));
+        batches.written(&key, batch, Offset(0));
+        assert!(batches.is_answered(up_to), "what came after the flush is not waited for");
+        assert!(batches.ready(now).is_empty() && !batches.is_empty(), "and lingers");
     }
 
     #[test]

@@ -17,10 +17,12 @@ use tokio::time::Instant;
 
 use super::batches::{Batch, Batches, Key};
 use super::identity::{IdentityError, new_identity};
+use super::metrics::Counters;
 use super::{Acks, Command, ProducerConfig};
 use crate::client::{Client, Lane};
 use crate::error::{ConnectionError, ProduceError, error_code, is_stale_metadata};
 use crate::metadata::{Broker, Metadata};
+use crate::partitioner::Choices;
 
 /// Produce from this version on names topics by id.
 const PRODUCE_BY_ID: i16 = 13;
@@ -40,6 +42,7 @@ struct Returned {
     node: NodeId,
     parts: Vec<(Key, TopicId, Batch)>,
     outcome: Result<Option<ProduceResponse<'static>>, ConnectionError>,
+    took: Duration,
 }
 
 pub(super) struct Sender {
@@ -48,21 +51,29 @@ pub(super) struct Sender {
     lane: Lane,
     inbox: mpsc::Receiver<Command>,
     batches: Batches,
+    counters: Arc<Counters>,
     busy: BTreeSet<NodeId>,
     requests: JoinSet<Returned>,
-    flushes: Vec<oneshot::Sender<()>>,
+    /// Who waits, and up to which batch.
+    flushes: Vec<(u64, oneshot::Sender<()>)>,
     is_closing: bool,
 }
 
 impl Sender {
-    pub(super) fn new(client: Client, config: ProducerConfig, inbox: mpsc::Receiver<Command>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        config: ProducerConfig,
+        inbox: mpsc::Receiver<Command>,
+        (choices, counters): (Arc<Choices>, Arc<Counters>),
+    ) -> Self {
         let lane = client.new_lane();
         Self {
             client,
-            config,
             lane,
             inbox,
-            batches: Batches::new(config),
+            batches: Batches::new(config.clone(), choices, Arc::clone(&counters)),
+            config,
+            counters,
             busy: BTreeSet::new(),
             requests: JoinSet::new(),
             flushes: Vec::new(),
@@ -72,15 +83,14 @@ impl Sender {
 
     pub(super) async fn run(mut self) {
         loop {
-            if self.batches.is_empty() {
-                self.batches.is_flushing = self.is_closing;
-                for done in self.flushes.drain(..) {
-                    let _ = done.send(());
-                }
-                if self.is_closing {
-                    self.client.close_lane(self.lane);
-                    return;
-                }
+            let batches = &self.batches;
+            for (_, done) in self.flushes.extract_if(.., |(up_to, _)| batches.is_answered(*up_to)) {
+                // Whoever gave up on waiting is not told.
+                let _ = done.send(());
+            }
+            if self.batches.is_empty() && self.is_closing {
+                self.client.close_lane(self.lane);
+                return;
             }
             let now = Instant::now();
             let blocked = self.dispatch(now).await;
@@ -121,12 +131,15 @@ impl Sender {
         match command {
             Some(Command::Append(accepted)) => self.batches.append(Instant::now(), accepted),
             Some(Command::Flush(done)) => {
-                self.batches.is_flushing = true;
-                self.flushes.push(done);
+                let up_to = self.batches.flush();
+                self.flushes.push((up_to, done));
+            }
+            Some(Command::Hurry) => {
+                self.batches.flush();
             }
             None => {
                 self.is_closing = true;
-                self.batches.is_flushing = true;
+                self.batches.flush();
             }
         }
     }
@@ -173,7 +186,7 @@ impl Sender {
         }
         for (node, outgoing) in outgoing {
             self.busy.insert(node);
-            self.requests.spawn(send(self.client.clone(), self.config, self.lane, outgoing));
+            self.requests.spawn(send(self.client.clone(), self.config.acks, self.lane, outgoing));
         }
         if leaderless.is_empty() {
             return again;
@@ -251,6 +264,7 @@ impl Sender {
 
     async fn returned(&mut self, returned: Returned) {
         self.busy.remove(&returned.node);
+        self.counters.request(returned.took);
         let mut stale = Vec::new();
         match returned.outcome {
             Ok(None) => {
@@ -352,7 +366,7 @@ fn find<'a>(
     topic.partition_responses.iter().find(|partition| partition.index == key.1)
 }
 
-async fn send(client: Client, config: ProducerConfig, lane: Lane, outgoing: Outgoing) -> Returned {
+async fn send(client: Client, acks: Acks, lane: Lane, outgoing: Outgoing) -> Returned {
     let Outgoing { broker, parts, .. } = outgoing;
     let call = client.call();
     let call = if parts.iter().any(|(_, id, ..)| id.is_zero()) { call.up_to(PRODUCE_BY_ID - 1) } else { call };
@@ -372,16 +386,17 @@ async fn send(client: Client, config: ProducerConfig, lane: Lane, outgoing: Outg
         kept.push(((topic, index), id, batch));
     }
     let request = ProduceRequest {
-        acks: config.acks.on_the_wire(),
+        acks: acks.on_the_wire(),
         timeout_ms: i32::try_from(call.timeout.as_millis()).unwrap_or(i32::MAX),
         topic_data,
         ..ProduceRequest::default()
     };
-    let outcome = match config.acks {
+    let began = Instant::now();
+    let outcome = match acks {
         Acks::None => client.to_unanswered(&broker, lane, &request, call).await.map(|()| None),
         Acks::Leader | Acks::All => client.to(&broker, lane, &request, call).await.map(Some),
     };
-    Returned { node: broker.node_id, parts: kept, outcome }
+    Returned { node: broker.node_id, parts: kept, outcome, took: began.elapsed() }
 }
 
 #[cfg(test)]
@@ -390,22 +405,26 @@ mod tests {
 
     use super::*;
     use crate::client::ClientConfig;
-    use crate::producer::{Accepted, ProducerRecord};
+    use crate::partitioner::Partitioner;
+    use crate::producer::{Accepted, ProducerRecord, Room};
 
     #[tokio::test]
     async fn a_batch_that_becomes_due_after_the_look_is_sent_at_the_next_one() {
-        let config = ProducerConfig { linger: Duration::from_millis(5), ..ProducerConfig::default() };
+        let linger = Duration::from_millis(5);
+        let config = ProducerConfig { linger, ..ProducerConfig::default() };
         let client = Client::new(ClientConfig::new(["127.0.0.1:1"]));
         let (_commands, inbox) = mpsc::channel(1);
-        let mut sender = Sender::new(client, config, inbox);
+        let choices = Arc::new(Choices::new(Partitioner::Default, 1_000));
+        let mut sender = Sender::new(client, config, inbox, (choices, Arc::default()));
         // By now it was due long ago; by the look it was not yet.
         let looked = Instant::now().checked_sub(Duration::from_secs(1)).expect("a machine that runs for a second");
         let record = ProducerRecord::new("t").value("v");
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
         let (answer, _delivery) = oneshot::channel();
         let size = record.size_in_bytes();
+        let room = Room::new(permit, size, Arc::default());
         sender.batches.append(looked, Accepted { record, partition: 0, size, answer, _room: room });
         assert_eq!(sender.dispatch(looked).await, None, "it still lingers");
-        assert_eq!(sender.due(looked, None), Some(looked + config.linger));
+        assert_eq!(sender.due(looked, None), Some(looked + linger));
     }
 }
