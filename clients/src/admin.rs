@@ -1,8 +1,12 @@
-//! Administration: topics and configuration here and in `topics`, groups in `groups`, where partitions are in `moves`, the cluster.
+//! Administration: the cluster and offsets here; topics, configuration, records, groups, brokers, and where partitions are, in files of their own.
 //! Invariant: a request that changes something is sent once; only finding brokers and reading is tried again.
 
+mod brokers;
+mod configs;
 mod groups;
+mod members;
 mod moves;
+mod records;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -10,12 +14,15 @@ use std::collections::BTreeMap;
 use madang_protocol::messages::describe_cluster::DescribeClusterRequest;
 use madang_protocol::types::NodeId;
 
-pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember, OffsetReset};
+pub use brokers::{LogDir, LogDirReplica, QuorumDescription, QuorumMember};
+pub use configs::{AlteredConfig, ConfigEntry, ConfigResource, ConfigSource};
+pub use groups::{CommittedOffset, CommittedOffsets, GroupDescription, GroupListing, GroupMember, OffsetReset};
+pub use members::LeavingMember;
 pub use moves::{Election, Reassignment};
-pub use topics::{AlteredConfig, ConfigEntry, ConfigSource, CreatedTopic, NewTopic};
+pub use topics::{CreatedTopic, NewTopic};
 
 use crate::client::Client;
-use crate::consumer::{ListedOffset, StartAt, list_offsets};
+use crate::consumer::{IsolationLevel, ListedOffset, StartAt, list_offsets};
 use crate::error::{AdminError, check};
 use crate::metadata::{Broker, Metadata, TopicMetadata};
 
@@ -31,6 +38,20 @@ pub struct ClusterDescription {
 }
 
 /// Administrative requests.
+///
+/// ```no_run
+/// # async fn example(client: madang_client::Client) -> Result<(), madang_client::AdminError> {
+/// use madang_client::{Admin, NewTopic};
+///
+/// let admin = Admin::new(client);
+/// let topic = NewTopic { partitions: Some(6), ..NewTopic::new("orders") };
+/// match admin.create_topic(&topic, false).await {
+///     Err(error) if error.code() == Some(madang_client::ErrorCode::TopicAlreadyExists) => {}
+///     outcome => drop(outcome?),
+/// }
+/// println!("{:?}", admin.describe_topic("orders").await?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Admin {
     client: Client,
@@ -95,7 +116,7 @@ impl Admin {
         partitions: &BTreeMap<String, Vec<i32>>,
         at: StartAt,
     ) -> Result<BTreeMap<(String, i32), ListedOffset>, AdminError> {
-        Ok(list_offsets(&self.client, partitions, at).await?)
+        Ok(list_offsets(&self.client, partitions, at, IsolationLevel::ReadUncommitted).await?)
     }
 }
 

@@ -2,29 +2,42 @@
 //! Invariant: a position only moves past records that were returned, or that the broker says are no longer there.
 
 mod fetched;
+mod fetcher;
+mod manual;
 mod offsets;
+mod session;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use madang_protocol::ErrorCode;
-use madang_protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
-use madang_protocol::types::{Offset, TopicId};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use madang_protocol::types::{NodeId, Offset, TopicId};
+use tokio::time::{Instant, sleep_until};
 
-use crate::backoff::Backoff;
-use crate::client::{Client, Lane};
+use crate::client::Client;
 use crate::error::{ConsumeError, error_code, is_stale_metadata};
-use crate::metadata::{Broker, Metadata};
+use crate::metadata::Broker;
 use fetched::Fetched;
+use fetcher::{Answered, Fetcher};
 pub(crate) use offsets::list_offsets;
 pub use offsets::{ListedOffset, StartAt};
+use session::{Key, Place, Wanted};
 
-/// Fetch from this version on names topics by id.
-const FETCH_BY_ID: i16 = 13;
+/// How long to wait before the metadata are read again: at first, and at most.
+const FIRST_REFRESH: Duration = Duration::from_millis(50);
+const SLOWEST_REFRESH: Duration = Duration::from_secs(1);
+
+/// Which records are returned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IsolationLevel {
+    /// All, also those of transactions that are open or were aborted.
+    #[default]
+    ReadUncommitted,
+    /// Those of no transaction and of committed ones, up to the first transaction that is open.
+    ReadCommitted,
+}
 
 /// Where reading goes on when a position is not, or no longer, in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +66,8 @@ pub struct ConsumerConfig {
     pub max_poll_records: usize,
     /// Where reading goes on outside of the log.
     pub out_of_range: OutOfRange,
+    /// Which records are returned.
+    pub isolation: IsolationLevel,
 }
 
 impl Default for ConsumerConfig {
@@ -64,6 +79,7 @@ impl Default for ConsumerConfig {
             max_wait: Duration::from_millis(500),
             max_poll_records: 500,
             out_of_range: OutOfRange::default(),
+            isolation: IsolationLevel::default(),
         }
     }
 }
@@ -90,31 +106,51 @@ pub struct ConsumerRecord {
 /// Topic and partition by name.
 pub(crate) type Position = BTreeMap<(Arc<str>, i32), Offset>;
 
-/// Reads partitions that the caller assigns. Positions live in memory only.
+/// Reads partitions that the caller assigns. Positions live in memory only, unless they are committed for a group by name.
+///
+/// ```no_run
+/// # async fn example(client: madang_client::Client) -> Result<(), madang_client::ConsumeError> {
+/// use madang_client::{Consumer, ConsumerConfig, StartAt};
+/// use std::time::Duration;
+///
+/// let mut consumer = Consumer::new(client, ConsumerConfig::default());
+/// consumer.assign("orders", StartAt::Earliest).await?;
+/// for record in consumer.poll(Duration::from_secs(1)).await? {
+///     println!("{}-{} at {}", record.topic, record.partition, record.offset);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Consumer {
     client: Client,
     config: ConsumerConfig,
-    lane: Lane,
     positions: Position,
+    paused: BTreeSet<Key>,
     fetched: Fetched,
+    fetcher: Fetcher,
+    /// Partitions that cannot be read before the metadata are newer.
+    stale: BTreeSet<Key>,
+    refresh_at: Instant,
+    refresh_pause: Duration,
+    coordinator: Option<manual::OfGroup>,
 }
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        self.client.close_lane(self.lane);
-    }
-}
-
-/// What one leader is asked for: topic name, id, partitions with leader epoch and offset.
-type Asked = BTreeMap<Arc<str>, (TopicId, Vec<(i32, i32, Offset)>)>;
 
 impl Consumer {
     /// A consumer that reads nothing yet.
     #[must_use]
     pub fn new(client: Client, config: ConsumerConfig) -> Self {
-        let lane = client.new_lane();
-        Self { client, config, lane, positions: Position::new(), fetched: Fetched::default() }
+        Self {
+            fetcher: Fetcher::new(client.clone(), config),
+            client,
+            config,
+            positions: Position::new(),
+            paused: BTreeSet::new(),
+            fetched: Fetched::default(),
+            stale: BTreeSet::new(),
+            refresh_at: Instant::now(),
+            refresh_pause: FIRST_REFRESH,
+            coordinator: None,
+        }
     }
 
     /// Reads all partitions of a topic from `start`, in addition to what is read already.
@@ -141,13 +177,76 @@ impl Consumer {
     /// Stops reading a partition; what was fetched of it is dropped.
     pub fn unassign_partition(&mut self, topic: &str, partition: i32) {
         self.fetched.forget(topic, partition);
-        self.positions.remove(&(topic.into(), partition));
+        let key = (topic.into(), partition);
+        self.positions.remove(&key);
+        self.paused.remove(&key);
+        self.stale.remove(&key);
     }
 
     /// Stops reading everything.
     pub fn unassign_all(&mut self) {
         self.positions.clear();
+        self.paused.clear();
+        self.stale.clear();
         self.fetched = Fetched::default();
+    }
+
+    /// Returns no more records of a partition until [`Consumer::resume`]. Its position stays.
+    ///
+    /// # Errors
+    /// `NotAssigned`.
+    pub fn pause(&mut self, topic: &str, partition: i32) -> Result<(), ConsumeError> {
+        let key = self.assigned(topic, partition)?;
+        self.fetched.forget(topic, partition);
+        self.paused.insert(key);
+        Ok(())
+    }
+
+    /// Returns records of a paused partition again.
+    ///
+    /// # Errors
+    /// `NotAssigned`.
+    pub fn resume(&mut self, topic: &str, partition: i32) -> Result<(), ConsumeError> {
+        let key = self.assigned(topic, partition)?;
+        self.paused.remove(&key);
+        Ok(())
+    }
+
+    /// The partitions that are paused.
+    pub fn paused(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.paused.iter().map(|(topic, partition)| (&**topic, *partition))
+    }
+
+    /// Goes on at another place of an assigned partition: an offset, a time, or one of the ends. Where no record is as young as a time, it goes on where
+    /// new ones will come.
+    ///
+    /// # Errors
+    /// `NotAssigned`; another [`ConsumeError`] if the offset cannot be found.
+    pub async fn seek(&mut self, topic: &str, partition: i32, to: StartAt) -> Result<Offset, ConsumeError> {
+        let key = self.assigned(topic, partition)?;
+        let asked = BTreeMap::from([(topic.to_owned(), vec![partition])]);
+        let found = self.start_offsets(&asked, to).await?;
+        let offset = found.into_values().next().unwrap_or(Offset::ZERO);
+        self.fetched.forget(topic, partition);
+        self.positions.insert(key, offset);
+        Ok(offset)
+    }
+
+    /// Has a record that was returned returned again, with all behind it.
+    pub(crate) fn put_back(&mut self, record: &ConsumerRecord) {
+        let key = (Arc::clone(&record.topic), record.partition);
+        if let Some(position) = self.positions.get_mut(&key) {
+            *position = record.offset;
+            self.fetched.forget(&record.topic, record.partition);
+        }
+    }
+
+    fn assigned(&self, topic: &str, partition: i32) -> Result<Key, ConsumeError> {
+        let key = (Arc::from(topic), partition);
+        if self.positions.contains_key(&key) {
+            return Ok(key);
+        }
+        Err(ConsumeError::NotAssigned { topic: topic.to_owned(), partition })
     }
 
     /// The offset of the next record of each assigned partition.
@@ -164,10 +263,10 @@ impl Consumer {
             let all = asked.iter().flat_map(|(topic, list)| list.iter().map(|partition| (topic.clone(), *partition)));
             return Ok(all.map(|key| (key, offset)).collect());
         }
-        let mut found = list_offsets(&self.client, asked, start).await?;
+        let mut found = list_offsets(&self.client, asked, start, self.config.isolation).await?;
         if found.values().any(|listed| listed.offset == Offset::NONE) {
             // No record is that young: reading goes on where new ones will come.
-            let latest = list_offsets(&self.client, asked, StartAt::Latest).await?;
+            let latest = list_offsets(&self.client, asked, StartAt::Latest, self.config.isolation).await?;
             for (key, listed) in &mut found {
                 if listed.offset == Offset::NONE {
                     listed.offset = latest.get(key).map_or(Offset::ZERO, |latest| latest.offset);
@@ -177,86 +276,132 @@ impl Consumer {
         Ok(found.into_iter().map(|(key, listed)| (key, listed.offset)).collect())
     }
 
-    /// The next records, at most `max_poll_records`; none if there are none within `timeout`. Lost connections and moved leaders are followed until
-    /// then. Giving up on the future loses nothing.
+    /// The next records, at most `max_poll_records`; none if there are none within `timeout`, or if nothing is assigned. Lost connections and moved
+    /// leaders are followed until then. With a timeout of zero, it waits for answers that are on their way, but lets no broker wait. Giving up on the
+    /// future loses nothing.
     ///
     /// # Errors
     /// [`ConsumeError`] for what trying again does not change.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<ConsumerRecord>, ConsumeError> {
         let deadline = Instant::now() + timeout;
-        let mut backoff = Backoff::until(deadline);
+        let at_once = timeout.is_zero();
+        let max_wait = if at_once { Duration::ZERO } else { self.config.max_wait };
+        let mut has_asked = false;
         loop {
             let records = self.fetched.take(self.config.max_poll_records.max(1), &mut self.positions)?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !records.is_empty() || (left.is_zero() && !timeout.is_zero()) || self.positions.is_empty() {
+            let is_over = if at_once { has_asked && self.fetcher.is_idle() } else { Instant::now() >= deadline };
+            // What comes next is fetched while the caller works on these.
+            self.ask(max_wait);
+            if !records.is_empty() || is_over || self.positions.is_empty() || (at_once && self.fetcher.is_idle()) {
                 return Ok(records);
             }
-            let stale = self.fetch(left).await?;
-            if timeout.is_zero() {
-                return self.fetched.take(self.config.max_poll_records.max(1), &mut self.positions);
+            has_asked = true;
+            self.step((!at_once).then_some(deadline)).await?;
+        }
+    }
+
+    /// Waits for an answer, for the time to read the metadata again, or until `deadline`.
+    async fn step(&mut self, deadline: Option<Instant>) -> Result<(), ConsumeError> {
+        let refresh_at = (!self.stale.is_empty()).then_some(self.refresh_at);
+        let until = deadline.into_iter().chain(refresh_at).min();
+        let timer = async {
+            match until {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
             }
-            if stale && self.fetched.is_empty() {
-                if !backoff.wait().await {
-                    return Ok(Vec::new());
+        };
+        let is_idle = self.fetcher.is_idle();
+        let answered = tokio::select! {
+            answered = self.fetcher.next(), if !is_idle => answered,
+            () = timer => None,
+        };
+        match answered {
+            Some(answered) => self.answered(answered).await,
+            None => {
+                if !self.stale.is_empty() && Instant::now() >= self.refresh_at {
+                    self.refresh().await;
                 }
-                let topics: Vec<_> = self.positions.keys().map(|(topic, _)| Arc::clone(topic)).collect();
-                let mut names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
-                names.dedup();
-                // A broker that does not answer now is asked again after the next wait.
-                drop(self.client.refresh(&names).await);
+                Ok(())
             }
         }
     }
 
-    /// Asks all leaders at once. Answers whether some partition could not be read for a reason that newer metadata may remove.
-    async fn fetch(&mut self, left: Duration) -> Result<bool, ConsumeError> {
-        let metadata = self.client.cached_metadata();
-        let (asked, mut stale) = self.ask(&metadata);
-        let max_wait = self.config.max_wait.min(left);
-        let mut answers = JoinSet::new();
-        for (broker, topics) in asked.into_values() {
-            let (client, config, lane) = (self.client.clone(), self.config, self.lane);
-            answers.spawn(async move { fetch_from(&client, lane, &broker, &config, max_wait, topics).await });
+    async fn refresh(&mut self) {
+        let mut names: Vec<&str> = self.stale.iter().map(|(topic, _)| &**topic).collect();
+        names.dedup();
+        // A broker that does not answer now is asked again after the next pause.
+        drop(self.client.refresh(&names).await);
+        self.stale.clear();
+    }
+
+    /// Has the metadata read again, after a pause that grows while that does not help.
+    fn is_stale(&mut self, key: Key) {
+        if self.stale.is_empty() {
+            self.refresh_at = Instant::now() + self.refresh_pause;
+            self.refresh_pause = (self.refresh_pause * 2).min(SLOWEST_REFRESH);
         }
+        self.stale.insert(key);
+    }
+
+    async fn answered(&mut self, answered: Answered) -> Result<(), ConsumeError> {
+        let Answered { wanted, parts } = answered;
+        let Some(parts) = parts else {
+            for key in wanted.into_keys().filter(|key| self.positions.contains_key(key)).collect::<Vec<_>>() {
+                self.is_stale(key);
+            }
+            return Ok(());
+        };
         let mut out_of_range = Vec::new();
-        while let Some(answer) = answers.join_next().await {
-            let Ok(Some(partitions)) = answer else {
-                stale = true;
+        let mut failed = None;
+        for (key, data) in parts {
+            let asked_at = wanted.get(&key).map(|place| place.offset);
+            if self.positions.get(&key).copied() != asked_at || self.paused.contains(&key) {
                 continue;
-            };
-            for (topic, asked_at, data) in partitions {
-                let key = (topic, data.partition_index);
-                if self.positions.get(&key) != Some(&asked_at) {
-                    continue;
+            }
+            match error_code(data.error_code) {
+                ErrorCode::None => {
+                    self.refresh_pause = FIRST_REFRESH;
+                    self.fetched.add(key, data);
                 }
-                match error_code(data.error_code) {
-                    ErrorCode::None => self.fetched.add(key, data),
-                    ErrorCode::OffsetOutOfRange => out_of_range.push(key),
-                    code if is_stale_metadata(code) || code.is_retriable() => stale = true,
-                    code => return Err(ConsumeError::Broker { topic: key.0.to_string(), partition: key.1, code }),
-                }
+                ErrorCode::OffsetOutOfRange => out_of_range.push(key),
+                code if is_stale_metadata(code) || code.is_retriable() => self.is_stale(key),
+                code => failed = Some(ConsumeError::Broker { topic: key.0.to_string(), partition: key.1, code }),
             }
         }
         for (topic, partition) in out_of_range {
             self.reset(&topic, partition).await?;
         }
-        Ok(stale)
+        failed.map_or(Ok(()), Err)
     }
 
-    fn ask(&self, metadata: &Metadata) -> (BTreeMap<i32, (Broker, Asked)>, bool) {
-        let mut asked: BTreeMap<i32, (Broker, Asked)> = BTreeMap::new();
-        let mut stale = false;
-        for ((topic, partition), offset) in &self.positions {
-            let Ok((broker, epoch)) = metadata.leader(topic, *partition) else {
-                stale = true;
+    /// Asks every leader that is not asked already and of whose partitions nothing waits to be returned.
+    fn ask(&mut self, max_wait: Duration) {
+        let metadata = self.client.cached_metadata();
+        let mut asked: BTreeMap<NodeId, (Broker, Wanted)> = BTreeMap::new();
+        let (mut full, mut leaderless) = (BTreeSet::new(), Vec::new());
+        for (key, offset) in &self.positions {
+            if self.stale.contains(key) || self.paused.contains(key) {
+                continue;
+            }
+            let Ok((broker, epoch)) = metadata.leader(&key.0, key.1) else {
+                leaderless.push(key.clone());
                 continue;
             };
-            let id = metadata.topics.get(&**topic).map_or(TopicId::ZERO, |found| found.id);
-            let (_, topics) = asked.entry(broker.node_id.0).or_insert_with(|| (broker.clone(), Asked::new()));
-            let (_, partitions) = topics.entry(Arc::clone(topic)).or_insert_with(|| (id, Vec::new()));
-            partitions.push((*partition, epoch.0, *offset));
+            if self.fetched.has(key) {
+                full.insert(broker.node_id);
+            }
+            let topic_id = metadata.topics.get(&*key.0).map_or(TopicId::ZERO, |found| found.id);
+            let (_, wanted) = asked.entry(broker.node_id).or_insert_with(|| (broker.clone(), Wanted::new()));
+            wanted.insert(key.clone(), Place { topic_id, leader_epoch: epoch.0, offset: *offset });
         }
-        (asked, stale)
+        for key in leaderless {
+            self.is_stale(key);
+        }
+        for (node, (broker, wanted)) in asked {
+            if !full.contains(&node) && !self.fetcher.is_busy(node) {
+                self.fetcher.start(broker, wanted, max_wait);
+            }
+        }
     }
 
     async fn reset(&mut self, topic: &Arc<str>, partition: i32) -> Result<(), ConsumeError> {
@@ -274,59 +419,4 @@ impl Consumer {
         }
         Ok(())
     }
-}
-
-/// One leader's answer: topic, the offset asked for, data. `None` if there was no usable answer.
-async fn fetch_from(
-    client: &Client,
-    lane: Lane,
-    broker: &Broker,
-    config: &ConsumerConfig,
-    max_wait: Duration,
-    asked: Asked,
-) -> Option<Vec<(Arc<str>, Offset, PartitionData)>> {
-    let by_name = asked.values().any(|(id, _)| id.is_zero());
-    let request = FetchRequest {
-        max_wait_ms: i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX),
-        min_bytes: config.min_bytes,
-        max_bytes: config.max_bytes,
-        topics: asked.iter().map(|(name, (id, list))| fetch_topic(name, *id, list, config)).collect(),
-        ..FetchRequest::default()
-    };
-    let call = client.call();
-    let call = crate::connection::Call { timeout: call.timeout + max_wait, ..call };
-    let call = if by_name { call.up_to(FETCH_BY_ID - 1) } else { call };
-    let answer = client.to(broker, lane, &request, call).await.ok()?;
-    if error_code(answer.error_code) != ErrorCode::None {
-        return None;
-    }
-    let mut found = Vec::new();
-    for topic in answer.responses {
-        // Version 13 and later answer by id, earlier ones by name.
-        let named = asked.iter().find(|(name, (id, _))| {
-            if topic.topic.is_empty() {
-                *id == topic.topic_id && !id.is_zero()
-            } else {
-                name.as_ref() == topic.topic.as_ref()
-            }
-        });
-        let Some((name, (_, list))) = named else { continue };
-        for data in topic.partitions {
-            if let Some((.., offset)) = list.iter().find(|(partition, ..)| *partition == data.partition_index) {
-                found.push((Arc::clone(name), *offset, data));
-            }
-        }
-    }
-    Some(found)
-}
-
-fn fetch_topic(name: &str, id: TopicId, list: &[(i32, i32, Offset)], config: &ConsumerConfig) -> FetchTopic<'static> {
-    let partitions = list.iter().map(|(partition, leader_epoch, offset)| FetchPartition {
-        partition: *partition,
-        current_leader_epoch: *leader_epoch,
-        fetch_offset: offset.0,
-        partition_max_bytes: config.max_partition_bytes,
-        ..FetchPartition::default()
-    });
-    FetchTopic { topic: name.to_owned().into(), topic_id: id, partitions: partitions.collect() }
 }

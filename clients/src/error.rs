@@ -292,6 +292,14 @@ pub enum ConsumeError {
         /// The broker's error.
         code: ErrorCode,
     },
+    /// The partition is not among those that are read.
+    #[error("{topic}-{partition} is not assigned to this consumer")]
+    NotAssigned {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
     /// What the broker sent is not a record batch.
     #[error("{topic}-{partition} at offset {offset}: {source}")]
     Batch {
@@ -314,7 +322,7 @@ impl ConsumeError {
             Self::Metadata(error) => error.is_retriable(),
             Self::Connection(error) => error.is_retriable(),
             Self::Broker { code, .. } => code.is_retriable(),
-            Self::Batch { .. } => false,
+            Self::NotAssigned { .. } | Self::Batch { .. } => false,
         }
     }
 }
@@ -338,6 +346,14 @@ pub enum GroupError {
         group: String,
         /// The broker's error.
         code: ErrorCode,
+    },
+    /// Another process has joined with this member's instance id. This one is no longer a member.
+    #[error("group {group}: another process has taken the instance id {group_instance_id}")]
+    Fenced {
+        /// The group's id.
+        group: String,
+        /// The instance id.
+        group_instance_id: String,
     },
     /// Another member's subscription, or an assignment, cannot be read.
     #[error("group {group}: what a member sent cannot be read: {source}")]
@@ -366,7 +382,7 @@ impl GroupError {
             Self::Metadata(error) => error.is_retriable(),
             Self::Connection(error) => error.is_retriable(),
             Self::Broker { code, .. } => code.is_retriable() || means_rejoin(*code),
-            Self::Member { .. } | Self::Encode { .. } => false,
+            Self::Fenced { .. } | Self::Member { .. } | Self::Encode { .. } => false,
         }
     }
 }
@@ -375,6 +391,12 @@ impl GroupError {
 pub(crate) const fn means_rejoin(code: ErrorCode) -> bool {
     use ErrorCode as E;
     matches!(code, E::RebalanceInProgress | E::IllegalGeneration | E::UnknownMemberId | E::MemberIdRequired)
+}
+
+/// Whether a coordinator that answers this has done nothing, and the same request may go to another one or be sent later.
+pub(crate) const fn is_coordinator_elsewhere(code: ErrorCode) -> bool {
+    use ErrorCode as E;
+    matches!(code, E::NotCoordinator | E::CoordinatorNotAvailable | E::CoordinatorLoadInProgress)
 }
 
 /// An administrative request failed.

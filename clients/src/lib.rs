@@ -28,13 +28,14 @@ mod partitioner;
 mod producer;
 
 pub use admin::{
-    Admin, AlteredConfig, ClusterDescription, CommittedOffset, ConfigEntry, ConfigSource, CreatedTopic, Election,
-    GroupDescription, GroupListing, GroupMember, NewTopic, OffsetReset, Reassignment,
+    Admin, AlteredConfig, ClusterDescription, CommittedOffset, CommittedOffsets, ConfigEntry, ConfigResource,
+    ConfigSource, CreatedTopic, Election, GroupDescription, GroupListing, GroupMember, LeavingMember, LogDir,
+    LogDirReplica, NewTopic, OffsetReset, QuorumDescription, QuorumMember, Reassignment,
 };
 pub use client::{Client, ClientConfig};
-pub use consumer::{Consumer, ConsumerConfig, ConsumerRecord, ListedOffset, OutOfRange, StartAt};
+pub use consumer::{Consumer, ConsumerConfig, ConsumerRecord, IsolationLevel, ListedOffset, OutOfRange, StartAt};
 pub use error::{AdminError, ConnectionError, ConsumeError, GroupError, MetadataError, ProduceError};
-pub use group::{GroupConfig, GroupConsumer, range_assign};
+pub use group::{Assignor, GroupConfig, GroupConsumer, PendingCommit, RebalanceListener, TopicPartition, range_assign};
 pub use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use partitioner::{ChoosePartition, Partitioner, murmur2, partition_of};
 pub use producer::{Acks, Delivery, Producer, ProducerConfig, ProducerMetrics, ProducerRecord, RecordMetadata};

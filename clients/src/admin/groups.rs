@@ -15,7 +15,7 @@ use super::{Admin, outcome};
 use crate::backoff::Backoff;
 use crate::client::Lane;
 use crate::error::{AdminError, GroupError};
-use crate::group::{Coordinator, Identified, Offsets};
+use crate::group::{Coordinator, Identified};
 
 /// A group in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,9 @@ pub struct CommittedOffset {
     /// What was committed beside it.
     pub metadata: String,
 }
+
+/// What a group has committed, or is to commit, by topic and partition.
+pub type CommittedOffsets = BTreeMap<(String, i32), CommittedOffset>;
 
 /// Where a group is to go on: topic to partitions and offsets.
 pub type OffsetReset = BTreeMap<String, Vec<(i32, Offset)>>;
@@ -133,7 +136,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn committed_offsets(&self, group: &str) -> Result<BTreeMap<(String, i32), CommittedOffset>, AdminError> {
+    pub async fn committed_offsets(&self, group: &str) -> Result<CommittedOffsets, AdminError> {
         let coordinator = Coordinator::new(self.client.clone(), group);
         let mut backoff = Backoff::within(self.client.config().retry_timeout);
         loop {
@@ -149,8 +152,21 @@ impl Admin {
     /// # Errors
     /// [`AdminError`], with `UNKNOWN_MEMBER_ID` while the group has members.
     pub async fn reset_offsets(&self, group: &str, offsets: &OffsetReset) -> Result<(), AdminError> {
+        let of_topic = offsets.iter().flat_map(|(topic, list)| {
+            list.iter().map(|(partition, offset)| {
+                let committed = CommittedOffset { offset: *offset, metadata: String::new() };
+                ((topic.clone(), *partition), committed)
+            })
+        });
+        self.alter_offsets(group, &of_topic.collect()).await
+    }
+
+    /// As [`Admin::reset_offsets`], with what is committed beside each offset.
+    ///
+    /// # Errors
+    /// [`AdminError`], with `UNKNOWN_MEMBER_ID` while the group has members.
+    pub async fn alter_offsets(&self, group: &str, offsets: &CommittedOffsets) -> Result<(), AdminError> {
         let coordinator = Coordinator::new(self.client.clone(), group);
-        let offsets: &Offsets = offsets;
         let mut backoff = Backoff::within(self.client.config().retry_timeout);
         loop {
             match coordinator.commit(&Identified::NOBODY, offsets).await {
@@ -191,17 +207,19 @@ impl Admin {
     }
 }
 
-fn of_group(group: &str, error: GroupError) -> AdminError {
+pub(super) fn of_group(group: &str, error: GroupError) -> AdminError {
     match error {
         GroupError::Connection(error) => error.into(),
         GroupError::Metadata(error) => error.into(),
         GroupError::Consume(error) => error.into(),
         GroupError::Broker { code, .. } => AdminError::Broker { what: format!("group {group}"), code, message: None },
-        error @ (GroupError::Member { .. } | GroupError::Encode { .. }) => AdminError::Broker {
-            what: format!("group {group}"),
-            code: ErrorCode::UnknownServerError,
-            message: Some(error.to_string()),
-        },
+        error @ (GroupError::Fenced { .. } | GroupError::Member { .. } | GroupError::Encode { .. }) => {
+            AdminError::Broker {
+                what: format!("group {group}"),
+                code: ErrorCode::UnknownServerError,
+                message: Some(error.to_string()),
+            }
+        }
     }
 }
 

@@ -5,18 +5,13 @@ use std::collections::BTreeMap;
 use madang_protocol::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use madang_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use madang_protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
-use madang_protocol::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
-use madang_protocol::messages::incremental_alter_configs::{
-    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
-};
 use madang_protocol::types::{TopicId, Uuid};
 use madang_protocol::{ErrorCode, Request};
 
+use super::configs::{AlteredConfig, ConfigEntry, ConfigResource};
 use super::{Admin, outcome};
 use crate::client::{Answer, Lane};
 use crate::error::{AdminError, ConnectionError};
-
-const TOPIC: i8 = 2;
 
 /// A topic to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +26,14 @@ pub struct NewTopic {
     pub configs: BTreeMap<String, String>,
 }
 
+impl NewTopic {
+    /// A topic of the cluster's defaults.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), partitions: None, replication_factor: None, configs: BTreeMap::new() }
+    }
+}
+
 /// A topic as it was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreatedTopic {
@@ -42,86 +45,6 @@ pub struct CreatedTopic {
     pub partitions: Option<i32>,
     /// Its replication factor, if the broker says.
     pub replication_factor: Option<i16>,
-}
-
-/// Where a configuration value comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfigSource {
-    /// Set for this topic.
-    Topic,
-    /// Set for this broker, or for all, while running.
-    DynamicBroker,
-    /// Set in the broker's configuration file.
-    StaticBroker,
-    /// Nobody has set it.
-    Default,
-    /// Something else, by its number.
-    Other(i8),
-}
-
-impl ConfigSource {
-    const fn of(number: i8) -> Self {
-        match number {
-            1 => Self::Topic,
-            2 | 3 => Self::DynamicBroker,
-            4 => Self::StaticBroker,
-            5 => Self::Default,
-            other => Self::Other(other),
-        }
-    }
-
-    /// A word for it, in Kafka's spelling.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Topic => "DYNAMIC_TOPIC_CONFIG",
-            Self::DynamicBroker => "DYNAMIC_BROKER_CONFIG",
-            Self::StaticBroker => "STATIC_BROKER_CONFIG",
-            Self::Default => "DEFAULT_CONFIG",
-            Self::Other(_) => "OTHER",
-        }
-    }
-}
-
-/// A configuration key and its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigEntry {
-    /// The key.
-    pub name: String,
-    /// The value; absent where it is secret.
-    pub value: Option<String>,
-    /// Where the value comes from.
-    pub source: ConfigSource,
-    /// Whether it cannot be changed.
-    pub is_read_only: bool,
-    /// Whether the value is secret.
-    pub is_sensitive: bool,
-}
-
-/// A change to one configuration key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AlteredConfig {
-    /// Sets it.
-    Set(String, String),
-    /// Goes back to the default.
-    Delete(String),
-    /// Adds to a list.
-    Append(String, String),
-    /// Takes from a list.
-    Subtract(String, String),
-}
-
-impl AlteredConfig {
-    fn on_the_wire(&self) -> AlterableConfig<'_> {
-        let (config_operation, name, value) = match self {
-            Self::Set(name, value) => (0, name, Some(value)),
-            Self::Delete(name) => (1, name, None),
-            Self::Append(name, value) => (2, name, Some(value)),
-            Self::Subtract(name, value) => (3, name, Some(value)),
-        };
-        let value = value.map(|value| value.as_str().into());
-        AlterableConfig { name: name.as_str().into(), config_operation, value }
-    }
 }
 
 impl Admin {
@@ -211,24 +134,7 @@ impl Admin {
     /// # Errors
     /// [`AdminError`].
     pub async fn topic_configs(&self, topic: &str) -> Result<Vec<ConfigEntry>, AdminError> {
-        let resource =
-            DescribeConfigsResource { resource_type: TOPIC, resource_name: topic.into(), configuration_keys: None };
-        let request = DescribeConfigsRequest { resources: vec![resource], ..DescribeConfigsRequest::default() };
-        let answer = self.client.any(&request).await?;
-        let found = answer.results.into_iter().find(|found| found.resource_name == topic);
-        let found = found.ok_or_else(|| AdminError::Missing(topic.to_owned()))?;
-        outcome(topic, found.error_code, found.error_message.as_deref())?;
-        let entry =
-            |config: madang_protocol::messages::describe_configs::DescribeConfigsResourceResult<'static>| ConfigEntry {
-                name: config.name.into(),
-                value: config.value.map(Into::into),
-                source: ConfigSource::of(config.config_source),
-                is_read_only: config.read_only,
-                is_sensitive: config.is_sensitive,
-            };
-        let mut entries: Vec<_> = found.configs.into_iter().map(entry).collect();
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        self.configs(&ConfigResource::Topic(topic.to_owned())).await
     }
 
     /// Changes keys of a topic's configuration: all of them or none.
@@ -236,16 +142,7 @@ impl Admin {
     /// # Errors
     /// [`AdminError`], with `INVALID_CONFIG` for a key or value that the broker does not take.
     pub async fn alter_topic_configs(&self, topic: &str, changes: &[AlteredConfig]) -> Result<(), AdminError> {
-        let resource = AlterConfigsResource {
-            resource_type: TOPIC,
-            resource_name: topic.into(),
-            configs: changes.iter().map(AlteredConfig::on_the_wire).collect(),
-        };
-        let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
-        let answer = self.controller(&request).await?;
-        let found = answer.responses.iter().find(|found| found.resource_name == topic);
-        let found = found.ok_or_else(|| AdminError::Missing(topic.to_owned()))?;
-        outcome(topic, found.error_code, found.error_message.as_deref())
+        self.alter_configs(&ConfigResource::Topic(topic.to_owned()), changes, false).await
     }
 
     /// Whether the error says that there is no such topic.

@@ -1,13 +1,13 @@
 //! What has been fetched and not yet returned, decoded one batch at a time.
-//! Invariant: at most one batch is expanded; the rest is kept as it came.
+//! Invariant: at most one batch is expanded; the rest is kept as it came. Control batches are never records.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use madang_protocol::compression::{Codec, Limits, decompress};
-use madang_protocol::messages::fetch::PartitionData;
-use madang_protocol::record::Records;
+use madang_protocol::messages::fetch::{AbortedTransaction, PartitionData};
+use madang_protocol::record::{ControlRecord, Records};
 use madang_protocol::record_batch::{BatchError, BatchView};
 use madang_protocol::types::Offset;
 
@@ -19,6 +19,42 @@ use crate::error::ConsumeError;
 struct Pending {
     key: (Arc<str>, i32),
     bytes: Bytes,
+    aborted: Aborted,
+}
+
+/// The transactions whose records are left out.
+#[derive(Debug, Default)]
+struct Aborted {
+    /// Those that begin behind what has been read, by their first offset.
+    to_come: VecDeque<AbortedTransaction>,
+    /// The producers whose transaction at this place was aborted.
+    open: BTreeSet<i64>,
+}
+
+impl Aborted {
+    fn of(list: Option<Vec<AbortedTransaction>>) -> Self {
+        let mut list = list.unwrap_or_default();
+        list.sort_by_key(|transaction| transaction.first_offset);
+        Self { to_come: list.into(), open: BTreeSet::new() }
+    }
+
+    /// Whether the records of the batch belong to an aborted transaction. Has to be asked for every batch in order.
+    fn covers(&mut self, batch: &BatchView<'_>) -> bool {
+        let header = batch.header;
+        while let Some(next) = self.to_come.pop_front_if(|next| next.first_offset <= header.last_offset().0) {
+            self.open.insert(next.producer_id);
+        }
+        header.is_transactional() && !header.is_control() && self.open.contains(&header.producer_id)
+    }
+
+    /// A marker ends its producer's transaction.
+    fn marker(&mut self, batch: &BatchView<'_>) {
+        let record = Records::new(batch.body(), batch.header.record_count).next();
+        let key = record.and_then(|record| record.ok()?.key);
+        if key.and_then(ControlRecord::from_key) == Some(ControlRecord::Abort) {
+            self.open.remove(&batch.header.producer_id);
+        }
+    }
 }
 
 /// Fetched partitions, first come, first returned.
@@ -39,8 +75,15 @@ impl Fetched {
         // What came over a connection is in memory, so reading it cannot fail.
         let bytes = data.records.and_then(|records| records.read().ok()).unwrap_or_default();
         if !bytes.is_empty() {
-            self.pending.push_back(Pending { key, bytes });
+            let aborted = Aborted::of(data.aborted_transactions);
+            self.pending.push_back(Pending { key, bytes, aborted });
         }
+    }
+
+    /// Whether something of the partition waits here.
+    pub(super) fn has(&self, key: &(Arc<str>, i32)) -> bool {
+        let is_next = self.next.as_ref().is_some_and(|(next, _)| next == key);
+        is_next || self.pending.iter().any(|pending| pending.key == *key)
     }
 
     pub(super) fn forget(&mut self, topic: &str, partition: i32) {
@@ -118,7 +161,10 @@ fn expand_batch(pending: &mut Pending, position: Offset) -> Result<Option<Expand
         return Err(BatchError::Header("the batch's offsets are out of range"));
     }
     let mut records = VecDeque::new();
-    if !header.is_control() && header.next_offset() > position {
+    let is_aborted = pending.aborted.covers(&batch);
+    if header.is_control() {
+        pending.aborted.marker(&batch);
+    } else if !is_aborted && header.next_offset() > position {
         let body = match header.codec()? {
             Codec::None => frame.slice_ref(batch.body()),
             codec => Bytes::from(decompress(codec, batch.body(), &Limits::default())?),
@@ -188,6 +234,60 @@ mod tests {
             assert_eq!(seen, [3, 4, 5, 6, 7, 8, 9]);
             assert_eq!(positions[&key], Offset(10));
         }
+    }
+
+    fn marker(base: i64, producer_id: i64, kind: ControlRecord) -> Vec<u8> {
+        let options = BatchOptions {
+            base_offset: Offset(base),
+            producer_id,
+            producer_epoch: 0,
+            transactional: true,
+            control: true,
+            ..BatchOptions::default()
+        };
+        let mut builder = BatchBuilder::new(options);
+        builder.append(1_000, Some(&kind.key()), Some(&ControlRecord::value(0)), &[]).expect("a marker");
+        builder.build().expect("a batch").to_vec()
+    }
+
+    fn transactional(base: i64, producer_id: i64, value: &str) -> Vec<u8> {
+        let options = BatchOptions {
+            base_offset: Offset(base),
+            producer_id,
+            producer_epoch: 0,
+            base_sequence: 0,
+            transactional: true,
+            ..BatchOptions::default()
+        };
+        let mut builder = BatchBuilder::new(options);
+        builder.append(1_000, None, Some(value.as_bytes()), &[]).expect("a record");
+        builder.build().expect("a batch").to_vec()
+    }
+
+    #[test]
+    fn aborted_transactions_and_markers_are_left_out_and_offsets_go_on() {
+        let bytes = [
+            transactional(0, 7, "aborted"),
+            transactional(1, 8, "committed"),
+            marker(2, 7, ControlRecord::Abort),
+            transactional(3, 7, "again"),
+            marker(4, 8, ControlRecord::Commit),
+            marker(5, 7, ControlRecord::Commit),
+        ]
+        .concat();
+        let aborted = |list| Some(vec![AbortedTransaction { producer_id: list, first_offset: 0 }]);
+        let values = |aborted_transactions| {
+            let key: (Arc<str>, i32) = ("t".into(), 0);
+            let (mut fetched, mut positions) = (Fetched::default(), Position::from([(key.clone(), Offset(0))]));
+            let records = Some(Payload::Bytes(Bytes::from(bytes.clone())));
+            fetched.add(key.clone(), PartitionData { records, aborted_transactions, ..PartitionData::default() });
+            let records = fetched.take(100, &mut positions).expect("sound");
+            assert_eq!(positions[&key], Offset(6), "markers are passed");
+            let text = |record: ConsumerRecord| String::from_utf8(record.value.unwrap_or_default().to_vec());
+            records.into_iter().map(|record| text(record).expect("text")).collect::<Vec<_>>()
+        };
+        assert_eq!(values(None), ["aborted", "committed", "again"]);
+        assert_eq!(values(aborted(7)), ["committed", "again"]);
     }
 
     #[test]

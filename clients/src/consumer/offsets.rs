@@ -6,6 +6,7 @@ use madang_protocol::ErrorCode;
 use madang_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use madang_protocol::types::{NodeId, Offset};
 
+use super::IsolationLevel;
 use crate::backoff::Backoff;
 use crate::client::{Client, Lane};
 use crate::error::{ConsumeError, check};
@@ -22,12 +23,15 @@ pub enum StartAt {
     Offset(Offset),
     /// At the first record that is not older than this, in milliseconds since 1970.
     Timestamp(i64),
+    /// At the record with the largest timestamp.
+    MaxTimestamp,
 }
 
 impl StartAt {
     const fn timestamp(self) -> i64 {
         match self {
             Self::Latest => -1,
+            Self::MaxTimestamp => -3,
             Self::Earliest | Self::Offset(_) => -2,
             Self::Timestamp(timestamp) if timestamp < 0 => 0,
             Self::Timestamp(timestamp) => timestamp,
@@ -47,11 +51,12 @@ pub struct ListedOffset {
 /// By topic and partition.
 type Found = BTreeMap<(String, i32), ListedOffset>;
 
-/// The offset of `at` in each partition of `asked`. [`StartAt::Offset`] counts as the earliest.
+/// The offset of `at` in each partition of `asked`. [`StartAt::Offset`] counts as the earliest. Under `ReadCommitted` the end is the last stable offset.
 pub(crate) async fn list_offsets(
     client: &Client,
     asked: &BTreeMap<String, Vec<i32>>,
     at: StartAt,
+    isolation: IsolationLevel,
 ) -> Result<Found, ConsumeError> {
     let topics: Vec<&str> = asked.keys().map(String::as_str).collect();
     let mut backoff = Backoff::within(client.config().retry_timeout);
@@ -60,7 +65,7 @@ pub(crate) async fn list_offsets(
         metadata = client.usable_metadata(&topics, false).await?;
     }
     loop {
-        let error = match list_once(client, &metadata, asked, at).await {
+        let error = match list_once(client, &metadata, asked, at, isolation).await {
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
@@ -76,10 +81,12 @@ async fn list_once(
     metadata: &Metadata,
     asked: &BTreeMap<String, Vec<i32>>,
     at: StartAt,
+    isolation: IsolationLevel,
 ) -> Result<Found, ConsumeError> {
+    let isolation_level = i8::from(isolation == IsolationLevel::ReadCommitted);
     let mut found = Found::new();
     for (broker, topics) in by_leader(metadata, asked, at)?.into_values() {
-        let request = ListOffsetsRequest { replica_id: -1, topics, ..ListOffsetsRequest::default() };
+        let request = ListOffsetsRequest { replica_id: -1, isolation_level, topics, ..ListOffsetsRequest::default() };
         let answer = client.to(&broker, Lane::SHARED, &request, client.call()).await?;
         for topic in answer.topics {
             for partition in topic.partitions {

@@ -18,16 +18,14 @@ use madang_protocol::{ErrorCode, Request};
 use crate::admin::CommittedOffset;
 use crate::client::{Answer, Client, Lane};
 use crate::connection::Call;
-use crate::error::{GroupError, check, error_code};
+use crate::error::{GroupError, check, error_code, is_coordinator_elsewhere};
 use crate::metadata::Broker;
 
 /// FindCoordinator and OffsetFetch carry several groups from these versions on; before, one.
 const FIND_BATCHED: i16 = 4;
 const GROUP: i8 = 0;
 
-/// Topic to partitions and offsets.
-pub(crate) type Offsets = BTreeMap<String, Vec<(i32, Offset)>>;
-/// By topic and partition; only what was committed.
+/// By topic and partition: only what was, or is to be, committed.
 pub(crate) type Committed = BTreeMap<(String, i32), CommittedOffset>;
 
 /// Who commits. Nobody in particular: empty id, generation -1.
@@ -64,10 +62,7 @@ impl Coordinator {
     }
 
     pub(crate) fn failed(&self, code: ErrorCode) -> GroupError {
-        if matches!(
-            code,
-            ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable | ErrorCode::CoordinatorLoadInProgress
-        ) {
+        if is_coordinator_elsewhere(code) {
             self.forget();
         }
         GroupError::Broker { group: self.group.clone(), code }
@@ -146,24 +141,30 @@ impl Coordinator {
         Ok(Broker { node_id: NodeId(node_id), host: host.into(), port, rack: None })
     }
 
-    pub(crate) async fn commit(&self, by: &Identified<'_>, offsets: &Offsets) -> Result<(), GroupError> {
-        let partition = |(index, offset): &(i32, Offset)| OffsetCommitRequestPartition {
-            partition_index: *index,
-            committed_offset: offset.0,
-            committed_metadata: Some("".into()),
-            ..OffsetCommitRequestPartition::default()
-        };
-        let topics = offsets.iter().map(|(name, list)| OffsetCommitRequestTopic {
-            name: name.as_str().into(),
-            partitions: list.iter().map(partition).collect(),
-            ..OffsetCommitRequestTopic::default()
-        });
+    pub(crate) async fn commit(&self, by: &Identified<'_>, offsets: &Committed) -> Result<(), GroupError> {
+        let mut topics: Vec<OffsetCommitRequestTopic<'_>> = Vec::new();
+        for ((topic, index), committed) in offsets {
+            let partition = OffsetCommitRequestPartition {
+                partition_index: *index,
+                committed_offset: committed.offset.0,
+                committed_metadata: Some(committed.metadata.as_str().into()),
+                ..OffsetCommitRequestPartition::default()
+            };
+            match topics.last_mut() {
+                Some(last) if last.name == *topic => last.partitions.push(partition),
+                _ => topics.push(OffsetCommitRequestTopic {
+                    name: topic.as_str().into(),
+                    partitions: vec![partition],
+                    ..OffsetCommitRequestTopic::default()
+                }),
+            }
+        }
         let request = OffsetCommitRequest {
             group_id: self.group.as_str().into(),
             generation_id_or_member_epoch: by.generation_id,
             member_id: by.member_id.into(),
             group_instance_id: by.group_instance_id.map(Into::into),
-            topics: topics.collect(),
+            topics,
             ..OffsetCommitRequest::default()
         };
         let answer = self.send(&request, self.client.call()).await?;

@@ -4,11 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use madang_protocol::ErrorCode;
-use madang_protocol::message::{decode_versioned, encode_versioned};
-use madang_protocol::messages::consumer_protocol_assignment::{ConsumerProtocolAssignment, TopicPartition};
-use madang_protocol::messages::consumer_protocol_subscription::ConsumerProtocolSubscription;
 use madang_protocol::messages::heartbeat::HeartbeatRequest;
 use madang_protocol::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
 use madang_protocol::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
@@ -17,27 +13,29 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::GroupConfig;
-use super::assignor::{Assignment, Subscriber, assign};
+use super::assignor::{Assignment, Assignor};
 use super::coordinator::Coordinator;
+use super::wire::{Itself, assignment, encode_assignment, subscriber};
 use crate::client::Client;
 use crate::connection::Call;
 use crate::error::{GroupError, error_code, means_rejoin};
 
 const PROTOCOL_TYPE: &str = "consumer";
-const RANGE: &str = "range";
-/// The version of subscription and assignment that is written: all readers know it.
-const CONSUMER_PROTOCOL: i16 = 1;
 
 /// Who this member is to the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) id: String,
     pub(super) generation_id: i32,
+    /// What it got in that generation.
+    pub(super) last: Assignment,
+    /// As the leader: the partitions of the topics that the group subscribes to, as they were when it assigned them.
+    pub(super) led: Option<BTreeMap<String, usize>>,
 }
 
 impl Default for Member {
     fn default() -> Self {
-        Self { id: String::new(), generation_id: -1 }
+        Self { id: String::new(), generation_id: -1, last: Assignment::new(), led: None }
     }
 }
 
@@ -47,11 +45,13 @@ pub(super) struct Membership<'a> {
     pub(super) config: &'a GroupConfig,
     pub(super) topics: &'a [String],
     pub(super) coordinator: &'a Coordinator,
+    /// What this member keeps during the rebalance.
+    pub(super) owned: &'a Assignment,
 }
 
 impl Membership<'_> {
-    /// Joins the next generation and answers what this member has in it.
-    pub(super) async fn join(&self, member: &mut Member) -> Result<Assignment, GroupError> {
+    /// Joins the next generation; `member.last` is what this member has in it.
+    pub(super) async fn join(&self, member: &mut Member) -> Result<(), GroupError> {
         let mut joined = self.send_join(member).await?;
         if error_code(joined.error_code) == ErrorCode::MemberIdRequired {
             member.id = joined.member_id.into();
@@ -60,12 +60,14 @@ impl Membership<'_> {
         self.coordinator.check(joined.error_code)?;
         member.id = joined.member_id.to_string();
         member.generation_id = joined.generation_id;
+        member.led = None;
         let assignments = if joined.leader == joined.member_id && !joined.skip_assignment {
-            self.assign(&joined).await?
+            self.assign(member, &joined).await?
         } else {
             Vec::new()
         };
-        self.sync(member, &joined, assignments).await
+        member.last = self.sync(member, &joined, assignments).await?;
+        Ok(())
     }
 
     fn instance(&self) -> Option<std::borrow::Cow<'_, str>> {
@@ -73,11 +75,18 @@ impl Membership<'_> {
     }
 
     async fn send_join(&self, member: &Member) -> Result<JoinGroupResponse<'static>, GroupError> {
-        let subscription = ConsumerProtocolSubscription {
-            topics: self.topics.iter().map(|topic| topic.as_str().into()).collect(),
-            ..ConsumerProtocolSubscription::default()
+        let itself = Itself {
+            topics: self.topics,
+            owned: self.owned,
+            last: &member.last,
+            generation: member.generation_id,
+            rack: self.config.rack.as_deref(),
         };
-        let metadata = self.encoded(encode_versioned(&subscription, CONSUMER_PROTOCOL))?;
+        let offer = |assignor: &Assignor| {
+            let metadata = self.encoded(itself.subscription(*assignor))?;
+            Ok(JoinGroupRequestProtocol { name: assignor.name().into(), metadata })
+        };
+        let protocols: Result<Vec<_>, GroupError> = self.config.assignors.iter().map(offer).collect();
         let request = JoinGroupRequest {
             group_id: self.config.group.as_str().into(),
             session_timeout_ms: milliseconds(self.config.session_timeout),
@@ -85,7 +94,7 @@ impl Membership<'_> {
             member_id: member.id.as_str().into(),
             group_instance_id: self.instance(),
             protocol_type: PROTOCOL_TYPE.into(),
-            protocols: vec![JoinGroupRequestProtocol { name: RANGE.into(), metadata }],
+            protocols: protocols?,
             ..JoinGroupRequest::default()
         };
         self.coordinator.send(&request, self.parked()).await
@@ -99,33 +108,29 @@ impl Membership<'_> {
     /// As the leader: what every member gets.
     async fn assign(
         &self,
+        member: &mut Member,
         joined: &JoinGroupResponse<'static>,
     ) -> Result<Vec<SyncGroupRequestAssignment<'static>>, GroupError> {
+        let chosen = Assignor::of_name(joined.protocol_name.as_deref().unwrap_or_default());
+        let assignor = chosen.ok_or_else(|| self.coordinator.failed(ErrorCode::InconsistentGroupProtocol))?;
         let mut members = Vec::new();
-        for member in &joined.members {
-            let (subscription, _) = decode_versioned::<ConsumerProtocolSubscription<'_>>(&member.metadata)
-                .map_err(|source| GroupError::Member { group: self.config.group.clone(), source })?;
-            members.push(Subscriber {
-                member_id: member.member_id.to_string(),
-                group_instance_id: member.group_instance_id.as_deref().map(str::to_owned),
-                topics: subscription.topics.into_iter().map(Into::into).collect(),
-            });
+        for other in &joined.members {
+            let read = subscriber(assignor, &other.member_id, other.group_instance_id.as_deref(), &other.metadata);
+            members.push(read.map_err(|source| GroupError::Member { group: self.config.group.clone(), source })?);
         }
         let topics: BTreeSet<&str> = members.iter().flat_map(|member| &member.topics).map(String::as_str).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
         let metadata = self.client.metadata(&topics, false).await?;
-        let count = |topic: &str| metadata.topics.get(topic).map(|found| (topic.to_owned(), found.partitions.len()));
-        let partitions: BTreeMap<String, usize> = topics.iter().filter_map(|topic| count(topic)).collect();
+        let count = |topic: &str| metadata.topics.get(topic).map_or(0, |found| found.partitions.len());
+        let partitions: BTreeMap<String, usize> =
+            topics.iter().map(|topic| ((*topic).to_owned(), count(topic))).collect();
         let encode = |(member_id, assigned): (String, Assignment)| {
-            let assigned_partitions = assigned
-                .into_iter()
-                .map(|(topic, partitions)| TopicPartition { topic: topic.into(), partitions })
-                .collect();
-            let assignment = ConsumerProtocolAssignment { assigned_partitions, user_data: None };
-            let assignment = self.encoded(encode_versioned(&assignment, CONSUMER_PROTOCOL))?;
+            let assignment = self.encoded(encode_assignment(assigned))?;
             Ok(SyncGroupRequestAssignment { member_id: member_id.into(), assignment })
         };
-        assign(&members, &partitions).into_iter().map(encode).collect()
+        let assigned = assignor.assign(&members, &partitions).into_iter().map(encode).collect();
+        member.led = Some(partitions);
+        assigned
     }
 
     async fn sync(
@@ -145,16 +150,11 @@ impl Membership<'_> {
         };
         let answer = self.coordinator.send(&request, self.parked()).await?;
         self.coordinator.check(answer.error_code)?;
-        if answer.assignment.is_empty() {
-            return Ok(Assignment::new());
-        }
-        let (assignment, _) = decode_versioned::<ConsumerProtocolAssignment<'_>>(&answer.assignment)
-            .map_err(|source| GroupError::Member { group: self.config.group.clone(), source })?;
-        let topics = assignment.assigned_partitions.into_iter().map(|topic| (topic.topic.into(), topic.partitions));
-        Ok(topics.collect())
+        let read = assignment(&answer.assignment);
+        read.map_err(|source| GroupError::Member { group: self.config.group.clone(), source })
     }
 
-    fn encoded(&self, outcome: Result<Bytes, madang_protocol::EncodeError>) -> Result<Bytes, GroupError> {
+    fn encoded<T>(&self, outcome: Result<T, madang_protocol::EncodeError>) -> Result<T, GroupError> {
         outcome.map_err(|source| GroupError::Encode { group: self.config.group.clone(), source })
     }
 }
@@ -163,11 +163,33 @@ fn milliseconds(time: std::time::Duration) -> i32 {
     i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
+/// Why a generation is over for a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The group rebalances; what the member has is still its own.
+    Rebalance,
+    /// The coordinator has dropped the member, or it has left because it did not poll: others may have its partitions.
+    Lost,
+    /// Another process has taken the member's instance id.
+    Fenced,
+}
+
+impl End {
+    /// What an answer with this error means; nothing if the member can go on.
+    pub(super) fn of(code: ErrorCode) -> Option<Self> {
+        match code {
+            ErrorCode::FencedInstanceId => Some(Self::Fenced),
+            ErrorCode::RebalanceInProgress => Some(Self::Rebalance),
+            code => means_rejoin(code).then_some(Self::Lost),
+        }
+    }
+}
+
 /// The heartbeats of one generation; dropping it ends them.
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     task: JoinHandle<()>,
-    ended: watch::Receiver<Option<ErrorCode>>,
+    ended: watch::Receiver<Option<End>>,
     last_poll: Arc<Mutex<Instant>>,
 }
 
@@ -196,20 +218,20 @@ impl Heartbeats {
     }
 
     /// Notes that the member is alive, and answers why its generation ended, if it has.
-    pub(super) fn polled(&self) -> Result<(), ErrorCode> {
+    pub(super) fn polled(&self) -> Result<(), End> {
         *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         match *self.ended.borrow() {
             None => Ok(()),
-            Some(code) => Err(code),
+            Some(end) => Err(end),
         }
     }
 
     /// Waits until the generation ends.
-    pub(super) async fn ended(&self) -> ErrorCode {
+    pub(super) async fn ended(&self) -> End {
         let mut ended = self.ended.clone();
-        let end = ended.wait_for(Option::is_some).await.ok().and_then(|code| *code);
+        let end = ended.wait_for(Option::is_some).await.ok().and_then(|end| *end);
         // A task that ended without a word leaves the member to join again.
-        end.unwrap_or(ErrorCode::RebalanceInProgress)
+        end.unwrap_or(End::Rebalance)
     }
 }
 
@@ -222,8 +244,8 @@ struct Beat {
 }
 
 impl Beat {
-    /// Beats until the coordinator says that the generation is over.
-    async fn run(self) -> ErrorCode {
+    /// Beats until the coordinator says that the generation is over, or the member does not poll.
+    async fn run(self) -> End {
         let request = HeartbeatRequest {
             group_id: self.config.group.as_str().into(),
             generation_id: self.member.generation_id,
@@ -234,15 +256,18 @@ impl Beat {
             tokio::time::sleep(self.config.heartbeat_interval).await;
             let last_poll = *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner);
             if last_poll.elapsed() > self.config.max_poll_interval {
-                // Whoever does not read must not hold partitions. The session runs out, and the next poll joins anew.
-                return ErrorCode::UnknownMemberId;
+                // Whoever does not read must not hold partitions. A static member's session runs out, as it is meant to come back.
+                if self.config.group_instance_id.is_none() {
+                    drop(self.coordinator.leave(&self.member.id).await);
+                }
+                return End::Lost;
             }
             let call = Call::within(self.client.config().request_timeout.min(self.config.session_timeout));
             // A lost connection is tried again at the next beat: the session timeout decides.
             let Ok(answer) = self.coordinator.send(&request, call).await else { continue };
             let code = error_code(answer.error_code);
-            if means_rejoin(code) || code == ErrorCode::FencedInstanceId {
-                return code;
+            if let Some(end) = End::of(code) {
+                return end;
             }
             if code != ErrorCode::None {
                 drop(self.coordinator.failed(code));
