@@ -7,6 +7,14 @@ use tokio::time::Instant;
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// What a wait without end comes to.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// The moment that comes `time` after `start`, however long that is.
+pub(crate) fn after(start: Instant, time: Duration) -> Instant {
+    start + time.min(FOR_EVER)
+}
+
 /// Waits that double from 50 ms to 1 s until a deadline.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -20,7 +28,7 @@ impl Backoff {
     }
 
     pub(crate) fn within(time: Duration) -> Self {
-        Self::until(Instant::now() + time)
+        Self::until(after(Instant::now(), time))
     }
 
     /// Waits; `false`, at once, if the next try would come after the deadline.

@@ -32,6 +32,9 @@ pub struct ClientConfig {
     pub retry_timeout: Duration,
     /// The largest answer that is read, in bytes.
     pub max_response_bytes: usize,
+    /// Whom to trust, and who the client is, if brokers are reached over TLS.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::TlsConfig>,
 }
 
 impl ClientConfig {
@@ -45,6 +48,8 @@ impl ClientConfig {
             request_timeout: Duration::from_secs(30),
             retry_timeout: Duration::from_secs(30),
             max_response_bytes: 128 << 20,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -94,6 +99,8 @@ impl Client {
             client_id: config.client_id.clone(),
             connect_timeout: config.connect_timeout,
             max_response_bytes: config.max_response_bytes,
+            #[cfg(feature = "tls")]
+            tls: config.tls.clone(),
         });
         let inner = Inner {
             config,

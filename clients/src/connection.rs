@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::error::ConnectionError;
+use crate::socket::Socket;
 
 /// Brokers close connections after 10 minutes without a request; one that rested longer than this is replaced before it is used.
 const MAX_IDLE: Duration = Duration::from_secs(9 * 60);
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) client_id: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) max_response_bytes: usize,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::TlsConfig>,
 }
 
 /// Opens a TCP connection.
@@ -53,7 +56,7 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 struct Live {
-    socket: TcpStream,
+    socket: Socket,
     versions: HashMap<ApiKey, Versions>,
     correlation_id: i32,
     last_used: Instant,
@@ -137,10 +140,28 @@ impl Connection {
         if let Some(live) = live.filter(|live| live.last_used.elapsed() < MAX_IDLE) {
             return Ok(live);
         }
-        let socket = open(&self.address, self.settings.connect_timeout).await?;
+        let socket = self.open().await?;
         let mut live = Live { socket, versions: HashMap::new(), correlation_id: 0, last_used: Instant::now() };
         live.versions = self.negotiate(&mut live).await?;
         Ok(live)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn open(&self) -> Result<Socket, ConnectionError> {
+        Ok(Socket::Plain(open(&self.address, self.settings.connect_timeout).await?))
+    }
+
+    #[cfg(feature = "tls")]
+    async fn open(&self) -> Result<Socket, ConnectionError> {
+        let limit = self.settings.connect_timeout;
+        let socket = open(&self.address, limit).await?;
+        let Some(tls) = &self.settings.tls else { return Ok(Socket::Plain(socket)) };
+        let address = || self.address.clone();
+        match timeout(limit, tls.connect(socket, &self.address)).await {
+            Err(_) => Err(ConnectionError::ConnectTimeout { address: address(), timeout: limit }),
+            Ok(Err(source)) => Err(ConnectionError::Connect { address: address(), source }),
+            Ok(Ok(socket)) => Ok(Socket::Tls(Box::new(socket))),
+        }
     }
 
     /// Asks which versions the broker serves. A broker that does not know version 3 says so in version 0, and is asked in that.
@@ -234,6 +255,7 @@ impl Connection {
                 live.socket.write_all(&chunk.read().map_err(closed)?).await.map_err(closed)?;
             }
         }
+        live.socket.flush().await.map_err(closed)?;
         Ok(live.correlation_id)
     }
 

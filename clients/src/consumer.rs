@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use madang_protocol::ErrorCode;
+use madang_protocol::messages::fetch::PartitionData;
 use madang_protocol::types::{NodeId, Offset, TopicId};
 use tokio::time::{Instant, sleep_until};
 
+use crate::backoff::after;
 use crate::client::Client;
 use crate::error::{ConsumeError, error_code, is_stale_metadata};
 use crate::metadata::Broker;
@@ -283,7 +285,7 @@ impl Consumer {
     /// # Errors
     /// [`ConsumeError`] for what trying again does not change.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<ConsumerRecord>, ConsumeError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(Instant::now(), timeout);
         let at_once = timeout.is_zero();
         let max_wait = if at_once { Duration::ZERO } else { self.config.max_wait };
         let mut has_asked = false;
@@ -419,4 +421,16 @@ impl Consumer {
         }
         Ok(())
     }
+}
+
+/// Reads all of one answer, up to its first damage; gives the position behind it.
+pub(crate) fn read_fetched(key: Key, data: PartitionData, offset: Offset) -> Offset {
+    let (mut fetched, mut positions) = (Fetched::default(), Position::from([(key.clone(), offset)]));
+    fetched.add(key.clone(), data);
+    while !fetched.is_empty() {
+        if fetched.take(100, &mut positions).is_err() {
+            break;
+        }
+    }
+    positions.get(&key).copied().unwrap_or(offset)
 }

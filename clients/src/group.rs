@@ -22,6 +22,7 @@ pub(crate) use coordinator::{Committed, Coordinator, Identified};
 pub use listener::{RebalanceListener, TopicPartition};
 
 use crate::admin::{CommittedOffset, CommittedOffsets};
+use crate::backoff::after;
 use crate::client::Client;
 use crate::consumer::{Consumer, ConsumerConfig, ConsumerRecord, StartAt};
 use crate::error::GroupError;
@@ -159,7 +160,7 @@ impl GroupConsumer {
     /// # Errors
     /// [`GroupError`] for what trying again does not change; `Fenced` once another process has this member's instance id.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<ConsumerRecord>, GroupError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = after(Instant::now(), timeout);
         if self.is_fenced {
             return Err(self.fenced());
         }

@@ -1,19 +1,8 @@
-//! A Kafka client: [`Producer`], [`Consumer`], [`GroupConsumer`] and [`Admin`] over one [`Client`].
+#![doc = include_str!("../README.md")]
 //!
+//! # Bounds
 //! A [`Client`] knows the cluster and keeps one connection per broker and purpose; all others borrow it. Everything is bounded: answers by
-//! [`ClientConfig::max_response_bytes`], a producer's records by [`ProducerConfig::buffer_bytes`], a consumer's by what one fetch may return.
-//! Each operation has its own error enum, and each says by `is_retriable` whether trying again may help.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use madang_client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
-//!
-//! let client = Client::new(ClientConfig::new(["127.0.0.1:9092"]));
-//! let producer = Producer::new(client, ProducerConfig::default());
-//! let delivery = producer.send(ProducerRecord::new("orders").key("42").value("paid")).await?;
-//! println!("at offset {}", delivery.await?.offset);
-//! # Ok(()) }
-//! ```
+//! [`ClientConfig::max_response_bytes`], a producer's records by [`ProducerConfig::buffer_bytes`], a consumer's by what one fetch of each broker may return.
 
 mod admin;
 mod backoff;
@@ -26,6 +15,9 @@ pub mod http;
 mod metadata;
 mod partitioner;
 mod producer;
+mod socket;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use admin::{
     Admin, AlteredConfig, ClusterDescription, CommittedOffset, CommittedOffsets, ConfigEntry, ConfigResource,
@@ -39,6 +31,11 @@ pub use group::{Assignor, GroupConfig, GroupConsumer, PendingCommit, RebalanceLi
 pub use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use partitioner::{ChoosePartition, Partitioner, murmur2, partition_of};
 pub use producer::{Acks, Delivery, Producer, ProducerConfig, ProducerMetrics, ProducerRecord, RecordMetadata};
+#[cfg(feature = "tls")]
+pub use tls::{TlsConfig, TlsError};
+
+#[doc(hidden)]
+pub mod fuzzing;
 
 /// The protocol's own types that this crate's API speaks of.
 pub use madang_protocol::{

@@ -18,6 +18,7 @@ use madang_protocol::types::Offset;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::backoff::after;
 use crate::client::Client;
 use crate::error::ProduceError;
 use crate::metadata::TopicMetadata;
@@ -289,7 +290,7 @@ impl Producer {
         if size > limit {
             return Err(ProduceError::TooLarge { size, limit });
         }
-        let deadline = Instant::now() + self.config.max_block;
+        let deadline = after(Instant::now(), self.config.max_block);
         let blocked = |waiting_for| move |_| ProduceError::Blocked { limit: self.config.max_block, waiting_for };
         let found = timeout_at(deadline, self.partition(&record, size)).await;
         let partition = found.map_err(blocked("the topic's metadata"))??;

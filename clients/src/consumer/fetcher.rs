@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use madang_protocol::ErrorCode;
 use madang_protocol::messages::fetch::{FetchRequest, FetchResponse, PartitionData};
 use madang_protocol::types::{NodeId, TopicId};
 use tokio::task::JoinSet;
@@ -71,7 +72,7 @@ impl Fetcher {
         let mut request = session.request(&wanted, &self.config);
         request.max_wait_ms = i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX);
         let call = self.client.call();
-        let call = Call { timeout: call.timeout + max_wait, ..call };
+        let call = Call { timeout: call.timeout.saturating_add(max_wait), ..call };
         let by_name = wanted.values().any(|place| place.topic_id.is_zero());
         let call = if by_name { call.up_to(FETCH_BY_ID - 1) } else { call };
         self.busy.insert(broker.node_id);
@@ -90,11 +91,16 @@ impl Fetcher {
         let Returned { node, wanted, outcome } = returned;
         self.busy.remove(&node);
         let session = self.sessions.entry(node).or_default();
-        let answer = outcome.ok().filter(|answer| check(answer.error_code).is_ok());
-        let Some(answer) = answer else {
+        let Ok(answer) = outcome else {
             session.lost();
             return Some(Answered { wanted, parts: None });
         };
+        if let Err(code) = check(answer.error_code) {
+            session.lost();
+            // A broker keeps so many sessions and no more: the next request asks for everything again.
+            let is_forgotten = matches!(code, ErrorCode::FetchSessionIdNotFound | ErrorCode::InvalidFetchSessionEpoch);
+            return Some(Answered { wanted, parts: is_forgotten.then(Vec::new) });
+        }
         session.answered(answer.session_id, &wanted);
         let parts = Some(parts(answer, &wanted));
         Some(Answered { wanted, parts })

@@ -113,6 +113,9 @@ impl Commits {
     /// Commits of one's own accord, beside what the member does. What fails is in the next commit.
     pub(super) fn start_automatic(&mut self, member: &Member, offsets: CommittedOffsets) {
         self.last = Instant::now();
+        if offsets.is_empty() {
+            return;
+        }
         let Ok(turn) = Arc::clone(&self.coordinator).try_lock_owned() else { return };
         let commit = self.on_behalf(turn, member, offsets);
         self.automatic = Some(tokio::spawn(async move { drop(commit.run().await) }));

@@ -102,7 +102,7 @@ impl Membership<'_> {
 
     /// A call that the coordinator may park for a whole rebalance.
     fn parked(&self) -> Call {
-        Call::within(self.client.config().request_timeout + self.config.max_poll_interval)
+        Call::within(self.client.config().request_timeout.saturating_add(self.config.max_poll_interval))
     }
 
     /// As the leader: what every member gets.

@@ -91,7 +91,8 @@ impl GroupConsumer {
     }
 
     pub(super) async fn join(&mut self) -> Result<(), GroupError> {
-        let mut backoff = Backoff::within(self.client.config().retry_timeout + self.config.max_poll_interval);
+        let mut backoff =
+            Backoff::within(self.client.config().retry_timeout.saturating_add(self.config.max_poll_interval));
         loop {
             let error = match self.join_once().await {
                 Ok(true) => return Ok(()),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::identity::Identity;
 use super::metrics::{Counters, add};
 use super::{Accepted, ProducerConfig, RecordMetadata};
+use crate::backoff::after;
 use crate::error::ProduceError;
 use crate::partitioner::Choices;
 
@@ -91,7 +92,7 @@ impl Queue {
             || self.waiting.len() > 1
             || first.encoded.is_some()
             || first.number <= flush_up_to;
-        let lingered = if full { first.created } else { first.created + config.linger };
+        let lingered = if full { first.created } else { after(first.created, config.linger) };
         Some(self.not_before.map_or(lingered, |not_before| not_before.max(lingered)))
     }
 }
