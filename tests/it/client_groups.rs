@@ -1,7 +1,11 @@
 //! librdkafka's consumer groups: sharing, rebalances, committed offsets, restarts.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use madang_client::{Assignor, Client, ClientConfig, ConsumerConfig, GroupConfig, GroupConsumer, OutOfRange};
 
 use rdkafka::admin::NewPartitions;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -126,4 +130,108 @@ fn partitions_that_are_added_to_the_offsets_topic_move_no_group_before_the_next_
         assert_eq!(committed.find_partition("kept", 0).expect("asked").offset(), Offset::Offset(1), "group {number}");
         group.commit(&at(Offset::Offset(2)), CommitMode::Sync).expect("committed");
     }
+}
+
+/// What the two members of a mixed group have and have read.
+#[derive(Default)]
+struct Mixed {
+    seen: Mutex<BTreeSet<i32>>,
+    ours: AtomicUsize,
+    theirs: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Mixed {
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    fn read(&self, number: i32) {
+        self.seen.lock().expect("sound").insert(number);
+    }
+
+    fn has_read(&self, count: usize) -> bool {
+        self.seen.lock().expect("sound").len() == count
+    }
+
+    fn shares(&self) -> (usize, usize) {
+        (self.ours.load(Ordering::Relaxed), self.theirs.load(Ordering::Relaxed))
+    }
+
+    fn run_theirs(&self, yard: &Yard, strategy: &str) {
+        let member = member(yard, "work", strategy);
+        while self.goes_on() {
+            if let Some(Ok(message)) = member.poll(Duration::from_millis(20)) {
+                self.read(number(&message));
+            }
+            self.theirs.store(member.assignment().map_or(0, |list| list.count()), Ordering::Relaxed);
+        }
+    }
+
+    fn run_ours(&self, yard: &Yard, assignor: Assignor) {
+        let config = GroupConfig {
+            assignors: vec![assignor],
+            session_timeout: Duration::from_secs(6),
+            heartbeat_interval: Duration::from_millis(200),
+            consumer: ConsumerConfig { out_of_range: OutOfRange::Earliest, ..ConsumerConfig::default() },
+            ..GroupConfig::new("workers")
+        };
+        run(async {
+            let client = Client::new(ClientConfig::new([yard.broker.address.as_str()]));
+            let mut member = GroupConsumer::new(client, config, ["work"]);
+            while self.goes_on() {
+                for record in member.poll(Duration::from_millis(50)).await.expect("polled") {
+                    let text = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+                    self.read(text.parse().expect("a number"));
+                }
+                self.ours.store(member.positions().count(), Ordering::Relaxed);
+            }
+            member.leave().await.expect("left");
+        });
+    }
+}
+
+/// Whoever comes first leads, and shares with the other by what that one says of itself.
+fn shares_with_a_member_of_ours(strategy: &str, assignor: Assignor, ours_leads: bool) {
+    let yard = Yard::open(&[&format!("num.partitions={PARTITIONS}"), "group.initial.rebalance.delay.ms=0"]);
+    fill(&yard, "work", 0, 40);
+    let mixed = Mixed::default();
+    let (alone, shared, all) = std::thread::scope(|scope| {
+        let ours = || drop(scope.spawn(|| mixed.run_ours(&yard, assignor)));
+        let theirs = || drop(scope.spawn(|| mixed.run_theirs(&yard, strategy)));
+        let expected = if ours_leads { (4, 0) } else { (0, 4) };
+        if ours_leads {
+            ours()
+        } else {
+            theirs()
+        }
+        let alone = poll(PATIENCE, || mixed.shares() == expected && mixed.has_read(40));
+        if ours_leads {
+            theirs()
+        } else {
+            ours()
+        }
+        let shared = poll(PATIENCE, || mixed.shares() == (2, 2));
+        fill(&yard, "work", 40, 80);
+        let all = poll(PATIENCE, || mixed.has_read(80));
+        mixed.stop.store(true, Ordering::Relaxed);
+        (alone, shared, all)
+    });
+    assert!(
+        alone && shared && all,
+        "{strategy}, ours leads: {ours_leads}: {alone} {shared} {all}, {:?}",
+        mixed.shares()
+    );
+}
+
+#[test]
+fn a_member_of_ours_and_one_of_librdkafka_share_by_range() {
+    shares_with_a_member_of_ours("range", Assignor::Range, false);
+    shares_with_a_member_of_ours("range", Assignor::Range, true);
+}
+
+#[test]
+fn a_member_of_ours_and_one_of_librdkafka_share_cooperatively() {
+    shares_with_a_member_of_ours("cooperative-sticky", Assignor::CooperativeSticky, false);
+    shares_with_a_member_of_ours("cooperative-sticky", Assignor::CooperativeSticky, true);
 }

@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod client_admin;
 mod client_groups;
+mod client_native;
 mod cluster;
 mod compaction;
 mod cut_off;
