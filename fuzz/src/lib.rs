@@ -1,4 +1,4 @@
-//! What all fuzz targets share: the guard that counts allocation, and the list of requests.
+//! What all fuzz targets share: the guard that counts allocation, and the lists of requests and responses.
 //! A target returns without a word, or it has found something.
 
 pub mod folder;
@@ -93,4 +93,57 @@ requests! {
     DescribeCluster: describe_cluster::DescribeClusterRequest,
     UnregisterBroker: unregister_broker::UnregisterBrokerRequest,
     DescribeTopicPartitions: describe_topic_partitions::DescribeTopicPartitionsRequest,
+}
+
+macro_rules! responses {
+    ($($key:ident: $module:ident::$name:ident,)*) => {
+        /// Decodes the body of a response from `reader`, and holds it to its round trip.
+        ///
+        /// # Errors
+        /// The decoder's.
+        pub fn response_body(key: ApiKey, version: i16, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+            match key {
+                $(ApiKey::$key => round_trip!(madang_protocol::messages::$module::$name, reader, version),)*
+                // An API that is not in the list yet.
+                #[allow(unreachable_patterns)]
+                _ => Ok(()),
+            }
+        }
+    };
+}
+
+responses! {
+    Produce: produce::ProduceResponse,
+    Fetch: fetch::FetchResponse,
+    ListOffsets: list_offsets::ListOffsetsResponse,
+    Metadata: metadata::MetadataResponse,
+    OffsetCommit: offset_commit::OffsetCommitResponse,
+    OffsetFetch: offset_fetch::OffsetFetchResponse,
+    FindCoordinator: find_coordinator::FindCoordinatorResponse,
+    JoinGroup: join_group::JoinGroupResponse,
+    Heartbeat: heartbeat::HeartbeatResponse,
+    LeaveGroup: leave_group::LeaveGroupResponse,
+    SyncGroup: sync_group::SyncGroupResponse,
+    DescribeGroups: describe_groups::DescribeGroupsResponse,
+    ListGroups: list_groups::ListGroupsResponse,
+    ApiVersions: api_versions::ApiVersionsResponse,
+    CreateTopics: create_topics::CreateTopicsResponse,
+    DeleteTopics: delete_topics::DeleteTopicsResponse,
+    DeleteRecords: delete_records::DeleteRecordsResponse,
+    InitProducerId: init_producer_id::InitProducerIdResponse,
+    OffsetForLeaderEpoch: offset_for_leader_epoch::OffsetForLeaderEpochResponse,
+    DescribeConfigs: describe_configs::DescribeConfigsResponse,
+    AlterConfigs: alter_configs::AlterConfigsResponse,
+    DescribeLogDirs: describe_log_dirs::DescribeLogDirsResponse,
+    CreatePartitions: create_partitions::CreatePartitionsResponse,
+    DeleteGroups: delete_groups::DeleteGroupsResponse,
+    ElectLeaders: elect_leaders::ElectLeadersResponse,
+    IncrementalAlterConfigs: incremental_alter_configs::IncrementalAlterConfigsResponse,
+    AlterPartitionReassignments: alter_partition_reassignments::AlterPartitionReassignmentsResponse,
+    ListPartitionReassignments: list_partition_reassignments::ListPartitionReassignmentsResponse,
+    OffsetDelete: offset_delete::OffsetDeleteResponse,
+    DescribeQuorum: describe_quorum::DescribeQuorumResponse,
+    DescribeCluster: describe_cluster::DescribeClusterResponse,
+    UnregisterBroker: unregister_broker::UnregisterBrokerResponse,
+    DescribeTopicPartitions: describe_topic_partitions::DescribeTopicPartitionsResponse,
 }
