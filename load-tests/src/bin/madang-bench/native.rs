@@ -60,6 +60,7 @@ fn producer_config(scenario: &Scenario) -> ProducerConfig {
         max_request_bytes: (1 << 20).max(most as usize + 1024),
         buffer_bytes: 64 << 20,
         delivery_timeout: Duration::from_secs(scenario.time.drain_s.max(30)),
+        ..ProducerConfig::default()
     }
 }
 
