@@ -312,6 +312,52 @@ fn a_link_comes_back_when_its_peer_does_and_calls_fail_at_once_meanwhile() {
     });
 }
 
+/// A killed process says nothing. The one after it does not know the connection, and says so: nobody waits until the silence has been long enough.
+#[test]
+fn a_peer_that_was_killed_and_started_again_is_found_out_at_once() {
+    test(|authority| async move {
+        let certificates = authority.node(2);
+        let long = Duration::from_secs(60);
+        let silence = QuicSettings { idle_timeout: long, call_timeout: long, ..settings() };
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let (killed, quiet) = (certificates.clone(), silence.clone());
+        let first_life = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            LocalSet::new().block_on(&runtime, async move {
+                let listener = listener_on(ANY, killed, quiet);
+                tell.send(listener.local_addr().expect("an address")).expect("heard");
+                tokio::select! {
+                    () = listener.run(Tester::default()) => {}
+                    _ = ended => {}
+                }
+            });
+            // With the runtime goes what would have said good-bye.
+        });
+        let address = told.recv().expect("an address");
+        let (mut link, driver) = Link::new(
+            &listener_on(ANY, authority.node(1), silence),
+            NodeId(2),
+            address.to_string(),
+            LEVELS,
+            &[Control],
+        );
+        spawn_local(driver);
+        up(&mut link).await;
+        let lane = link.lanes[0].clone();
+        let hanging = spawn_local(async move { lane.call(ask(HANG)).await });
+        end.send(()).expect("heard");
+        first_life.join().expect("it ends");
+        let (_, tester, _listener) = serve_as(certificates, address);
+        let lost = state(&mut link, is_refusal).await;
+        assert!(matches!(&lost, LinkState::Down(LinkError::Lost(why)) if why.contains("reset")), "{lost:?}");
+        assert_eq!(hanging.await.expect("ends"), Err(CallError::Lost));
+        up(&mut link).await;
+        assert_eq!(link.lanes[0].call(ask(ECHO)).await, Ok(ask(ECHO)));
+        assert_eq!(tester.calls.get(), 1);
+    });
+}
+
 #[test]
 fn a_call_without_an_answer_and_one_that_panics_cost_their_lane_and_not_the_link_for_good() {
     test(|authority| async move {

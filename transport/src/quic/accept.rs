@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use madang_protocol::types::NodeId;
-use quinn::{Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
 use rustix::net::sockopt;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -87,7 +87,7 @@ impl NodeListener {
         let mut server = quinn::ServerConfig::with_crypto(certificates.server());
         server.transport_config(settings.transport()).max_incoming(settings.max_connections);
         let runtime = Arc::new(TokioRuntime);
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
+        let endpoint = Endpoint::new(certificates.endpoint(), Some(server), socket, runtime)?;
         Ok(Self { endpoint, certificates, settings: Arc::new(settings), reads })
     }
 
