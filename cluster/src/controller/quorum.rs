@@ -26,6 +26,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Ticks without a leader after which a voter may campaign, before the seeded extra.
 const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 3;
+/// How often a voter may try to follow a dead leader before the next one may.
+const TURN: usize = 2;
 /// For so long a leader of the quorum may go on without a majority before it knows.
 pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
 /// For so long after a leader has asked a majority, and heard of it, nobody else is elected: a follower waits for an election timeout, which may have begun
@@ -61,6 +63,8 @@ pub(super) struct Quorum {
     /// The term that this node is known to remember after a power cut.
     durable_term: u64,
     seeded: (u64, StateRole, usize),
+    /// Of which leader's death this voter was told in which term, and how often.
+    told: (u64, u64, usize),
     /// The ready that brought a snapshot which is not durable yet: Raft is not told before that it is applied.
     installing: Option<u64>,
     /// The newest question by which a majority has confirmed this leader, until it is taken.
@@ -130,6 +134,7 @@ impl Quorum {
             next_tick: None,
             durable_term,
             seeded,
+            told: (INVALID_ID, 0, 0),
             installing,
             confirmed: None,
         })
@@ -167,7 +172,8 @@ impl Quorum {
     }
 
     /// A leader that is dead is not waited for. One voter campaigns: several at once would split the votes. Told again, it asks again, as the
-    /// others may have believed in the dead one when they were asked.
+    /// others may have believed in the dead one when they were asked; told more often, it is another one's turn, as the first may lack what others
+    /// have.
     pub(super) fn dead(&mut self, voter: NodeId) -> Result<(), String> {
         let (raft, dead) = (&mut self.node.raft, raft_id(voter));
         let waits = matches!(raft.state, StateRole::Follower | StateRole::PreCandidate);
@@ -178,8 +184,11 @@ impl Quorum {
         raft.become_follower(term, INVALID_ID);
         // It has drawn a timeout of its own, which may by chance be the one that it had.
         self.seeded.0 = u64::MAX;
-        let first = self.members().voters.iter().find(|id| **id != dead).copied();
-        if first == Some(own) { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
+        let told = if (self.told.0, self.told.1) == (dead, term) { self.told.2 } else { 0 };
+        self.told = (dead, term, told + 1);
+        let living: Vec<u64> = self.members().voters.iter().copied().filter(|id| *id != dead).collect();
+        let turn = living.get(told / TURN % living.len().max(1)).copied();
+        if turn == Some(own) { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
     }
 
     pub(super) fn snapshot_sent(&mut self, voter: NodeId, delivered: bool) {

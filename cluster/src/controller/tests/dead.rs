@@ -89,3 +89,27 @@ fn the_death_of_a_voter_that_does_not_lead_is_nothing_to_the_quorum() {
     three.tell(dead);
     assert_eq!(three.leader(), Some(leader));
 }
+
+/// The one that would campaign first may lack an entry that the dead leader and the other voter have.
+#[test]
+fn a_voter_that_lacks_what_was_decided_holds_no_election_up() {
+    let mut three = Three::new();
+    let dead = three.elect();
+    let others: Vec<NodeId> = three.voters.keys().copied().filter(|node| *node != dead).collect();
+    let (behind, ahead) = (others[0], others[1]);
+    let away = three.voters.remove(&behind).expect("it is there");
+    let broker = RegisterBroker {
+        node_id: dead,
+        incarnation_id: Uuid([7; 16]),
+        endpoints: Vec::new(),
+        rack: None,
+        log_dirs: Vec::new(),
+        starts: Vec::new(),
+    };
+    let proposal = Proposal::RegisterBroker(broker);
+    three.give(dead, ControllerInput::Propose { request: RequestId(1), proposal });
+    three.voters.insert(behind, away);
+    three.voters.remove(&dead);
+    (0..4).for_each(|_| three.tell(dead));
+    assert_eq!(three.leader(), Some(ahead), "and no time has passed");
+}
