@@ -21,6 +21,8 @@ use crate::check::judge;
 
 /// How long everything may take to be whole, or every partition to be written to.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Time from one fault to the next where only rounds count: a supervisor leaves a node alone that dies six times in a minute.
+const APART: Duration = Duration::from_secs(13);
 const TOPIC: &str = "chaos";
 
 /// Strike three nodes with faults under load, read everything in the end, and judge what the clients saw.
@@ -180,7 +182,7 @@ fn strike_all(
 ) -> Result<(), String> {
     let (mut rng, until) = (Prng::new(args.seed), Instant::now() + Duration::from_secs(args.seconds));
     let mut bag = Vec::new();
-    let (mut first, mut tries) = (true, 0);
+    let (mut first, mut tries, mut struck): (_, _, Option<Instant>) = (true, 0, None);
     let over = |tries: u64| match args.rounds {
         Some(rounds) => tries >= rounds * args.required().len() as u64,
         None => Instant::now() >= until,
@@ -199,6 +201,10 @@ fn strike_all(
         if stop_early.load(Ordering::Acquire) {
             return Err("interrupted".to_owned());
         }
+        if let (Some(last), Some(_)) = (struck, args.rounds) {
+            std::thread::sleep(APART.saturating_sub(last.elapsed()));
+        }
+        struck = Some(Instant::now());
         strike(fault, cluster, recorder, shape, report, &mut rng)?;
     }
     Ok(())
