@@ -1,4 +1,5 @@
-//! Faults against a running broker, longer than a test may take: `cargo test --test faults -- kill9|startup|powercut|directory|failover|panics [ROUNDS] [SEED]`.
+//! Faults against a running broker, longer than a test may take: `cargo test --test faults -- kill9|startup|powercut|directory|failover [ROUNDS] [SEED]`,
+//! and with the feature `failpoints` also `panics [CASE]` and `crash [GIB] [ROUNDS]`.
 //! Each prints its seed, and ends with an error if something that was promised does not hold.
 
 #[allow(dead_code, reason = "the tests use the rest of it")]
@@ -7,6 +8,8 @@ mod broker;
 #[allow(dead_code, reason = "the tests use the rest of it")]
 #[path = "../it/cluster.rs"]
 mod cluster;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod directory;
 mod failover;
 #[path = "../it/kill9.rs"]
@@ -41,10 +44,12 @@ fn main() -> ExitCode {
         "directory" => directory::run(),
         "failover" => failover::run(number(3) as usize, i32::try_from(number(0)).expect("so many partitions")),
         #[cfg(feature = "failpoints")]
+        "crash" => crash::run(number(1) as usize, number(10) as usize),
+        #[cfg(feature = "failpoints")]
         "panics" => panics::run(),
         _ => {
             eprintln!(
-                "usage: cargo test --test faults -- kill9|startup|powercut|directory|failover|panics [ROUNDS] [SEED]"
+                "usage: cargo test --test faults -- kill9|startup|powercut|directory|failover|panics|crash [ROUNDS|GIB] [SEED|ROUNDS]"
             );
             return ExitCode::from(2);
         }
