@@ -18,7 +18,7 @@ use madang_cluster::coordinator::{GroupConfig, OFFSETS_TOPIC};
 use madang_cluster::metadata::{MetadataDelta, MetadataImage, TopicImage};
 use madang_cluster::replica::replication::Assignment;
 use madang_cluster::replica::{Neighbours, ReplicaConfig, ReplicaHandle, ReplicaMessage};
-use madang_protocol::types::{LeaderEpoch, TopicId, TopicPartition, Uuid};
+use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, TopicPartition, Uuid};
 use madang_storage::{PartitionDir, RestartKind};
 use madang_transport::kafka::ConnectionLimits;
 use tokio::sync::watch;
@@ -122,6 +122,7 @@ impl Applier {
         }
         self.node.groups.follow(&image);
         if serving {
+            tell_of_brokers(&applied, &image, delta);
             self.apply_delta(&image, delta).await;
             self.node.applied(image);
             return;
@@ -377,6 +378,18 @@ impl Applier {
         Child::actor(actor, &self.coordinator_arbiter, move |context| {
             Ok(ShardActor::new(config.clone(), replica.clone(), Arc::clone(&history), seed, context))
         })
+    }
+}
+
+/// Says which nodes serve from now on, and which do not.
+fn tell_of_brokers(before: &MetadataImage, image: &MetadataImage, delta: &MetadataDelta) {
+    let serves = |image: &MetadataImage, node: NodeId| image.broker(node).is_some_and(|broker| !broker.fenced);
+    for node in &delta.brokers {
+        match (serves(before, *node), serves(image, *node)) {
+            (false, true) => tracing::info!(%node, version = image.version(), "a node serves"),
+            (true, false) => tracing::info!(%node, version = image.version(), "a node serves no more"),
+            _ => {}
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use self::deaths::Deaths;
@@ -30,6 +31,8 @@ const CRASHES: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
 /// The wait before a dead process is started again.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long the last death may take to be told.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long an orderly end may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -83,15 +86,18 @@ pub async fn run(node: NodeProcess, mut stopping: watch::Receiver<bool>) -> Resu
         let ended =
             attend(&mut process, &listener, &node, deaths.as_mut(), &mut said, &mut stopping).await.map_err(failed)?;
         let End::Died(status) = ended else { return Ok(()) };
-        if let (Some(deaths), Some(broker_epoch)) = (&deaths, said.broker_epoch) {
-            deaths.tell(broker_epoch);
-        }
+        let told = match (&deaths, said.broker_epoch) {
+            (Some(deaths), Some(broker_epoch)) => Some(deaths.tell(broker_epoch)),
+            _ => None,
+        };
         if status.success() && !node.always {
+            hear_out(told).await;
             return Ok(());
         }
         died.retain(|at| at.elapsed() < WITHIN);
         died.push(Instant::now());
         if died.len() > CRASHES {
+            hear_out(told).await;
             return Err(format!(
                 "{} ended ({status}) for the {}th time in a minute; it is left alone",
                 node.name,
@@ -103,6 +109,13 @@ pub async fn run(node: NodeProcess, mut stopping: watch::Receiver<bool>) -> Resu
             () = sleep(BACK_OFF) => {}
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         }
+    }
+}
+
+/// Whoever runs no process any more may end itself, and what it has to tell would end with it.
+async fn hear_out(told: Option<JoinHandle<()>>) {
+    if let Some(told) = told {
+        drop(timeout(LAST_WORDS, told).await);
     }
 }
 

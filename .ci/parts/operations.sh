@@ -10,6 +10,11 @@ expect() { if [ "$1" = "$2" ]; then echo "ok    $3"; else echo "FAILED $3: got '
 start() { "$madang" start --supervise --config "$work/node-$1.properties" >>"$work/node-$1.log" 2>&1 & pids[$1]=$!; }
 stop() { kill -TERM "${pids[$1]}"; wait "${pids[$1]}"; unset "pids[$1]"; }
 status() { "$madang" cluster status --server 127.0.0.1:2929"$1"; }
+# The process id of a node; nothing while it does not run.
+process() {
+    "$madang" cluster status --server 127.0.0.1:29291 --output json |
+        python3 -c 'import json, sys; print(*[node["pid"] for node in json.load(sys.stdin)["nodes"] if node["id"] == int(sys.argv[1]) and node["pid"]])' "$1"
+}
 # Whether N nodes serve and no partition lacks a replica; asks for a while.
 whole() {
     for _ in $(seq 150); do
@@ -49,11 +54,23 @@ for node in 1 2 3; do
     expect "$(whole "$other" 3 0)" yes "node $node is in sync again"
 done
 expect "$("$madang" consume numbers --from-beginning --max 503 --server 127.0.0.1:29292 | sort -n | tr '\n' ' ')" "$(seq 1 503 | tr '\n' ' ')" "every record is there once"
-pid=$("$madang" cluster status --server 127.0.0.1:29291 --output json | python3 -c 'import json, sys; print([node["pid"] for node in json.load(sys.stdin)["nodes"] if node["id"] == 2][0])')
-kill -9 "$pid"
+kill -9 "$(process 2)"
 seq 504 504 | "$madang" produce numbers --server 127.0.0.1:29293
 expect "$(whole 3 3 0)" yes "a node that was killed is started again by its supervisor"
 expect "$("$madang" consume numbers --from-beginning --max 504 --server 127.0.0.1:29292 | sort -n | tail -1)" 504 "what was written meanwhile is there"
+# A node that dies again and again is left alone, and its last death is told like any other.
+for _ in $(seq 300); do
+    kill -0 "${pids[2]}" 2>/dev/null || break
+    pid=$(process 2)
+    [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
+    sleep 0.2
+done
+code=0
+wait "${pids[2]}" || code=$?
+expect "$code" 1 "a node that dies six times in a minute is left alone"
+expect "$(grep -c 'the cluster knows of its death' "$work/node-2.log")" "$(grep -c 'ended (signal: 9' "$work/node-2.log")" "each of its deaths was told"
+start 2
+expect "$(whole 3 3 0)" yes "it comes back when it is started again"
 for node in 1 2 3; do stop "$node"; done
 echo "ok    an orderly stop of all"
-echo "11 passed, 0 failed"
+echo "14 passed, 0 failed"

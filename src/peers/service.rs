@@ -148,7 +148,9 @@ impl PeerService {
             }
             None => {
                 let proposal = Proposal::FenceBroker { node_id, broker_epoch };
-                heard(self.ask(|reply| ControllerMessage::Propose { proposal, reply }).await)
+                let result = heard(self.ask(|reply| ControllerMessage::Propose { proposal, reply }).await);
+                tracing::info!(%node_id, broker_epoch, ?result, "the supervisor of a node says that it is dead");
+                result
             }
         };
         written(level, &HeartbeatAnswer { result }, Payload::default())

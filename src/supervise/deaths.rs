@@ -6,13 +6,14 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use madang_cluster::configs::BrokerConfig;
 use madang_protocol::node::{Death, HeartbeatAnswer, HeartbeatResult, LEVELS, NodeMessage, Tag};
 use madang_protocol::types::NodeId;
 use madang_transport::kafka::ColdReads;
 use madang_transport::quic::{LaneKind, Link, LinkState, NodeFrame, NodeListener};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::peers::{SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY, read_certificates, settings};
 
@@ -76,19 +77,26 @@ impl Deaths {
         }
     }
 
-    /// Tells every controller at once, and again until one in office has taken it.
-    pub(super) fn tell(&self, broker_epoch: i64) {
+    /// Tells every controller at once, and again until one in office has taken it. One that does not answer holds up no other.
+    pub(super) fn tell(&self, broker_epoch: i64) -> JoinHandle<()> {
         let (node_id, links) = (self.node_id, self.links.clone());
         spawn_local(async move {
-            let begun = Instant::now();
-            while begun.elapsed() < GIVE_UP {
-                let told = links.values().map(|known| taken(&known.link, Death { node_id, broker_epoch }));
-                if futures_util::future::join_all(told).await.contains(&true) {
-                    return;
-                }
-                sleep(TELL_AGAIN).await;
+            if links.is_empty() {
+                return;
             }
-        });
+            let begun = Instant::now();
+            let told = links.into_values().map(|known| Box::pin(tell_until_taken(known, node_id, broker_epoch)));
+            match timeout(GIVE_UP, select_all(told)).await {
+                Ok(_) => eprintln!("madang: the cluster knows of its death after {} ms", begun.elapsed().as_millis()),
+                Err(_) => eprintln!("madang: nobody has taken word of its death in {} s", GIVE_UP.as_secs()),
+            }
+        })
+    }
+}
+
+async fn tell_until_taken(known: Rc<Known>, node_id: NodeId, broker_epoch: i64) {
+    while !taken(&known.link, Death { node_id, broker_epoch }).await {
+        sleep(TELL_AGAIN).await;
     }
 }
 
