@@ -27,20 +27,43 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Acknowledgements around each crash.
 const SETTLED: usize = 200;
 
-/// Fills a partition with so many GiB, and has its actor panic `rounds` times.
+/// Fills a partition with so many GiB, and has its actor panic once in each of `rounds` lives of the broker: an actor that panics again and again at one
+/// place waits longer each time, and is set aside.
 pub(crate) fn run(gib: usize, rounds: usize) {
     let folder = tempfile::tempdir().expect("a folder");
-    let (plan, log) = (folder.path().join("plan"), folder.path().join("log"));
-    std::fs::write(&plan, "").expect("the plan can be written");
-    let launch = Launch::new(&folder.path().join("data")).set("num.partitions=1").log_to(&log);
-    let mut broker = launch.env("MADANG_FAILPOINTS", plan.to_str().expect("text")).start("127.0.0.1:0");
+    let broker = start(folder.path());
     fill(&broker.address, gib << 30);
+    assert!(broker.stop(), "an orderly end");
+    let times = (0..rounds).map(|_| crash(folder.path())).collect();
+    crate::startup::print(&format!("no acknowledgement while the actor of a partition of {gib} GiB crashed"), times);
+}
+
+fn start(folder: &Path) -> Broker {
+    let (plan, log) = (folder.join("plan"), folder.join("log"));
+    for file in [&plan, &log] {
+        std::fs::write(file, "").expect("a file can be written");
+    }
+    let launch = Launch::new(&folder.join("data")).set("num.partitions=1").log_to(&log);
+    launch.env("MADANG_FAILPOINTS", plan.to_str().expect("text")).start("127.0.0.1:0")
+}
+
+/// Plants a panic, and answers for how long nothing was acknowledged.
+fn crash(folder: &Path) -> Duration {
+    let mut broker = start(folder);
     let mut client = Client::new(&broker);
     client.acknowledged(SETTLED);
-    let times = (0..rounds).map(|round| client.crash(&plan, &log, round + 1)).collect();
+    let mut plan = std::fs::File::options().append(true).open(folder.join("plan")).expect("the plan");
+    writeln!(plan, "node/log_dirs/directory-0/replicas/{TOPIC}-0 Append 1 panic").expect("the plan can be written");
+    let mut longest = Duration::ZERO;
+    let struck = || std::fs::read_to_string(folder.join("log")).unwrap_or_default().contains("planted: ");
+    let panics = poll(PATIENCE, || {
+        longest = longest.max(client.acknowledged(SETTLED));
+        struck()
+    });
+    assert!(panics, "it panics");
     assert!(broker.lives(), "the process lives");
-    crate::startup::print(&format!("no acknowledgement while the actor of a partition of {gib} GiB crashed"), times);
     assert!(broker.stop(), "an orderly end");
+    longest
 }
 
 fn fill(address: &str, bytes: usize) {
@@ -111,22 +134,6 @@ impl Client {
             last = Instant::now();
         }
         longest
-    }
-
-    /// Plants a panic, and answers for how long nothing was acknowledged.
-    fn crash(&mut self, plan: &Path, log: &Path, round: usize) -> Duration {
-        let mut file = std::fs::File::options().append(true).open(plan).expect("the plan");
-        writeln!(file, "node/log_dirs/directory-0/replicas/{TOPIC}-0 Append 1 panic").expect("the plan can be written");
-        let mut longest = Duration::ZERO;
-        let struck = || std::fs::read_to_string(log).unwrap_or_default().matches("planted: ").count() >= round;
-        assert!(
-            poll(PATIENCE, || {
-                longest = longest.max(self.acknowledged(SETTLED));
-                struck()
-            }),
-            "it panics"
-        );
-        longest.max(self.acknowledged(SETTLED))
     }
 }
 
