@@ -22,6 +22,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("madang-transport", &["madang-actors", "madang-protocol"]),
     // It sees the broker as a client does: of ours it takes the seeded numbers and the client.
     ("madang-load-tests", &["madang-actors", "madang-client"]),
+    // They show what a user of the client has.
+    ("madang-examples", &["madang-client"]),
     // A real client for the end-to-end tests; nothing of ours depends on it.
     ("madang-compat-rdkafka", &[]),
 ];
@@ -170,6 +172,7 @@ fn no_data_is_sent_past_a_bound() {
         "clients/src",
         "simulator/src",
         "load-tests/src",
+        "examples/src",
     ];
     let mut found = Vec::new();
     for path in folders.iter().flat_map(|folder| sources(folder)) {
@@ -221,6 +224,7 @@ fn files_stay_short() {
         "protocol",
         "simulator/src",
         "load-tests/src",
+        "examples/src",
     ];
     let long: Vec<String> = folders
         .iter()

@@ -1,0 +1,34 @@
+//! Reads a topic from its beginning to where it ends at the moment.
+//!
+//! ```text
+//! cargo run -p madang-examples --bin hello_producer
+//! cargo run -p madang-examples --bin hello_consumer -- [TOPIC]
+//! ```
+//! Look at: run it twice and it reads the same, as reading takes nothing away. `order_service` shows readers that remember where they were.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use madang_client::{Admin, Consumer, ConsumerConfig, StartAt};
+use madang_examples::{Failure, argument, client, text};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    let topic = argument(1, "hello");
+    let client = client();
+
+    // A log has no last record. This program asks once where it ends, so that it can end too; others go on polling.
+    let partition = (topic.clone(), 0);
+    let asked = BTreeMap::from([(topic.clone(), vec![0])]);
+    let end = Admin::new(client.clone()).offsets(&asked, StartAt::Latest).await?[&partition].offset;
+
+    let mut consumer = Consumer::new(client, ConsumerConfig::default());
+    consumer.assign(&topic, StartAt::Earliest).await?;
+    while consumer.positions().any(|(_, _, position)| position < end) {
+        // Returns as soon as there is something, and empty-handed after a second.
+        for record in consumer.poll(Duration::from_secs(1)).await? {
+            println!("{}: {}", record.offset, text(record.value.as_deref()));
+        }
+    }
+    Ok(())
+}
