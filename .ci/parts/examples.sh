@@ -32,17 +32,17 @@ of_readme() {
     grep -qF -- "$1" "$README" || fail "no command of $README: $1"
     echo "$1" >>"$WORK/ran"
 }
-# run NAME COMMAND: to its end, within 150 s; its output is kept under the name.
+# run NAME COMMAND: to its end, within 180 s; its output is kept under the name.
 run() {
-    timeout -k 5 150 bash -c "$2" >"$WORK/$1.out" 2>"$WORK/$1.err" </dev/null && return 0
+    timeout -k 5 180 bash -c "$2" >"$WORK/$1.out" 2>"$WORK/$1.err" </dev/null && return 0
     fail "$1 ended with $?"
     tail -n 20 "$WORK/$1.out" "$WORK/$1.err"
     return 1
 }
 shown() { of_readme "$2" && run "$1" "$2"; }
-# start NAME COMMAND, begin NAME COMMAND: beside what follows, until `finish NAME`, for 150 s at most.
+# start NAME COMMAND, begin NAME COMMAND: beside what follows, until `finish NAME`, for 180 s at most.
 start() {
-    timeout -k 5 150 bash -c "$2" >"$WORK/$1.out" 2>"$WORK/$1.err" </dev/null &
+    timeout -k 5 180 bash -c "$2" >"$WORK/$1.out" 2>"$WORK/$1.err" </dev/null &
     RUNNING[$1]=$!
 }
 begin() { of_readme "$2" && start "$1" "$2"; }
@@ -213,9 +213,10 @@ TOPIC=orders-of-three
 begin inventory "$(rust order_service -- inventory $TOPIC 30)"
 begin billing "examples/python/venv/bin/python examples/python/billing.py $TOPIC 30"
 begin mail "java -jar examples/java/target/orders.jar mail $TOPIC 30"
-shown from_rust "$(rust order_producer -- $TOPIC 10)"
-shown from_python "examples/python/venv/bin/python examples/python/order_producer.py $TOPIC 10"
-shown from_java "java -jar examples/java/target/orders.jar produce $TOPIC 10"
+begin from_java "java -jar examples/java/target/orders.jar produce $TOPIC 10"
+begin from_python "examples/python/venv/bin/python examples/python/order_producer.py $TOPIC 10"
+begin from_rust "$(rust order_producer -- $TOPIC 10)"
+for source in java python rust; do finish "from_$source"; done
 equal "orders of three languages" "$(cat "$WORK"/from_*.out | sort | tr '\n' '|')" "java: 10 orders written|python: 10 orders written|rust: 10 orders written|"
 all=$(for source in java python rust; do for number in $(seq 10); do echo "$source-$number"; done; done | sort | tr '\n' ' ')
 for service in inventory billing mail; do

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from orders import SERVER, ensure_topic
 
 # How long the service waits for the next order before it says that something is wrong.
-PATIENCE = 60
+PATIENCE = 120
 
 
 def main():

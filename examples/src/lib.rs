@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 pub mod order;
 
-/// How long a reader waits for records that it knows are there.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a reader waits for records that are to come before it says that something is wrong.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// 2025-01-01 00:00 UTC in milliseconds since 1970: the day on which the examples with made-up times take place.
 pub const MIDNIGHT: i64 = 1_735_689_600_000;

@@ -11,11 +11,8 @@ use std::time::Duration;
 
 use madang_client::{ConsumerConfig, GroupConfig, GroupConsumer, GroupError, OutOfRange};
 use madang_examples::order::Order;
-use madang_examples::{Failure, argument, client, ensure_topic};
+use madang_examples::{Failure, PATIENCE, argument, client, ensure_topic};
 use tokio::time::Instant;
-
-/// How long the service waits for the next order before it says that something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the services have to show for their work.
 #[derive(Default)]
