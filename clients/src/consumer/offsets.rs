@@ -6,7 +6,7 @@ use madang_protocol::ErrorCode;
 use madang_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use madang_protocol::types::{NodeId, Offset};
 
-use super::IsolationLevel;
+use super::{Consumer, IsolationLevel};
 use crate::backoff::Backoff;
 use crate::client::{Client, Lane};
 use crate::error::{ConsumeError, check};
@@ -46,6 +46,33 @@ pub struct ListedOffset {
     pub offset: Offset,
     /// The record's time in milliseconds, or -1 where no record was looked for.
     pub timestamp: i64,
+}
+
+impl Consumer {
+    /// Where `at` is in each partition that is read, without going there; a partition's end where no record is as young as a time. With
+    /// [`StartAt::Latest`], how far there is to read at the moment.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: madang_client::Consumer) -> Result<(), madang_client::ConsumeError> {
+    /// use madang_client::StartAt;
+    /// use std::time::Duration;
+    ///
+    /// let ends = consumer.offsets(StartAt::Latest).await?;
+    /// while consumer.positions().any(|(topic, partition, at)| at < ends[&(topic.to_owned(), partition)]) {
+    ///     println!("{} records", consumer.poll(Duration::from_secs(1)).await?.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConsumeError`] if the offsets cannot be found.
+    pub async fn offsets(&self, at: StartAt) -> Result<BTreeMap<(String, i32), Offset>, ConsumeError> {
+        let mut asked: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+        for (topic, partition, _) in self.positions() {
+            asked.entry(topic.to_owned()).or_default().push(partition);
+        }
+        self.start_offsets(&asked, at).await
+    }
 }
 
 /// By topic and partition.

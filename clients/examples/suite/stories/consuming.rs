@@ -30,7 +30,17 @@ pub(super) async fn seek_and_pause(address: String) {
     fill(&client, &topic, 2, 0..20).await;
     let config = ConsumerConfig { isolation: IsolationLevel::ReadCommitted, ..ConsumerConfig::default() };
     let mut consumer = Consumer::new(client.clone(), config);
+    assert_eq!(consumer.offsets(StartAt::Latest).await.expect("nothing is read yet"), BTreeMap::new());
     consumer.assign(&topic, StartAt::Earliest).await.expect("assigned");
+    for (at, zero, one) in [
+        (StartAt::Earliest, 0, 0),
+        (StartAt::Timestamp(1_000_015), 8, 7),
+        (StartAt::Timestamp(2_000_000), 10, 10),
+        (StartAt::Latest, 10, 10),
+    ] {
+        let expected = BTreeMap::from([((topic.clone(), 0), Offset(zero)), ((topic.clone(), 1), Offset(one))]);
+        assert_eq!(consumer.offsets(at).await.expect("found"), expected, "{at:?}");
+    }
     assert_eq!(take(&mut consumer, 20).await, (0..20).collect::<Vec<_>>());
 
     consumer.seek(&topic, 0, StartAt::Offset(Offset(8))).await.expect("sought");
