@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use madang_client::{
-    Admin, AdminError, Client, ClientConfig, Consumer, ConsumerRecord, ErrorCode, NewTopic, Offset, Producer,
-    ProducerRecord, StartAt,
+    Admin, Client, ClientConfig, Consumer, ConsumerRecord, ErrorCode, NewTopic, Offset, Producer, ProducerRecord,
+    StartAt,
 };
 use tokio::time::Instant;
 
@@ -122,26 +122,6 @@ pub async fn write_all(
     Ok(count)
 }
 
-/// Where each partition of a topic ends at the moment, or where it first has a record of a time.
-///
-/// # Errors
-/// [`AdminError`] if the offsets cannot be found.
-pub async fn offsets(client: &Client, topic: &str, at: StartAt) -> Result<BTreeMap<(String, i32), Offset>, AdminError> {
-    let admin = Admin::new(client.clone());
-    let partitions = admin.describe_topic(topic).await?.partitions.iter().map(|found| found.partition).collect();
-    let asked = BTreeMap::from([(topic.to_owned(), partitions)]);
-    let mut found = admin.offsets(&asked, at).await?;
-    if found.values().any(|listed| listed.offset == Offset::NONE) {
-        // No record is that young, so the place is the partition's end.
-        let ends = admin.offsets(&asked, StartAt::Latest).await?;
-        found = found
-            .into_iter()
-            .map(|(key, at)| if at.offset == Offset::NONE { (key.clone(), ends[&key]) } else { (key, at) })
-            .collect();
-    }
-    Ok(found.into_iter().map(|(key, listed)| (key, listed.offset)).collect())
-}
-
 /// The records from where `consumer` stands to `ends`, and perhaps a few behind them. Those of a partition are in order.
 ///
 /// # Errors
@@ -167,16 +147,12 @@ pub async fn read_until(
     Ok(records)
 }
 
-/// The records from where `consumer` stands to where the topic ends now. A log has no last record; a program that is to end says where it stops.
+/// The records from where `consumer` stands to where its partitions end now. A log has no last record; a program that is to end says where it stops.
 ///
 /// # Errors
 /// [`Failure`] if they cannot be read, or do not come.
-pub async fn read_to_end(
-    client: &Client,
-    consumer: &mut Consumer,
-    topic: &str,
-) -> Result<Vec<ConsumerRecord>, Failure> {
-    let ends = offsets(client, topic, StartAt::Latest).await?;
+pub async fn read_to_end(consumer: &mut Consumer) -> Result<Vec<ConsumerRecord>, Failure> {
+    let ends = consumer.offsets(StartAt::Latest).await?;
     read_until(consumer, &ends).await
 }
 

@@ -50,10 +50,10 @@ async fn main() -> Result<(), Failure> {
     });
     println!("{} views", write_all(&producer, views).await?);
 
-    let mut consumer = Consumer::new(client.clone(), ConsumerConfig::default());
+    let mut consumer = Consumer::new(client, ConsumerConfig::default());
     consumer.assign(&topic, StartAt::Earliest).await?;
     let mut visits: BTreeMap<String, Vec<Visit>> = BTreeMap::new();
-    for view in read_to_end(&client, &mut consumer, &topic).await? {
+    for view in read_to_end(&mut consumer).await? {
         let of_user = visits.entry(text(view.key.as_deref())).or_default();
         let page = text(view.value.as_deref());
         match of_user.last_mut() {

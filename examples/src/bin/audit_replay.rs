@@ -7,7 +7,7 @@
 
 use madang_client::{Consumer, ConsumerConfig, Producer, ProducerConfig, ProducerRecord, StartAt};
 use madang_examples::{
-    Failure, KEPT_FOR_EVER, MIDNIGHT, MINUTE, argument, client, clock, new_topic, offsets, read_until, text, write_all,
+    Failure, KEPT_FOR_EVER, MIDNIGHT, MINUTE, argument, client, clock, new_topic, read_until, text, write_all,
 };
 
 /// Who acts, in turns, and what they do.
@@ -36,9 +36,9 @@ async fn main() -> Result<(), Failure> {
     println!("{} actions recorded", write_all(&producer, day).await?);
 
     // In each partition: from the first record that is not older than one time, to the first that is not older than the other.
-    let mut consumer = Consumer::new(client.clone(), ConsumerConfig::default());
+    let mut consumer = Consumer::new(client, ConsumerConfig::default());
     consumer.assign(&topic, StartAt::Timestamp(from)).await?;
-    let ends = offsets(&client, &topic, StartAt::Timestamp(to)).await?;
+    let ends = consumer.offsets(StartAt::Timestamp(to)).await?;
     let mut span = read_until(&mut consumer, &ends).await?;
     let read = span.len();
     // A poll may return records behind the ends, and clocks of writers may disagree: what counts is each record's own time.

@@ -37,9 +37,9 @@ async fn main() -> Result<(), Failure> {
     }
     println!("{devices} devices wrote {written} readings");
 
-    let mut consumer = Consumer::new(reader.clone(), ConsumerConfig::default());
+    let mut consumer = Consumer::new(reader, ConsumerConfig::default());
     consumer.assign(&topic, StartAt::Earliest).await?;
-    let records = read_to_end(&reader, &mut consumer, &topic).await?;
+    let records = read_to_end(&mut consumer).await?;
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     for record in &records {
         let value = text(record.value.as_deref());

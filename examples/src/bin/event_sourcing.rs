@@ -70,7 +70,7 @@ async fn main() -> Result<(), Failure> {
     let mut consumer = Consumer::new(client.clone(), ConsumerConfig::default());
     consumer.assign(&events, StartAt::Earliest).await?;
     let mut truth = Accounts::new();
-    for record in read_to_end(&client, &mut consumer, &events).await? {
+    for record in read_to_end(&mut consumer).await? {
         let event = serde_json::from_slice(record.value.as_deref().unwrap_or_default())?;
         keep(&mut truth, text(record.key.as_deref()), |account| apply(account, event, record.offset));
     }
@@ -89,7 +89,7 @@ async fn live(
     let mut consumer = Consumer::new(client.clone(), ConsumerConfig::default());
     consumer.assign(states, StartAt::Earliest).await?;
     let (mut accounts, mut next) = (Accounts::new(), BTreeMap::from_iter((0..PARTITIONS).map(|at| (at, 0))));
-    for record in read_to_end(client, &mut consumer, states).await? {
+    for record in read_to_end(&mut consumer).await? {
         let state: Option<Account> = record.value.as_deref().map(serde_json::from_slice).transpose()?;
         if let Some(state) = state {
             // States are written in the order of the events, so those before this one's are done.
@@ -104,7 +104,7 @@ async fn live(
         consumer.assign_partition(&events.into(), partition, Offset(offset));
     }
     let mut changes = Vec::new();
-    let news = read_to_end(client, &mut consumer, events).await?;
+    let news = read_to_end(&mut consumer).await?;
     for record in &news {
         let (key, event) =
             (text(record.key.as_deref()), serde_json::from_slice(record.value.as_deref().unwrap_or_default())?);

@@ -41,7 +41,7 @@ async fn main() -> Result<(), Failure> {
     let mut batch = Consumer::new(client.clone(), ConsumerConfig::default());
     batch.assign(&topic, StartAt::Earliest).await?;
     let mut trained = Features::new();
-    let records = read_to_end(&client, &mut batch, &topic).await?;
+    let records = read_to_end(&mut batch).await?;
     put(&mut trained, &records);
     // The broker may have thrown out older records of a shop meanwhile, so this number is no promise; that of the shops is.
     eprintln!("batch: {} of {written} records read", records.len());
@@ -55,7 +55,7 @@ async fn main() -> Result<(), Failure> {
     let mut served = trained.clone();
     // Changes come: of some shops, and of three new ones.
     let changes = write_all(&producer, features(4, 5..8)).await? + write_all(&producer, features(4, 20..23)).await?;
-    let records = read_to_end(&client, &mut live, &topic).await?;
+    let records = read_to_end(&mut live).await?;
     put(&mut served, &records);
     println!("live: {} of {changes} changes, {} shops, shop-07 has {}", records.len(), served.len(), served["shop-07"]);
 
@@ -63,7 +63,7 @@ async fn main() -> Result<(), Failure> {
     let mut again = Consumer::new(client.clone(), ConsumerConfig::default());
     again.assign(&topic, StartAt::Earliest).await?;
     let mut retrained = Features::new();
-    put(&mut retrained, &read_to_end(&client, &mut again, &topic).await?);
+    put(&mut retrained, &read_to_end(&mut again).await?);
     println!("the next batch: {}", if retrained == served { "the same as live" } else { "something else than live" });
     Ok(())
 }

@@ -6,10 +6,9 @@
 //! ```
 //! Look at: run it twice and it reads the same, as reading takes nothing away. `order_service` shows readers that remember where they were.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use madang_client::{Admin, Consumer, ConsumerConfig, StartAt};
+use madang_client::{Consumer, ConsumerConfig, StartAt};
 use madang_examples::{Failure, argument, client, text};
 
 #[tokio::main(flavor = "current_thread")]
@@ -17,14 +16,11 @@ async fn main() -> Result<(), Failure> {
     let topic = argument(1, "hello");
     let client = client();
 
-    // A log has no last record. This program asks once where it ends, so that it can end too; others go on polling.
-    let partition = (topic.clone(), 0);
-    let asked = BTreeMap::from([(topic.clone(), vec![0])]);
-    let end = Admin::new(client.clone()).offsets(&asked, StartAt::Latest).await?[&partition].offset;
-
     let mut consumer = Consumer::new(client, ConsumerConfig::default());
     consumer.assign(&topic, StartAt::Earliest).await?;
-    while consumer.positions().any(|(_, _, position)| position < end) {
+    // A log has no last record. This program asks once where each partition ends, so that it can end too; others go on polling.
+    let ends = consumer.offsets(StartAt::Latest).await?;
+    while consumer.positions().any(|(topic, partition, at)| at < ends[&(topic.to_owned(), partition)]) {
         // Returns as soon as there is something, and empty-handed after a second.
         for record in consumer.poll(Duration::from_secs(1)).await? {
             println!("{}: {}", record.offset, text(record.value.as_deref()));

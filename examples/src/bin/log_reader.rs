@@ -14,12 +14,12 @@ use madang_examples::{Failure, argument, client, read_to_end, text};
 async fn main() -> Result<(), Failure> {
     let topic = argument(1, "logs");
     let client = client();
-    let mut consumer = Consumer::new(client.clone(), ConsumerConfig::default());
+    let mut consumer = Consumer::new(client, ConsumerConfig::default());
     consumer.assign(&topic, StartAt::Earliest).await?;
 
     let mut by_file: BTreeMap<String, usize> = BTreeMap::new();
     let mut lines = Vec::new();
-    for record in read_to_end(&client, &mut consumer, &topic).await? {
+    for record in read_to_end(&mut consumer).await? {
         let (file, line) = (text(record.key.as_deref()), text(record.value.as_deref()));
         *by_file.entry(file.clone()).or_default() += 1;
         // The first word of a line is its time, written so that it sorts.

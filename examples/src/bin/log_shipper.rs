@@ -70,7 +70,7 @@ async fn shipped(client: &Client, topic: &str) -> Result<HashMap<String, u64>, F
     let mut consumer = Consumer::new(client.clone(), ConsumerConfig::default());
     consumer.assign(topic, StartAt::Earliest).await?;
     let mut places = HashMap::new();
-    for record in read_to_end(client, &mut consumer, topic).await? {
+    for record in read_to_end(&mut consumer).await? {
         let next = record.headers.iter().find(|(name, _)| name == NEXT).and_then(|(_, value)| value.as_deref());
         places.insert(text(record.key.as_deref()), text(next).parse()?);
     }

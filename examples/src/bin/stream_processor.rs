@@ -69,7 +69,7 @@ async fn process(client: &Client, users: &str, clicks: &str) -> Result<BTreeMap<
     // The table first, so that no click meets half of it.
     consumer.assign(users, StartAt::Earliest).await?;
     let mut countries = BTreeMap::new();
-    for record in read_to_end(client, &mut consumer, users).await? {
+    for record in read_to_end(&mut consumer).await? {
         countries.insert(text(record.key.as_deref()), text(record.value.as_deref()));
     }
     consumer.unassign_all();
@@ -78,7 +78,7 @@ async fn process(client: &Client, users: &str, clicks: &str) -> Result<BTreeMap<
     let (mut windows, mut bots, mut strangers, mut late) = (BTreeMap::new(), 0, 0, 0);
     // How far time has come, for each partition: partitions are read in any order, but each is in order in itself.
     let mut newest: BTreeMap<i32, i64> = BTreeMap::new();
-    for click in read_to_end(client, &mut consumer, clicks).await? {
+    for click in read_to_end(&mut consumer).await? {
         if text(click.value.as_deref()).ends_with("bot") {
             bots += 1;
             continue;
