@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every command of examples/README.md, and a few more, against a broker that it starts, and compares what they print. In the pipeline of three languages each
-# group has to see every order of all of them once.
+# Runs every command of examples/README.md (the programs in Rust as built, without cargo), and a few more, against a broker that it starts, and compares what
+# they print. In the pipeline of three languages each group has to see every order of all of them once.
 # usage: examples.sh [HOST:PORT]      The address of a broker that runs and is empty, Apache Kafka's for instance; MADANG is then only the command line.
 # Invariant: only lines of the README go through `shown` and `begin`, and at the end none of the README's is left.
 set -uo pipefail
@@ -32,17 +32,20 @@ of_readme() {
     grep -qF -- "$1" "$README" || fail "no command of $README: $1"
     echo "$1" >>"$WORK/ran"
 }
+# What is built is run without cargo, which would wait for whatever else builds in the same directory.
+BUILT="${CARGO_TARGET_DIR:-$ROOT/target}/debug"
+built() { sed -E "s#^cargo run -p madang-examples --bin ([a-z_]+)( --)?#$BUILT/\\1#" <<<"$1"; }
 # run NAME COMMAND: to its end, within 180 s; its output is kept under the name.
 run() {
-    timeout -k 5 180 bash -c "$2" >"$WORK/$1.out" 2>"$WORK/$1.err" </dev/null && return 0
+    timeout -k 5 180 bash -c "$(built "$2")" >"$WORK/$1.out" 2>"$WORK/$1.err" </dev/null && return 0
     fail "$1 ended with $?"
     tail -n 20 "$WORK/$1.out" "$WORK/$1.err"
     return 1
 }
 shown() { of_readme "$2" && run "$1" "$2"; }
-# start NAME COMMAND, begin NAME COMMAND: beside what follows, until `finish NAME`, for 180 s at most.
+# start NAME COMMAND, begin NAME COMMAND: beside what follows, until `finish NAME`, for five minutes at most.
 start() {
-    timeout -k 5 180 bash -c "$2" >"$WORK/$1.out" 2>"$WORK/$1.err" </dev/null &
+    timeout -k 5 300 bash -c "$(built "$2")" >"$WORK/$1.out" 2>"$WORK/$1.err" </dev/null &
     RUNNING[$1]=$!
 }
 begin() { of_readme "$2" && start "$1" "$2"; }
@@ -132,7 +135,7 @@ start follower "$(rust log_shipper -- grown --follow "$WORK/grows.log")"
 # arrives COUNT: waits until the reader has so many lines.
 arrives() {
     for _ in $(seq 60); do
-        "${CARGO_TARGET_DIR:-$ROOT/target}/debug/log_reader" grown >"$WORK/grown.out" 2>/dev/null && grep -q "grows.log: $1 lines" "$WORK/grown.out" && break
+        "$BUILT/log_reader" grown >"$WORK/grown.out" 2>/dev/null && grep -q "grows.log: $1 lines" "$WORK/grown.out" && break
         sleep 0.25
     done
 }
@@ -203,7 +206,7 @@ live: 6 of 6 changes, 23 shops, shop-07 has orders=25 stars=2
 the next batch: the same as live
 OUT
 # Who runs one twice hears what to do.
-timeout 60 bash -c "$(rust feature_feed -- features)" >"$WORK/again" 2>&1 && fail "feature_feed took a topic that exists"
+timeout 60 bash -c "$(built "$(rust feature_feed -- features)")" >"$WORK/again" 2>&1 && fail "feature_feed took a topic that exists"
 equal "a topic that exists" "$(grep -c 'give another name' "$WORK/again")" 1
 
 # Three languages, one topic.
