@@ -1,34 +1,18 @@
 //! Record batches beside their floors: the CRC beside a copy of the bytes, checking a produced batch beside its CRC.
 
+#[path = "inputs/mod.rs"]
+mod inputs;
+
 use std::hint::black_box;
 use std::time::Duration;
 
-use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use madang_protocol::compression::{Codec, Compression, Limits};
+use madang_protocol::compression::{Codec, Limits};
 use madang_protocol::record::RecordSet;
-use madang_protocol::record_batch::{
-    BatchBuilder, BatchOptions, BatchView, Batches, ProduceRules, layout, validate_produced, verify_crc,
-};
-
-/// 128 KiB of records of 1 KiB.
-fn batch(codec: Codec) -> Bytes {
-    let mut builder =
-        BatchBuilder::new(BatchOptions { compression: Compression::of(codec), ..BatchOptions::default() });
-    let mut state = 1_u32;
-    let mut value = vec![0; 1_000];
-    for index in 0..127 {
-        for byte in &mut value {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *byte = b'a' + (state >> 28) as u8;
-        }
-        builder.append(i64::from(index), Some(b"a key of 16 byte"), Some(&value), &[]).expect("a record");
-    }
-    builder.build().expect("a batch")
-}
+use madang_protocol::record_batch::{BatchView, Batches, ProduceRules, layout, validate_produced, verify_crc};
 
 fn benches(criterion: &mut Criterion) {
-    let plain = batch(Codec::None);
+    let plain = inputs::batch(Codec::None, 127);
     let rules = ProduceRules::default();
     let mut group = criterion.benchmark_group("record_batch");
     group.sample_size(30).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
@@ -42,7 +26,7 @@ fn benches(criterion: &mut Criterion) {
     });
     group.bench_function("verify_crc", |bench| bench.iter(|| verify_crc(black_box(&plain))));
     for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-        let batch = batch(codec);
+        let batch = inputs::batch(codec, 127);
         group.bench_function(format!("validate_produced {codec}"), |bench| {
             bench.iter(|| validate_produced(black_box(&batch), &rules));
         });
