@@ -2,6 +2,8 @@
 //! Invariant: no clock, socket, process or file; the same inputs give the same report.
 
 pub mod drift;
+pub mod floors;
+pub mod frames;
 pub mod html;
 pub mod measure;
 pub mod merge;

@@ -63,6 +63,12 @@ pub fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// Nanoseconds that a thread was on a processor, from `/proc/PID/task/TID/schedstat`.
+#[must_use]
+pub fn run_ns(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
+}
+
 /// A number behind a name and a colon, from `/proc/PID/status` or `/proc/PID/io`.
 #[must_use]
 pub fn field(text: &str, name: &str) -> Option<u64> {
@@ -107,6 +113,12 @@ mod tests {
         let stat = "12 (a) b (c)) S 1 12 12 0 -1 4194560 1 2 3 4 250 75 0 0 20 0 4 0 100 1000 500";
         assert_eq!(cpu_ticks(stat), Some(325));
         assert_eq!(cpu_ticks("12 (cut) S 1 12"), None);
+    }
+
+    #[test]
+    fn the_time_on_a_processor_is_the_first_number() {
+        assert_eq!(run_ns("123456 78 9\n"), Some(123_456));
+        assert_eq!(run_ns(""), None);
     }
 
     #[test]

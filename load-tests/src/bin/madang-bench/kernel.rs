@@ -47,6 +47,18 @@ pub(crate) fn usage_of_all(pids: &[u32]) -> Option<Usage> {
     pids.iter().map(|pid| usage(*pid)).try_fold(Usage::default(), |sum, one| Some(sum.plus(one?)))
 }
 
+/// Seconds that the threads that these processes have now were on a processor, finer than the ticks of [`usage`]; none if a process is gone.
+pub(crate) fn cpu_seconds(pids: &[u32]) -> Option<f64> {
+    let mut all = 0;
+    for pid in pids {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+            // A thread may end between the two.
+            all += text(task.path().join("schedstat")).and_then(|text| proc_text::run_ns(&text)).unwrap_or(0);
+        }
+    }
+    Some(all as f64 / 1e9)
+}
+
 /// A process and all that come from it.
 pub(crate) fn family(parent: u32) -> Vec<u32> {
     let mut all = vec![parent];

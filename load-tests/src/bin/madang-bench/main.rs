@@ -1,6 +1,7 @@
 //! `madang-bench`: an open-loop load generator for anything that speaks Kafka's protocol.
 
 mod brokers;
+mod floor;
 mod kernel;
 mod librdkafka;
 mod native;
@@ -53,6 +54,11 @@ enum Command {
     },
     /// Run a scenario for hours and look for drift of memory, descriptors and latency.
     Soak(soak::SoakArgs),
+    /// Madang beside the barest program that does the same with the same bytes, in turns: `madang-bench floor produce`.
+    Floor(floor::FloorArgs),
+    /// The barest program, which `floor` starts.
+    #[command(hide = true)]
+    FloorServer(floor::ServerArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -191,6 +197,8 @@ fn main() -> ExitCode {
             true
         }),
         Command::Soak(args) => soak::soak(&args),
+        Command::Floor(args) => floor::floor(&args),
+        Command::FloorServer(args) => floor::serve(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
