@@ -26,8 +26,6 @@ const START: Duration = Duration::from_secs(60);
 const TOPIC: &str = "floor";
 /// Requests of one producer that are not answered.
 const IN_FLIGHT: u64 = 4;
-/// Each partition holds so much before it is read.
-const TO_READ: u64 = 256 << 20;
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -62,6 +60,9 @@ pub(crate) struct FloorArgs {
     /// A fetch brings so many KiB.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=65536))]
     fetch_kib: u64,
+    /// Each partition holds so many MiB, which are read again and again.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
+    read_mib: u64,
     /// Round trips a second, and in a turn.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
@@ -279,13 +280,14 @@ impl Bench<'_> {
 
     fn consume(&self) -> Result<Vec<(Turn, Turn)>, String> {
         let batch = self.batch();
-        let count = TO_READ / batch.len() as u64;
+        let held = self.args.read_mib << 20;
+        let count = held / batch.len() as u64;
         let mut producers = self.producers(self.port, &batch)?;
         wire::all(&mut producers, |producer| producer.run(count, IN_FLIGHT).map(|()| 0))?;
         let end = count as i64 * i64::from(self.args.records);
         let size = (batch.len(), i64::from(self.args.records));
         let piece = (self.args.fetch_kib << 10) as usize / batch.len() * batch.len();
-        if piece == 0 || piece as u64 > TO_READ / 2 {
+        if piece == 0 || piece as u64 > held / 2 {
             return Err("--fetch-kib: at least a batch, at most half of what is there".to_owned());
         }
         let segment = largest(self.brokers.folder().ok_or("no folder")?).ok_or("no segment")?.1;
