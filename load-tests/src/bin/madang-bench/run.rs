@@ -358,7 +358,15 @@ async fn create_topics(shared: &Shared) -> Result<(), String> {
         admin.create_topic(&new, false).await.map_err(|error| format!("cannot create {topic}: {error}"))?;
     }
     let names: Vec<&str> = shared.topics.iter().map(|topic| &**topic).collect();
-    client.usable_metadata(&names, false).await.map(drop).map_err(|error| format!("topics without leaders: {error}"))
+    let begin = Instant::now();
+    loop {
+        // A node that has not heard of the topics yet says that there are none.
+        match client.usable_metadata(&names, false).await {
+            Ok(_) => return Ok(()),
+            Err(error) if begin.elapsed() > START => return Err(format!("topics without leaders: {error}")),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
 }
 
 async fn delete_topics(shared: &Shared) {
