@@ -23,7 +23,7 @@ hold() {
 hold produce --mib 64 --pairs 11 --most 1.5
 # Cost (1.84 to 2.46) and throughput (0.32 to 0.58) of sendfile of the same file, where fetches lie behind the last 16 MiB that were appended: they are paged in first.
 hold consume --mib 256 --pairs 11 --most 3.0 --least 0.25
-# Cost (1.10) and throughput (0.87) where they lie within them.
+# Cost (1.10 to 1.17) and throughput (0.87 to 0.91) where they lie within them.
 hold consume --mib 256 --pairs 11 --read-mib 12 --most 1.5 --least 0.55
 # Processor time (2.6 to 3.0) and round trip (1.83 to 2.14) of an echo that writes.
 hold echo --pairs 21 --trips 50 --most 3.8 --most-trip 2.8
