@@ -1,4 +1,4 @@
-//! Sockets: Kafka's framing over TCP, with files sent by `sendfile`. Frames are opaque here; what they mean is the [`Service`]'s business.
+//! Sockets: Kafka's framing over TCP, with files sent by `sendfile`, and over QUIC; QUIC between nodes. Frames are opaque here; what they mean is the [`Service`]'s business.
 //! Invariant: nothing is allocated for bytes that a peer has announced and not sent.
 
 pub mod budget;

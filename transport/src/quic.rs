@@ -8,12 +8,15 @@ mod frame;
 mod identity;
 mod lane;
 mod link;
+mod resets;
 mod settings;
 mod stream;
 
 pub use accept::{NodeListener, NodeService};
 pub use frame::{NodeFrame, PROTOCOL_VERSION};
+pub(crate) use identity::unreadable;
 pub use identity::{CertificateError, NodeCertificates, NodeName, Role};
 pub use lane::{CallError, Lane, LaneKind};
 pub use link::{Link, LinkError, LinkState};
+pub(crate) use resets::Resets;
 pub use settings::QuicSettings;

@@ -1,5 +1,5 @@
 //! Counters of the transport, shared by all threads, and the reasons for which connections end.
-//! Invariant: counters only grow, except the number of open connections.
+//! Invariant: counters only grow, except the numbers of open connections.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,6 +104,9 @@ pub struct Stats {
     accepted: AtomicU64,
     refused: AtomicU64,
     open: AtomicU64,
+    quic_accepted: AtomicU64,
+    quic_failed: AtomicU64,
+    quic_open: AtomicU64,
     closes: [AtomicU64; CloseReason::LABELS.len()],
 }
 
@@ -136,6 +139,21 @@ impl Stats {
     /// Connections open now.
     pub fn open_connections(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// QUIC connections whose handshake ended well since the start. Each of their streams counts as a connection too.
+    pub fn quic_accepted(&self) -> u64 {
+        self.quic_accepted.load(Ordering::Relaxed)
+    }
+
+    /// QUIC connections whose handshake failed.
+    pub fn quic_failed(&self) -> u64 {
+        self.quic_failed.load(Ordering::Relaxed)
+    }
+
+    /// QUIC connections open now.
+    pub fn open_quic_connections(&self) -> u64 {
+        self.quic_open.load(Ordering::Relaxed)
     }
 
     /// Connections ended, by reason's label.
@@ -172,6 +190,19 @@ impl Stats {
     /// The connection's socket is gone.
     pub(crate) fn release(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accept_quic(&self) {
+        self.quic_accepted.fetch_add(1, Ordering::Relaxed);
+        self.quic_open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn release_quic(&self) {
+        self.quic_open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fail_handshake(&self) {
+        self.quic_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn close(&self, reason: CloseReason) {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::budget::MemoryBudget;
 use crate::kafka::answers::write_answers;
+use crate::kafka::duplex::{Presence, Sink, Source};
 use crate::kafka::frame_reader::FrameReader;
 use crate::kafka::intake::Intake;
 use crate::kafka::ledger::Ledger;
@@ -41,15 +42,36 @@ pub struct ConnectionContext {
 /// the service is caught and answered as [`CloseReason::Panicked`]. If the future is dropped the connection is closed at once.
 pub async fn serve_connection<S: Service>(
     service: S,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: PeerInfo,
     context: ConnectionContext,
 ) -> CloseReason {
+    let ledger = RefCell::new(Ledger::default());
+    let (source, write_half) = stream.split();
+    let presence: &TcpStream = write_half.as_ref();
+    let sink = AnswerWriter::new(presence, &context, &ledger);
+    serve(service, Wires { source, sink, presence }, &peer, &context, &ledger).await
+}
+
+/// What a connection consists of.
+pub(crate) struct Wires<'a, R, W, P> {
+    pub(crate) source: R,
+    pub(crate) sink: W,
+    pub(crate) presence: &'a P,
+}
+
+/// Serves it until it is over.
+pub(crate) async fn serve<S: Service>(
+    service: S,
+    wires: Wires<'_, impl Source, impl Sink, impl Presence>,
+    peer: &PeerInfo,
+    context: &ConnectionContext,
+    ledger: &RefCell<Ledger>,
+) -> CloseReason {
     let mut session = Session { service: &service, connection: None };
-    let stats = Arc::clone(&context.stats);
-    let served = AssertUnwindSafe(serve(&mut session, stream, &peer, context)).catch_unwind().await;
+    let served = AssertUnwindSafe(converse(&mut session, wires, peer, context, ledger)).catch_unwind().await;
     let reason = served.unwrap_or(CloseReason::Panicked);
-    stats.close(reason);
+    context.stats.close(reason);
     match reason {
         CloseReason::Panicked => {
             tracing::error!(peer = %peer.peer_addr, "a request panicked; its connection is closed")
@@ -74,23 +96,22 @@ impl<S: Service> Drop for Session<'_, S> {
     }
 }
 
-async fn serve<S: Service>(
+async fn converse<S: Service>(
     session: &mut Session<'_, S>,
-    mut stream: TcpStream,
+    wires: Wires<'_, impl Source, impl Sink, impl Presence>,
     peer: &PeerInfo,
-    context: ConnectionContext,
+    context: &ConnectionContext,
+    ledger: &RefCell<Ledger>,
 ) -> CloseReason {
+    let Wires { source, sink, presence } = wires;
     let service = session.service;
     let connection = session.connection.insert(service.accepted(peer));
-    let ledger = RefCell::new(Ledger::default());
-    let (read_half, write_half) = stream.split();
-    let stream: &TcpStream = write_half.as_ref();
-    let reader = FrameReader::new(read_half, &context, &ledger);
-    let intake = pin!(Intake { service, connection, reader, stream, context: &context, ledger: &ledger }.run().fuse());
-    let answers = pin!(write_answers(AnswerWriter::new(stream, &context, &ledger), &ledger));
-    let guards = pin!(watch_shutdown(context.shutdown.clone(), &ledger));
+    let reader = FrameReader::new(source, context, ledger);
+    let intake = pin!(Intake { service, connection, reader, presence, context, ledger }.run().fuse());
+    let answers = pin!(write_answers(sink, ledger));
+    let guards = pin!(watch_shutdown(context.shutdown.clone(), ledger));
     let timer = pin!(sleep_until(Instant::now() + context.settings.max_idle));
-    Halves { ledger: &ledger, intake, answers, guards, timer, ended: None }.run().await
+    Halves { ledger, intake, answers, guards, timer, ended: None }.run().await
 }
 
 async fn watch_shutdown(mut signal: ShutdownSignal, ledger: &RefCell<Ledger>) {

@@ -6,13 +6,12 @@ use std::pin::pin;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::future::{Either, poll_immediate, select};
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::ReadHalf;
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::budget::Charge;
 use crate::kafka::ConnectionContext;
+use crate::kafka::duplex::Source;
 use crate::kafka::ledger::{Ledger, until};
 use crate::stats::CloseReason;
 
@@ -30,8 +29,8 @@ const SLACK: usize = 64;
 const GROWTH: usize = 4;
 
 /// The reading half of one connection.
-pub(crate) struct FrameReader<'a> {
-    half: ReadHalf<'a>,
+pub(crate) struct FrameReader<'a, R> {
+    source: R,
     context: &'a ConnectionContext,
     ledger: &'a RefCell<Ledger>,
     buffer: BytesMut,
@@ -42,10 +41,10 @@ pub(crate) struct FrameReader<'a> {
     last_frame: usize,
 }
 
-impl<'a> FrameReader<'a> {
-    pub(crate) fn new(half: ReadHalf<'a>, context: &'a ConnectionContext, ledger: &'a RefCell<Ledger>) -> Self {
+impl<'a, R: Source> FrameReader<'a, R> {
+    pub(crate) fn new(source: R, context: &'a ConnectionContext, ledger: &'a RefCell<Ledger>) -> Self {
         let buffer = BytesMut::new();
-        Self { half, context, ledger, buffer, charge: None, charged: 0, started: None, last_frame: 0 }
+        Self { source, context, ledger, buffer, charge: None, charged: 0, started: None, last_frame: 0 }
     }
 
     /// Waits for the next frame's prefix and answers the frame's length, prefix included.
@@ -136,20 +135,24 @@ impl<'a> FrameReader<'a> {
         loop {
             self.release();
             consume_budget().await;
-            self.readable().await?;
+            let arrived = self.arrived().await?;
             self.reserve_expected();
+            if let Some(bytes) = arrived {
+                self.buffer.extend_from_slice(&bytes);
+                return Ok(bytes.len());
+            }
             // Ready may be stale; a connection that waits again keeps no buffer.
-            if let Some(read) = poll_immediate(pin!(self.half.read_buf(&mut self.buffer))).await {
+            if let Some(read) = poll_immediate(pin!(self.source.read(&mut self.buffer))).await {
                 return read.map_err(|_| CloseReason::ReadFailed);
             }
         }
     }
 
-    async fn readable(&self) -> Result<(), CloseReason> {
-        let readable = pin!(self.half.readable());
+    async fn arrived(&mut self) -> Result<Option<Bytes>, CloseReason> {
+        let arrived = pin!(self.source.arrived(BASE));
         let draining = pin!(until(self.ledger, |ledger| ledger.is_draining()));
-        match select(readable, draining).await {
-            Either::Left((readable, _)) => readable.map_err(|_| CloseReason::ReadFailed),
+        match select(arrived, draining).await {
+            Either::Left((arrived, _)) => arrived.map_err(|_| CloseReason::ReadFailed),
             Either::Right(_) => Err(CloseReason::Shutdown),
         }
     }
@@ -158,7 +161,7 @@ impl<'a> FrameReader<'a> {
     async fn next_read(&mut self, needed: usize) -> Result<usize, CloseReason> {
         let most = if needed > BASE { needed - self.buffer.len() + SLACK } else { usize::MAX };
         let mut room = (&mut self.buffer).limit(most);
-        let read = pin!(self.half.read_buf(&mut room));
+        let read = pin!(self.source.read(&mut room));
         let draining = pin!(until(self.ledger, |ledger| ledger.is_draining()));
         match select(read, draining).await {
             Either::Left((read, _)) => read.map_err(|_| CloseReason::ReadFailed),

@@ -7,29 +7,28 @@ use std::pin::{Pin, pin};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::budget::Charge;
 use crate::kafka::ConnectionContext;
+use crate::kafka::duplex::{Presence, Source};
 use crate::kafka::frame_reader::FrameReader;
 use crate::kafka::ledger::{Ledger, until};
 use crate::service::{Admission, Outcome, Service};
 use crate::stats::CloseReason;
 
 /// See the file's head.
-pub(crate) struct Intake<'a, S: Service> {
+pub(crate) struct Intake<'a, S: Service, R, P> {
     pub(crate) service: &'a S,
     pub(crate) connection: &'a mut S::Connection,
-    pub(crate) reader: FrameReader<'a>,
-    pub(crate) stream: &'a TcpStream,
+    pub(crate) reader: FrameReader<'a, R>,
+    pub(crate) presence: &'a P,
     pub(crate) context: &'a ConnectionContext,
     pub(crate) ledger: &'a RefCell<Ledger>,
 }
 
-impl<S: Service> Intake<'_, S> {
+impl<S: Service, R: Source, P: Presence> Intake<'_, S, R, P> {
     /// Reads until there is a reason not to.
     pub(crate) async fn run(mut self) -> CloseReason {
         loop {
@@ -106,7 +105,7 @@ impl<S: Service> Intake<'_, S> {
 
     /// Runs one request to its outcome, unless its client goes away.
     async fn execute(&mut self, frame: Bytes) -> Result<Outcome, CloseReason> {
-        let gone = pin!(gone(self.stream, self.context));
+        let gone = pin!(gone(self.presence, self.context));
         let service = self.service;
         let connection = &mut *self.connection;
         let whole = async move {
@@ -123,11 +122,8 @@ impl<S: Service> Intake<'_, S> {
     }
 }
 
-/// Resolves some time after the client has closed its side, even if bytes it has sent before are still unread.
-async fn gone(stream: &TcpStream, context: &ConnectionContext) {
-    // The priority interest comes with the event of a closed read side, and without that of mere bytes.
-    match stream.ready(Interest::PRIORITY).await {
-        Ok(ready) if !ready.is_read_closed() => std::future::pending().await,
-        _ => sleep(context.settings.gone_grace).await,
-    }
+/// Resolves some time after the client has closed its side.
+async fn gone(presence: &impl Presence, context: &ConnectionContext) {
+    presence.closed().await;
+    sleep(context.settings.gone_grace).await;
 }

@@ -4,28 +4,22 @@
 //! One acceptor for each listener, not one for each thread with `SO_REUSEPORT`: the kernel's hash puts few connections on
 //! threads unevenly and for good, a second process could bind the same port unnoticed, and connections queued to a dying thread are lost.
 
-use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::kafka::limits::{ConnectionLimits, ConnectionPermit};
-use crate::kafka::{ConnectionContext, serve_connection};
-use crate::service::{PeerInfo, Service};
-use crate::stats::{CloseReason, Stats};
+use crate::kafka::ConnectionContext;
+use crate::kafka::limits::ConnectionLimits;
+use crate::kafka::worker::{Arrived, Open, Worker, Workers};
+use crate::service::PeerInfo;
 
 /// Connections that have finished their handshake and wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// Connections handed to a thread that has not taken them yet.
-const HANDED_OVER: usize = 1024;
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(120);
 /// Pause after the first accept that failed for want of descriptors or memory; doubled up to the longest.
@@ -51,43 +45,7 @@ pub struct Listener {
     local_addr: SocketAddr,
     limits: ConnectionLimits,
     context: ConnectionContext,
-    workers: Vec<WorkerHandle>,
-}
-
-#[derive(Debug)]
-struct WorkerHandle {
-    connections: Arc<AtomicUsize>,
-    queue: mpsc::Sender<Accepted>,
-}
-
-/// One network thread's end: what it is handed.
-#[derive(Debug)]
-pub struct Worker {
-    queue: mpsc::Receiver<Accepted>,
-}
-
-/// An accepted connection on its way to its thread. Dropped, it closes the socket.
-#[derive(Debug)]
-pub struct Accepted {
-    stream: StdStream,
-    peer: PeerInfo,
-    context: ConnectionContext,
-    counted: Counted,
-}
-
-/// A connection's places in the counts, given back on drop.
-#[derive(Debug)]
-struct Counted {
-    worker: Arc<AtomicUsize>,
-    stats: Arc<Stats>,
-    _permit: ConnectionPermit,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.worker.fetch_sub(1, Ordering::Relaxed);
-        self.stats.release();
-    }
+    workers: Workers,
 }
 
 impl Listener {
@@ -102,11 +60,7 @@ impl Listener {
     ) -> io::Result<(Self, Vec<Worker>)> {
         let socket = bind(settings.address)?;
         let local_addr = socket.local_addr()?;
-        let pairs = (0..settings.workers.max(1)).map(|_| {
-            let (queue, receiver) = mpsc::channel(HANDED_OVER);
-            (WorkerHandle { connections: Arc::default(), queue }, Worker { queue: receiver })
-        });
-        let (workers, receivers) = pairs.unzip();
+        let (workers, receivers) = Workers::new(settings.workers);
         let name = Arc::from(settings.name.as_str());
         Ok((Self { socket, name, local_addr, limits, context, workers }, receivers))
     }
@@ -139,7 +93,7 @@ impl Listener {
             match listener.accept().await {
                 Ok((stream, peer_addr)) => {
                     pause = FIRST_PAUSE;
-                    if self.workers.iter().all(|worker| worker.queue.is_closed()) {
+                    if self.workers.are_gone() {
                         return;
                     }
                     if let Err(error) = self.hand_over(stream, peer_addr) {
@@ -167,70 +121,10 @@ impl Listener {
         };
         set_options(&stream)?;
         let local_addr = stream.local_addr()?;
-        let stream = stream.into_std()?;
+        let arrived = Arrived::Tcp(stream.into_std()?, Open::new(&self.context.stats));
         let peer = PeerInfo { listener: Arc::clone(&self.name), peer_addr, local_addr };
-        let Some(worker) = self.least_loaded() else { return Ok(()) };
-        worker.connections.fetch_add(1, Ordering::Relaxed);
-        self.context.stats.accept();
-        let counted = Counted {
-            worker: Arc::clone(&worker.connections),
-            stats: Arc::clone(&self.context.stats),
-            _permit: permit,
-        };
-        let accepted = Accepted { stream, peer, context: self.context.clone(), counted };
-        if worker.queue.try_send(accepted).is_err() {
-            self.context.stats.refuse();
-            tracing::warn!(%peer_addr, "connection refused: its network thread does not keep up");
-        }
+        self.workers.hand_over(arrived, peer, &self.context, permit);
         Ok(())
-    }
-
-    fn least_loaded(&self) -> Option<&WorkerHandle> {
-        let alive = self.workers.iter().filter(|worker| !worker.queue.is_closed());
-        alive.min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
-    }
-}
-
-impl Worker {
-    /// The next connection to serve; `None` once the listener is over. For a host that runs each connection as a child of its own.
-    pub async fn next(&mut self) -> Option<Accepted> {
-        self.queue.recv().await
-    }
-
-    /// Serves connections on this thread until the listener is over and the last of them has ended. Call it inside a `LocalSet`.
-    pub async fn run<S: Service>(mut self, service: S) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = self.queue.recv() => match accepted {
-                    Some(accepted) => drop(connections.spawn_local(accepted.serve(service.clone()))),
-                    None => break,
-                },
-                Some(_) = connections.join_next() => {}
-            }
-        }
-        while connections.join_next().await.is_some() {}
-    }
-}
-
-impl Accepted {
-    /// Whom it is from.
-    #[must_use]
-    pub fn peer(&self) -> &PeerInfo {
-        &self.peer
-    }
-
-    /// Serves it until it is over, as [`serve_connection`] does. Poll it on one thread, inside tokio's runtime.
-    pub fn serve<S: Service>(self, service: S) -> impl Future<Output = CloseReason> + 'static {
-        let Self { stream, peer, context, counted } = self;
-        async move {
-            let reason = match TcpStream::from_std(stream) {
-                Ok(stream) => serve_connection(service, stream, peer, context).await,
-                Err(_) => CloseReason::ReadFailed,
-            };
-            drop(counted);
-            reason
-        }
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::kafka::ConnectionContext;
 use crate::kafka::cold_reads::Part;
+use crate::kafka::duplex::Sink;
 use crate::kafka::ledger::Ledger;
 use crate::service::Response;
 use crate::stats::CloseReason;
@@ -24,11 +25,11 @@ use crate::stats::CloseReason;
 /// Regions up to this length are read and gathered with their neighbours: a system call of their own would cost more than the copy.
 const COPIED: usize = 16 << 10;
 /// The most that one `sendfile` moves, so that the arbiter's other connections get their turn.
-const PIECE: usize = 256 << 10;
+pub(crate) const PIECE: usize = 256 << 10;
 /// The most that is paged in ahead of being sent.
 const PAGED_IN: usize = 1 << 20;
 /// Gathered bytes above which they are sent though more will follow.
-const GATHERED: usize = 256 << 10;
+pub(crate) const GATHERED: usize = 256 << 10;
 /// Slices in one vectored write.
 const SLICES: usize = 64;
 
@@ -44,23 +45,6 @@ pub(crate) struct AnswerWriter<'a> {
 impl<'a> AnswerWriter<'a> {
     pub(crate) fn new(stream: &'a TcpStream, context: &'a ConnectionContext, ledger: &'a RefCell<Ledger>) -> Self {
         Self { stream, context, ledger, gathered: VecDeque::new(), gathered_bytes: 0 }
-    }
-
-    /// Writes all of them, in order.
-    pub(crate) async fn write(&mut self, responses: Vec<Response>) -> Result<(), CloseReason> {
-        for response in responses {
-            for chunk in response.chunks {
-                match chunk {
-                    Payload::Bytes(bytes) => self.gather(bytes).await?,
-                    Payload::Regions(regions) => self.send_regions(&regions).await?,
-                }
-            }
-        }
-        self.flush(false).await?;
-        if self.gathered.capacity() > SLICES {
-            self.gathered = VecDeque::new();
-        }
-        Ok(())
     }
 
     async fn gather(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
@@ -186,6 +170,24 @@ impl<'a> AnswerWriter<'a> {
     }
 }
 
+impl Sink for AnswerWriter<'_> {
+    async fn write(&mut self, responses: Vec<Response>) -> Result<(), CloseReason> {
+        for response in responses {
+            for chunk in response.chunks {
+                match chunk {
+                    Payload::Bytes(bytes) => self.gather(bytes).await?,
+                    Payload::Regions(regions) => self.send_regions(&regions).await?,
+                }
+            }
+        }
+        self.flush(false).await?;
+        if self.gathered.capacity() > SLICES {
+            self.gathered = VecDeque::new();
+        }
+        Ok(())
+    }
+}
+
 fn send_gathered(stream: &TcpStream, gathered: &VecDeque<Bytes>, more: bool) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = gathered.len().min(SLICES);
@@ -197,6 +199,6 @@ fn send_gathered(stream: &TcpStream, gathered: &VecDeque<Bytes>, more: bool) -> 
     Ok(rustix::net::sendmsg(stream, &slices[..count], &mut no_control, SendFlags::NOSIGNAL | more)?)
 }
 
-fn region_failed(error: &io::Error) -> CloseReason {
+pub(crate) fn region_failed(error: &io::Error) -> CloseReason {
     if error.kind() == io::ErrorKind::UnexpectedEof { CloseReason::RegionTruncated } else { CloseReason::RegionFailed }
 }

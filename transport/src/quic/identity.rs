@@ -8,11 +8,12 @@ use std::sync::Arc;
 use madang_protocol::types::{NodeId, Uuid};
 use quinn::EndpointConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::resets::Resets;
 
 /// Names the protocol in the handshake (RFC 7301): peers that speak another are refused there.
 const ALPN: &[u8] = b"madang-node/1";
@@ -114,7 +115,7 @@ pub enum CertificateError {
     },
 }
 
-fn unreadable(what: &'static str) -> impl Fn(String) -> CertificateError {
+pub(crate) fn unreadable(what: &'static str) -> impl Fn(String) -> CertificateError {
     move |reason| CertificateError::Unreadable { what, reason }
 }
 
@@ -125,25 +126,6 @@ pub struct NodeCertificates {
     server: Arc<QuicServerConfig>,
     client: Arc<QuicClientConfig>,
     resets: Resets,
-}
-
-/// What lets the process that comes after one that was killed say that it does not know a connection (RFC 9000, 10.3): the same in every life of
-/// the node, and known to nobody without its key.
-#[derive(Clone)]
-struct Resets {
-    tokens: Arc<ring::hmac::Key>,
-    connection_ids: u64,
-}
-
-impl Resets {
-    fn of(key: &PrivateKeyDer<'_>) -> Self {
-        let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.secret_der());
-        let derived = |purpose: &[u8]| ring::hmac::sign(&secret, purpose);
-        let tokens = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, derived(b"madang stateless resets").as_ref());
-        let ids = derived(b"madang connection ids");
-        let connection_ids = ids.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
-        Self { tokens: Arc::new(tokens), connection_ids }
-    }
 }
 
 /// Without the key.
@@ -170,7 +152,7 @@ impl NodeCertificates {
             return Err(CertificateError::Another { found, expected: name });
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unreadable("node key")(error.to_string()))?;
-        let resets = Resets::of(&key);
+        let resets = Resets::of(key.secret_der(), "node");
         let server = server_config(&roots, chain.clone(), key.clone_key()).map_err(&failed)?;
         let client = client_config(&roots, chain, key).map_err(&failed)?;
         Ok(Self { name, server: Arc::new(server), client: Arc::new(client), resets })
@@ -184,11 +166,7 @@ impl NodeCertificates {
 
     /// What an endpoint with these certificates is set to.
     pub(crate) fn endpoint(&self) -> EndpointConfig {
-        let Resets { tokens, connection_ids } = self.resets.clone();
-        let mut config = EndpointConfig::new(tokens);
-        // Only connection ids that an earlier life may have given are answered with a reset.
-        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_ids)));
-        config
+        self.resets.endpoint()
     }
 
     pub(crate) fn server(&self) -> Arc<QuicServerConfig> {
