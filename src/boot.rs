@@ -98,7 +98,8 @@ fn open_notes(applier: &Applier, directory: &Directory, identity: &Identity) {
 /// Proposes this node's registration; the metadata that results is applied like any other.
 pub fn register(applier: &Arc<Applier>) {
     let config = &applier.node.config;
-    let clients = config.advertised_listeners.iter().map(|listener| Endpoint {
+    let quic = config.quic.iter().map(|quic| &quic.advertised);
+    let clients = config.advertised_listeners.iter().chain(quic).map(|listener| Endpoint {
         listener: listener.name.as_str().into(),
         host: listener.host.as_str().into(),
         port: listener.port,

@@ -15,6 +15,10 @@ use rcgen::{
 
 use crate::peers::{AUTHORITY, CERTIFICATE, KEY, SUPERVISOR_CERTIFICATE, SUPERVISOR_KEY};
 
+/// In a folder of certificates, the one that clients over QUIC are shown.
+pub const QUIC_CERTIFICATE: &str = "quic.pem";
+/// Its key.
+pub const QUIC_KEY: &str = "quic.key";
 /// The authority's key.
 const AUTHORITY_KEY: &str = "ca.key";
 /// The id of the cluster, as Kafka writes it.
@@ -90,6 +94,20 @@ impl Authority {
         Ok(())
     }
 
+    /// Issues a certificate for clients, who reach a node at these names and addresses. It makes nobody a node.
+    ///
+    /// # Errors
+    /// A text for a person; also if there is one in the folder.
+    pub fn issue_for_clients(&self, hosts: &[String], folder: &Path) -> Result<(), String> {
+        let (wanted, key) = for_clients(hosts)?;
+        let signs = parameters(self.cluster_id)?;
+        let certificate = wanted.signed_by(&key, &Issuer::from_params(&signs, &self.key));
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        fs::create_dir_all(folder).map_err(|error| said(folder, &error))?;
+        write_new(&folder.join(QUIC_KEY), &key.serialize_pem(), 0o600)?;
+        write_new(&folder.join(QUIC_CERTIFICATE), &certificate.pem(), 0o644)
+    }
+
     /// A certificate and its key, in PEM.
     fn certify(&self, name: NodeName) -> Result<(String, String), String> {
         let mut wanted = CertificateParams::new(vec![name.to_string()]).map_err(|error| error.to_string())?;
@@ -100,6 +118,38 @@ impl Authority {
         let certificate = wanted.signed_by(&key, &issuer).map_err(|error| error.to_string())?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
+}
+
+/// What a certificate for clients says, and its key.
+fn for_clients(hosts: &[String]) -> Result<(CertificateParams, KeyPair), String> {
+    let mut wanted = CertificateParams::new(hosts).map_err(|error| error.to_string())?;
+    wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, "Madang listener");
+    wanted.distinguished_name = name;
+    Ok((wanted, KeyPair::generate().map_err(|error| error.to_string())?))
+}
+
+/// Makes a certificate for clients in `folder` that is its own authority, unless it is there.
+///
+/// # Errors
+/// A text for a person.
+pub fn sign_own(hosts: &[String], folder: &Path) -> Result<(), String> {
+    let (certificate, key) = (folder.join(QUIC_CERTIFICATE), folder.join(QUIC_KEY));
+    if certificate.exists() {
+        return Ok(());
+    }
+    // The certificate comes last, so a key alone is what a start left that did not come to its end.
+    if key.exists() {
+        fs::remove_file(&key).map_err(|error| said(&key, &error))?;
+    }
+    let (wanted, pair) = for_clients(hosts)?;
+    let signed = wanted.self_signed(&pair).map_err(|error| error.to_string())?;
+    fs::create_dir_all(folder).map_err(|error| said(folder, &error))?;
+    write_new(&key, &pair.serialize_pem(), 0o600)?;
+    let unfinished = folder.join("quic.pem.new");
+    fs::write(&unfinished, signed.pem()).map_err(|error| said(&unfinished, &error))?;
+    fs::rename(&unfinished, &certificate).map_err(|error| said(&certificate, &error))
 }
 
 fn said(path: &Path, error: &io::Error) -> String {
@@ -115,6 +165,7 @@ fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), String> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use madang_transport::kafka::ServerCertificate;
     use madang_transport::quic::NodeCertificates;
 
     use super::*;
@@ -138,7 +189,34 @@ mod tests {
             assert_eq!(name, NodeName { cluster_id, node_id: NodeId(7), role });
             assert!(NodeCertificates::from_pem(name, &read(AUTHORITY), &read(certificate), &read(key)).is_ok());
         }
+        opened.issue_for_clients(&["a.example".to_owned(), "10.0.0.7".to_owned()], &node).unwrap();
+        let shown = ServerCertificate::from_pem(&read(QUIC_CERTIFICATE), &read(QUIC_KEY)).unwrap();
+        assert!(shown.names("a.example") && shown.names("10.0.0.7") && !shown.names("b.example"));
+        assert!(NodeName::of_pem(&read(QUIC_CERTIFICATE)).is_err(), "it names no node");
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(node.join(KEY)), mode(authority.join(AUTHORITY_KEY))), (0o600, 0o600));
+        assert_eq!(mode(node.join(QUIC_KEY)), 0o600);
+    }
+
+    #[test]
+    fn a_certificate_that_signs_itself_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("quic");
+        let read = |name: &str| fs::read(folder.join(name)).unwrap();
+        let hosts = ["localhost".to_owned(), "::1".to_owned()];
+        sign_own(&hosts, &folder).unwrap();
+        let (first, key) = (read(QUIC_CERTIFICATE), read(QUIC_KEY));
+        let shown = ServerCertificate::from_pem(&first, &key).unwrap();
+        assert!(shown.names("localhost") && shown.names("::1"));
+        sign_own(&hosts, &folder).unwrap();
+        assert_eq!((read(QUIC_CERTIFICATE), read(QUIC_KEY)), (first, key));
+        fs::remove_file(folder.join(QUIC_CERTIFICATE)).unwrap();
+        sign_own(&hosts, &folder).unwrap();
+        assert!(
+            ServerCertificate::from_pem(&read(QUIC_CERTIFICATE), &read(QUIC_KEY)).is_ok(),
+            "a key alone is left over"
+        );
+        let mode = fs::metadata(folder.join(QUIC_KEY)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
     }
 }

@@ -8,7 +8,7 @@ use madang_actors::child_spec::Restart;
 use madang_actors::host::{Arbiter, Child, SupervisorHandle, TaskContext};
 use madang_cluster::configs::{BrokerConfig, dynamic_broker_number};
 use madang_cluster::metadata::MetadataImage;
-use madang_transport::kafka::{AcceptLimits, Accepted, Listener, Worker};
+use madang_transport::kafka::{AcceptLimits, Accepted, Listener, QuicListener, Worker};
 use tokio::sync::Mutex;
 
 use crate::broker::Broker;
@@ -41,6 +41,19 @@ pub(crate) async fn accept(listener: Arc<Listener>, node: Arc<Node>, context: Ta
         ended = listener.run() => {
             if let Err(error) = ended {
                 tracing::error!(%error, "the listener ended");
+            }
+        }
+        () = context.stop => {}
+    }
+}
+
+/// As [`accept`], over QUIC, on the thread that reads the listener's socket.
+pub(crate) async fn accept_quic(listener: Arc<QuicListener>, node: Arc<Node>, context: TaskContext) {
+    node.ready().await;
+    tokio::select! {
+        ended = listener.run() => {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the listener over QUIC ended");
             }
         }
         () = context.stop => {}

@@ -23,6 +23,7 @@ pub mod node_env;
 pub mod outer;
 pub mod peers;
 pub mod producer_ids;
+pub mod quic_listener;
 mod quorum_page;
 pub mod replicas;
 pub mod server;

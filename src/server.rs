@@ -31,6 +31,7 @@ use crate::follower::Feed;
 use crate::node_env::Node;
 use crate::outer::Outer;
 use crate::peers::{NodeLinks, Peers, propose};
+use crate::quic_listener::{self, Shown};
 use crate::supervision::{self, Neighbourhood, Parts};
 
 /// Where the metadata log is, within the first log directory.
@@ -59,6 +60,7 @@ pub struct Server {
     shutdown: Shutdown,
     admin: Option<SocketAddr>,
     listeners: Vec<(String, SocketAddr)>,
+    quic: Option<Shown>,
     escalated: Arc<AtomicBool>,
     _watchdog: Watchdog,
     _lock: Box<dyn DiskLock>,
@@ -70,13 +72,13 @@ impl Server {
     /// # Errors
     /// A text for a person: an address in use, a directory that cannot be taken, a log that cannot be read.
     pub async fn start(config: BrokerConfig) -> Result<Self, String> {
-        let Assembled { parts, shutdown, admin_state, admin, listeners, watchdog, lock } = assemble(config)?;
+        let Assembled { parts, shutdown, admin_state, admin, listeners, quic, watchdog, lock } = assemble(config)?;
         let (node, directories) = (Arc::clone(&parts.node), parts.directories.clone());
         let escalated = Arc::new(AtomicBool::new(false));
         let tree = start_tree(parts, &escalated);
         admin_state.show(tree.viewer());
         let (_watchdog, _lock) = (watchdog, lock);
-        let server = Self { tree, node, directories, shutdown, admin, listeners, escalated, _watchdog, _lock };
+        let server = Self { tree, node, directories, shutdown, admin, listeners, quic, escalated, _watchdog, _lock };
         server.wait_until_it_serves().await?;
         Ok(server)
     }
@@ -95,6 +97,12 @@ impl Server {
     #[must_use]
     pub fn listeners(&self) -> &[(String, SocketAddr)] {
         &self.listeners
+    }
+
+    /// Where clients connect over QUIC, if they may.
+    #[must_use]
+    pub const fn quic(&self) -> Option<&Shown> {
+        self.quic.as_ref()
     }
 
     /// Where `/metrics`, `/health` and `/tree` are.
@@ -150,6 +158,7 @@ pub(crate) struct Assembled {
     admin_state: AdminState,
     admin: Option<SocketAddr>,
     listeners: Vec<(String, SocketAddr)>,
+    quic: Option<Shown>,
     watchdog: Watchdog,
     lock: Box<dyn DiskLock>,
 }
@@ -167,6 +176,7 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let connection_limits = ConnectionLimits::new(accept_limits(&MetadataImage::default(), &config));
     let bound = bind(&mut config, &context, &connection_limits, workers)?;
+    let quic = quic_listener::bind(&mut config, context, &connection_limits, workers, request_memory())?;
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let outer = Outer::from_environment().map_err(|error| format!("the process that runs this one: {error}"))?;
     let peers = Peers::bind(&config, &cold_reads)?;
@@ -189,7 +199,8 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
         unfencing: AtomicBool::new(false),
         phase,
     });
-    let (sockets, network) = network(bound, workers)?;
+    let (sockets, mut network) = network(bound, workers)?;
+    let (quic, shown) = quic.map(|quic| quic.served(&mut network)).transpose()?.unzip();
     let listeners: Vec<_> = sockets.iter().map(|(name, listener)| (name.clone(), listener.local_addr())).collect();
     let (admin_child, admin_state, admin) = admin(&node, &stats, &listeners)?;
     let watchdog = watchdog(&directories)?;
@@ -199,6 +210,7 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     directories.iter().for_each(|directory| watchdog.watch(&directory.arbiter));
     let of_peers = neighbourhood.iter().flat_map(|all| [&all.control, &all.data]);
     of_peers.for_each(|arbiter| watchdog.watch(arbiter));
+    quic.iter().for_each(|(_, arbiter)| watchdog.watch(arbiter));
     let controller = ControllerConfig {
         node_id: node.config.node_id,
         voters: peers.as_ref().map_or_else(|| vec![node.config.node_id], |peers| peers.first_voters()),
@@ -222,9 +234,10 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
         coordinators,
         network,
         listeners: sockets,
+        quic,
         admin: admin_child,
     };
-    Ok(Assembled { parts, shutdown, admin_state, admin, listeners, watchdog, lock })
+    Ok(Assembled { parts, shutdown, admin_state, admin, listeners, quic: shown, watchdog, lock })
 }
 
 /// The threads for other nodes, and the ways that the replicas have to them.
@@ -258,7 +271,7 @@ fn metadata_folder(config: &BrokerConfig) -> Result<PathBuf, String> {
     Ok(Path::new(first).join(METADATA_FOLDER))
 }
 
-fn arbiter(name: &str, role: Role) -> Result<Arbiter, String> {
+pub(crate) fn arbiter(name: &str, role: Role) -> Result<Arbiter, String> {
     Arbiter::start(name, role).map_err(|error| format!("thread {name}: {error}"))
 }
 
@@ -348,7 +361,7 @@ fn bind(
 }
 
 /// What clients are told where the settings leave it open: the port that is bound and, as in Kafka, the machine's own name.
-fn complete(advertised: &mut ListenerConfig, port: u16) {
+pub(crate) fn complete(advertised: &mut ListenerConfig, port: u16) {
     if advertised.port == 0 {
         advertised.port = port;
     }
@@ -357,7 +370,7 @@ fn complete(advertised: &mut ListenerConfig, port: u16) {
     }
 }
 
-fn resolve(listener: &ListenerConfig) -> Result<SocketAddr, String> {
+pub(crate) fn resolve(listener: &ListenerConfig) -> Result<SocketAddr, String> {
     let host = if listener.host.is_empty() { "0.0.0.0" } else { &listener.host };
     let mut found = (host, listener.port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
     found.next().ok_or_else(|| format!("{host} has no address"))

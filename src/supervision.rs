@@ -19,18 +19,22 @@
 //! └ listeners  one_for_one
 //!   ├ network-0  one_for_one
 //!   │ ├ connections  one_for_one dynamic
-//!   │ └ worker  task permanent
+//!   │ ├ worker  task permanent
+//!   │ └ worker-1  task permanent
 //!   ├ acceptor-PLAINTEXT  task permanent
+//!   ├ acceptor-QUIC  task permanent
 //!   └ admin  task permanent
 //! ```
 //! The top starts first and stops last. There is a `directory-N` for each log directory, a `network-N` for each network thread and
-//! an acceptor for each listener. A node that is alone has no `peers`. Replicas, shards and connections are added while the node runs.
+//! an acceptor for each listener, which each network thread has a worker for. A node that is alone has no `peers`, and one without
+//! `madang.quic.listener` no `acceptor-QUIC`. Replicas, shards and connections are added while the node runs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use madang_actors::child_spec::{Restart, Strategy};
 use madang_actors::host::{Arbiter, Branch, Child, SupervisorHandle};
+use madang_cluster::configs::QUIC_LISTENER;
 use madang_cluster::controller::ControllerConfig;
 use madang_cluster::controller::actor::{ControllerActor, MetadataSyncs, NoVoters, VoterLinks};
 use madang_cluster::replica::fetcher::FetcherConfig;
@@ -38,7 +42,7 @@ use madang_cluster::replica::fetching::FetcherRef;
 use madang_cluster::replica::fetching::actor::FetcherActor;
 use madang_cluster::replica::links::Links;
 use madang_storage::Disk;
-use madang_transport::kafka::{Listener, Worker};
+use madang_transport::kafka::{Listener, QuicListener, Worker};
 
 use crate::applier::Applier;
 use crate::broker::Broker;
@@ -91,6 +95,8 @@ pub struct Parts {
     pub network: Vec<(Arbiter, Vec<Worker>)>,
     /// The listeners.
     pub listeners: Vec<(String, Listener)>,
+    /// The listener over QUIC, and the thread that reads its socket.
+    pub quic: Option<(QuicListener, Arbiter)>,
     /// The admin listener.
     pub admin: Child,
 }
@@ -99,7 +105,7 @@ pub struct Parts {
 #[must_use]
 pub fn tree(parts: Parts) -> Branch {
     let metadata = metadata(&parts);
-    let listeners = listeners(&parts.node, parts.network, parts.listeners, parts.admin);
+    let listeners = listeners(&parts.node, parts.network, parts.listeners, parts.quic, parts.admin);
     let mut all = Branch::new("node", Strategy::RestForOne).child(metadata).child(log_dirs(&parts.directories));
     if let Some(neighbourhood) = parts.neighbourhood {
         all = all.child(peers(&parts.node, neighbourhood));
@@ -187,6 +193,7 @@ fn listeners(
     node: &Arc<Node>,
     network: Vec<(Arbiter, Vec<Worker>)>,
     listeners: Vec<(String, Listener)>,
+    quic: Option<(QuicListener, Arbiter)>,
     admin: Child,
 ) -> Branch {
     let mut all = Branch::new("listeners", Strategy::OneForOne);
@@ -206,6 +213,12 @@ fn listeners(
             all.child(Child::task(format!("acceptor-{name}"), madang_actors::host::Placement::Here, move |context| {
                 connections::accept(Arc::clone(&listener), Arc::clone(&node), context)
             }));
+    }
+    if let Some((listener, arbiter)) = quic {
+        let (listener, node) = (Arc::new(listener), Arc::clone(node));
+        all = all.child(Child::task(format!("acceptor-{QUIC_LISTENER}"), &arbiter, move |context| {
+            connections::accept_quic(Arc::clone(&listener), Arc::clone(&node), context)
+        }));
     }
     all.child(admin)
 }
@@ -249,6 +262,7 @@ mod tests {
         let alone = [
             ("log.dirs", data.to_str().unwrap()),
             ("listeners", "PLAINTEXT://127.0.0.1:0"),
+            ("madang.quic.listener", "127.0.0.1:0"),
             ("madang.admin.listener", "127.0.0.1:0"),
         ];
         let pairs = alone.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));

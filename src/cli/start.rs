@@ -19,7 +19,7 @@ const DEFAULT_DATA: &str = "madang-data";
 const DEFAULT_LISTEN: &str = "127.0.0.1:9092";
 
 /// Start a broker. Needs no configuration file and no format step.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(
     after_help = "Example:\n  madang start --data /var/lib/madang --listen 0.0.0.0:9092 --set advertised.listeners=PLAINTEXT://kafka.example:9092"
 )]
@@ -33,6 +33,15 @@ pub(crate) struct Start {
     /// Where clients connect; the same as `--set listeners=PLAINTEXT://HOST:PORT`. Default: 127.0.0.1:9092
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
+    /// Where clients connect over QUIC, a UDP port; the same as `--set madang.quic.listener=HOST:PORT`.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen_quic: Option<String>,
+    /// A file in PEM: the certificate that clients over QUIC are shown; the same as `--set madang.quic.certificate=FILE`. Default: one that is made.
+    #[arg(long, value_name = "FILE", requires = "quic_key")]
+    quic_certificate: Option<String>,
+    /// A file in PEM: its key; the same as `--set madang.quic.key=FILE`.
+    #[arg(long, value_name = "FILE", requires = "quic_certificate")]
+    quic_key: Option<String>,
     /// Set one key; may be given several times, and wins over the file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -82,8 +91,7 @@ fn supervised(start: &Start) -> Result<(), Failure> {
 
 /// The settings of a file.
 pub(super) fn settings(path: &Path) -> Result<BrokerConfig, Failure> {
-    let start =
-        Start { config: Some(path.to_owned()), data: None, listen: None, settings: Vec::new(), supervise: false };
+    let start = Start { config: Some(path.to_owned()), ..Start::default() };
     let parsed = BrokerConfig::parse(pairs(&start)?);
     Ok(parsed.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?.0)
 }
@@ -122,6 +130,12 @@ fn pairs(start: &Start) -> Result<Vec<(String, String)>, Failure> {
     if let Some(listen) = &start.listen {
         pairs.push(("listeners".to_owned(), format!("PLAINTEXT://{listen}")));
     }
+    let quic = [
+        ("madang.quic.listener", &start.listen_quic),
+        ("madang.quic.certificate", &start.quic_certificate),
+        ("madang.quic.key", &start.quic_key),
+    ];
+    pairs.extend(quic.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
     for setting in &start.settings {
         pairs.push(split(setting).ok_or_else(|| {
             Failure::new(format!("--set {setting}: not KEY=VALUE")).try_this("--set num.partitions=3")
@@ -162,6 +176,9 @@ async fn announce(server: &Server, data: Vec<String>, took: Duration) {
     println!("madang {} serves after {} ms", env!("CARGO_PKG_VERSION"), took.as_millis());
     for (_, address) in server.listeners() {
         println!("  Kafka listener  {address}");
+    }
+    if let Some(quic) = server.quic() {
+        println!("  QUIC listener   {} (clients trust {})", quic.address, quic.trust.display());
     }
     if let Some(admin) = server.admin() {
         println!("  admin           http://{admin}");

@@ -8,6 +8,7 @@ use madang_protocol::types::NodeId;
 use thiserror::Error;
 
 use super::definition::{InvalidConfig, broker_definition, list_items};
+use super::quic::{self, QuicConfig};
 use super::{nodes, startup};
 use crate::metadata::SecurityProtocol;
 
@@ -112,6 +113,9 @@ pub enum BrokerConfigError {
         /// The protocol.
         protocol: &'static str,
     },
+    /// A listener for clients over QUIC that could not serve.
+    #[error("madang.quic.listener: {0}")]
+    Quic(String),
     /// Something that this build cannot do.
     #[error("{key}={value} is not supported")]
     Unsupported {
@@ -135,6 +139,8 @@ pub struct BrokerConfig {
     pub closed_listeners: Vec<String>,
     /// Addresses that clients are told of.
     pub advertised_listeners: Vec<ListenerConfig>,
+    /// Where clients are served over QUIC; none for nowhere.
+    pub quic: Option<QuicConfig>,
     /// Directories of the logs; empty if neither `log.dirs` nor `log.dir` is set.
     pub log_dirs: Vec<String>,
     /// Where the broker stands.
@@ -225,7 +231,7 @@ pub struct BrokerConfig {
     pub max_in_flight_requests: usize,
     /// Bytes of unanswered requests of one connection.
     pub max_in_flight_bytes: usize,
-    /// Time a connection has to finish TLS and SASL.
+    /// Time a QUIC connection has to finish its handshake.
     pub handshake_timeout: Duration,
     /// Time in which an announced request must arrive.
     pub request_body_timeout: Duration,
@@ -299,6 +305,7 @@ impl BrokerConfig {
             advertised_listeners: if advertised.is_empty() { listeners.clone() } else { advertised },
             listeners,
             closed_listeners,
+            quic: quic::parse(|key| values.set(key))?,
             log_dirs: list_items(directories).map(str::to_owned).collect(),
             rack: values.set("broker.rack").map(str::to_owned),
             rack_aware_reads: values.set(startup::SELECTOR) == Some(startup::RACK_AWARE),
@@ -323,9 +330,7 @@ impl BrokerConfig {
             replica_lag_time_max: values.millis("replica.lag.time.max.ms"),
             broker_session_timeout: values.millis("broker.session.timeout.ms"),
             auto_leader_rebalance: values.boolean("auto.leader.rebalance.enable"),
-            leader_imbalance_check_interval: Duration::from_secs(
-                values.unsigned("leader.imbalance.check.interval.seconds"),
-            ),
+            leader_imbalance_check_interval: values.seconds("leader.imbalance.check.interval.seconds"),
             log_retention_check_interval: values.millis("log.retention.check.interval.ms"),
             log_cleaner_enable: values.boolean("log.cleaner.enable"),
             recovery_threads: values.size("num.recovery.threads.per.data.dir"),
@@ -404,6 +409,10 @@ impl<'a> Values<'a> {
 
     fn millis(self, key: &str) -> Duration {
         Duration::from_millis(self.unsigned(key))
+    }
+
+    fn seconds(self, key: &str) -> Duration {
+        Duration::from_secs(self.unsigned(key))
     }
 
     fn minutes(self, key: &str) -> Duration {

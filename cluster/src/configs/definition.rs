@@ -379,7 +379,6 @@ mod tests {
             "log.preallocate",
             "log.segment.delete.delay.ms",
             "madang.disk.reserve.bytes",
-            "madang.handshake.timeout.ms",
             "num.io.threads",
             "num.network.threads",
             "process.roles",

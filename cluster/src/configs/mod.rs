@@ -5,6 +5,7 @@ mod broker;
 mod definition;
 mod describe;
 mod nodes;
+mod quic;
 mod startup;
 mod topic;
 
@@ -18,6 +19,7 @@ pub use describe::{
     describe_topic,
 };
 pub use nodes::voters as read_voters;
+pub use quic::{QUIC_LISTENER, QuicConfig};
 pub use topic::{
     CLUSTER_KEYS, CleanupPolicy, CompressionType, TimestampType, TopicConfig, dynamic_broker_number,
     resolve_topic_value,

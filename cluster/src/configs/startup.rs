@@ -3,7 +3,7 @@
 
 use super::broker::{BrokerConfig, BrokerConfigError};
 use super::definition::{InvalidConfig, list_items, topic_definition};
-use super::nodes;
+use super::{nodes, quic};
 use crate::metadata::SecurityProtocol;
 
 /// Keys that name a class to guard the broker with. None can be loaded here, and without it everything would be allowed.
@@ -34,6 +34,7 @@ pub(super) fn check(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
     supported(config)?;
     listeners(config)?;
     nodes::check(config)?;
+    quic::check(config.quic.as_ref(), &config.listeners)?;
     INTERNAL_SEGMENTS.into_iter().try_for_each(|key| internal_segments(config, key))
 }
 
@@ -87,7 +88,7 @@ fn listeners(config: &BrokerConfig) -> Result<(), BrokerConfigError> {
 }
 
 /// `0.0.0.0`, `::`, and what else reads as zero.
-fn stands_for_all(host: &str) -> bool {
+pub(super) fn stands_for_all(host: &str) -> bool {
     !host.is_empty() && host.chars().all(|one| matches!(one, '0' | '.' | ':'))
 }
 
