@@ -35,6 +35,9 @@ pub struct ClientConfig {
     /// Whom to trust, and who the client is, if brokers are reached over TLS.
     #[cfg(feature = "tls")]
     pub tls: Option<crate::tls::TlsConfig>,
+    /// Whom to trust, if brokers are reached over QUIC, which all addresses are of then.
+    #[cfg(feature = "quic")]
+    pub quic: Option<crate::quic::QuicConfig>,
 }
 
 impl ClientConfig {
@@ -50,6 +53,8 @@ impl ClientConfig {
             max_response_bytes: 128 << 20,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "quic")]
+            quic: None,
         }
     }
 }
@@ -101,6 +106,8 @@ impl Client {
             max_response_bytes: config.max_response_bytes,
             #[cfg(feature = "tls")]
             tls: config.tls.clone(),
+            #[cfg(feature = "quic")]
+            quic: config.quic.clone().map(crate::quic::Pool::new),
         });
         let inner = Inner {
             config,
@@ -213,8 +220,20 @@ impl Client {
     fn prune(&self, metadata: &Metadata) {
         let brokers: Vec<_> = metadata.brokers.values().map(Broker::address).collect();
         let bootstrap = &self.inner.config.bootstrap;
-        lock(&self.inner.connections)
-            .retain(|(address, _), _| brokers.contains(address) || bootstrap.contains(address));
+        let is_known = |address: &String| brokers.contains(address) || bootstrap.contains(address);
+        lock(&self.inner.connections).retain(|(address, _), _| is_known(address));
+        #[cfg(feature = "quic")]
+        self.inner.settings.quic.iter().for_each(|pool| pool.keep(is_known));
+    }
+
+    /// Goes on over new UDP sockets, as where the network or the address of the machine changes. Connections over QUIC stay, with what is under way on
+    /// them; a change that the socket need not be bound anew for is followed without it. Without QUIC it does nothing.
+    ///
+    /// # Errors
+    /// No socket can be bound.
+    #[cfg(feature = "quic")]
+    pub fn rebind(&self) -> std::io::Result<()> {
+        self.inner.settings.quic.as_ref().map_or(Ok(()), crate::quic::Pool::rebind)
     }
 
     /// A call that waits as long as a request without a wait of its own may take.

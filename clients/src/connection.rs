@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) max_response_bytes: usize,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::tls::TlsConfig>,
+    #[cfg(feature = "quic")]
+    pub(crate) quic: Option<crate::quic::Pool>,
 }
 
 /// Opens a TCP connection.
@@ -43,6 +45,17 @@ pub(crate) async fn open(address: &str, limit: Duration) -> Result<TcpStream, Co
         Err(_) => Err(ConnectionError::ConnectTimeout { address: address.to_owned(), timeout: limit }),
         Ok(Err(source)) => Err(failed(source)),
         Ok(Ok(socket)) => socket.set_nodelay(true).map(|()| socket).map_err(failed),
+    }
+}
+
+/// Binds a UDP port by which any address of the family is reached.
+#[cfg(feature = "quic")]
+pub(crate) fn udp_socket(ipv4: bool) -> io::Result<std::net::UdpSocket> {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    if ipv4 {
+        std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+    } else {
+        std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
     }
 }
 
@@ -146,21 +159,26 @@ impl Connection {
         Ok(live)
     }
 
-    #[cfg(not(feature = "tls"))]
     async fn open(&self) -> Result<Socket, ConnectionError> {
-        Ok(Socket::Plain(open(&self.address, self.settings.connect_timeout).await?))
+        #[cfg(feature = "quic")]
+        if let Some(pool) = &self.settings.quic {
+            return Ok(Socket::Quic(Box::new(self.in_time(pool.open(&self.address)).await?)));
+        }
+        let socket = open(&self.address, self.settings.connect_timeout).await?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.settings.tls {
+            return Ok(Socket::Tls(Box::new(self.in_time(tls.connect(socket, &self.address)).await?)));
+        }
+        Ok(Socket::Plain(socket))
     }
 
-    #[cfg(feature = "tls")]
-    async fn open(&self) -> Result<Socket, ConnectionError> {
-        let limit = self.settings.connect_timeout;
-        let socket = open(&self.address, limit).await?;
-        let Some(tls) = &self.settings.tls else { return Ok(Socket::Plain(socket)) };
-        let address = || self.address.clone();
-        match timeout(limit, tls.connect(socket, &self.address)).await {
+    #[cfg(any(feature = "tls", feature = "quic"))]
+    async fn in_time<T>(&self, opening: impl Future<Output = io::Result<T>>) -> Result<T, ConnectionError> {
+        let (address, limit) = (|| self.address.clone(), self.settings.connect_timeout);
+        match timeout(limit, opening).await {
             Err(_) => Err(ConnectionError::ConnectTimeout { address: address(), timeout: limit }),
             Ok(Err(source)) => Err(ConnectionError::Connect { address: address(), source }),
-            Ok(Ok(socket)) => Ok(Socket::Tls(Box::new(socket))),
+            Ok(Ok(opened)) => Ok(opened),
         }
     }
 

@@ -14,7 +14,11 @@ mod group;
 pub mod http;
 mod metadata;
 mod partitioner;
+#[cfg(any(feature = "tls", feature = "quic"))]
+mod pem;
 mod producer;
+#[cfg(feature = "quic")]
+mod quic;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
@@ -30,9 +34,13 @@ pub use error::{AdminError, ConnectionError, ConsumeError, GroupError, MetadataE
 pub use group::{Assignor, GroupConfig, GroupConsumer, PendingCommit, RebalanceListener, TopicPartition, range_assign};
 pub use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use partitioner::{ChoosePartition, Partitioner, murmur2, partition_of};
+#[cfg(any(feature = "tls", feature = "quic"))]
+pub use pem::TlsError;
 pub use producer::{Acks, Delivery, Producer, ProducerConfig, ProducerMetrics, ProducerRecord, RecordMetadata};
+#[cfg(feature = "quic")]
+pub use quic::QuicConfig;
 #[cfg(feature = "tls")]
-pub use tls::{TlsConfig, TlsError};
+pub use tls::TlsConfig;
 
 #[doc(hidden)]
 pub mod fuzzing;

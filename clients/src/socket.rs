@@ -1,4 +1,4 @@
-//! A connection's byte stream: TCP, or TLS over it.
+//! A connection's byte stream: TCP, TLS over it, or a stream of QUIC.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +12,8 @@ pub(crate) enum Socket {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    #[cfg(feature = "quic")]
+    Quic(Box<crate::quic::Stream>),
 }
 
 impl AsyncRead for Socket {
@@ -20,6 +22,8 @@ impl AsyncRead for Socket {
             Self::Plain(socket) => Pin::new(socket).poll_read(context, to),
             #[cfg(feature = "tls")]
             Self::Tls(socket) => Pin::new(socket).poll_read(context, to),
+            #[cfg(feature = "quic")]
+            Self::Quic(socket) => Pin::new(socket).poll_read(context, to),
         }
     }
 }
@@ -30,6 +34,8 @@ impl AsyncWrite for Socket {
             Self::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
             #[cfg(feature = "tls")]
             Self::Tls(socket) => Pin::new(socket).poll_write(context, bytes),
+            #[cfg(feature = "quic")]
+            Self::Quic(socket) => Pin::new(socket).poll_write(context, bytes),
         }
     }
 
@@ -38,6 +44,8 @@ impl AsyncWrite for Socket {
             Self::Plain(socket) => Pin::new(socket).poll_flush(context),
             #[cfg(feature = "tls")]
             Self::Tls(socket) => Pin::new(socket).poll_flush(context),
+            #[cfg(feature = "quic")]
+            Self::Quic(socket) => Pin::new(socket).poll_flush(context),
         }
     }
 
@@ -46,6 +54,8 @@ impl AsyncWrite for Socket {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(context),
             #[cfg(feature = "tls")]
             Self::Tls(socket) => Pin::new(socket).poll_shutdown(context),
+            #[cfg(feature = "quic")]
+            Self::Quic(socket) => Pin::new(socket).poll_shutdown(context),
         }
     }
 }

@@ -4,40 +4,17 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use thiserror::Error;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Certificates or a key cannot be used.
-#[derive(Debug, Error)]
-pub enum TlsError {
-    /// The file cannot be read, or is not in PEM.
-    #[error("{}: {why}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The certificates and the key are not what TLS needs.
-    #[error("{0}")]
-    Certificate(String),
-}
-
-impl TlsError {
-    /// Whether the same call may succeed later: no, the files have to change first.
-    #[must_use]
-    pub const fn is_retriable(&self) -> bool {
-        false
-    }
-}
+use crate::pem::{TlsError, certificates, failed, host, roots};
 
 /// Whom a client trusts, and who it is. Files are read once, when it is made.
 ///
@@ -97,11 +74,8 @@ impl TlsConfig {
     }
 
     fn made(ca_file: &Path, identity: Option<(&Path, &Path)>) -> Result<Self, TlsError> {
-        let unusable = |error: rustls::Error| TlsError::Certificate(error.to_string());
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(ca_file)? {
-            roots.add(certificate).map_err(unusable)?;
-        }
+        let unusable = |error: rustls::Error| TlsError::unusable(&error);
+        let roots = roots(ca_file)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(unusable)?.with_root_certificates(roots);
@@ -118,27 +92,10 @@ impl TlsConfig {
 
     /// Secures a connection to `address`, which is host and port.
     pub(crate) async fn connect(&self, socket: TcpStream, address: &str) -> io::Result<TlsStream<TcpStream>> {
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let name = self.server_name.as_deref().unwrap_or(host).to_owned();
+        let name = self.server_name.as_deref().unwrap_or_else(|| host(address)).to_owned();
         let name = ServerName::try_from(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         TlsConnector::from(Arc::clone(&self.client)).connect(name, socket).await
     }
-}
-
-fn failed(path: &Path, error: &rustls::pki_types::pem::Error) -> TlsError {
-    TlsError::File { path: path.to_owned(), why: error.to_string() }
-}
-
-/// All certificates of a file; at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found = CertificateDer::pem_file_iter(path).map_err(|error| failed(path, &error))?;
-    let found: Result<Vec<_>, _> = found.collect();
-    let found = found.map_err(|error| failed(path, &error))?;
-    if found.is_empty() {
-        return Err(TlsError::File { path: path.to_owned(), why: "no certificate in it".to_owned() });
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -146,6 +103,7 @@ mod tests {
     use std::time::Duration;
 
     use madang_protocol::messages::metadata::MetadataRequest;
+    use rustls::RootCertStore;
     use rustls::server::WebPkiClientVerifier;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -206,6 +164,8 @@ mod tests {
             connect_timeout: Duration::from_secs(10),
             max_response_bytes: 1_000,
             tls: Some(tls),
+            #[cfg(feature = "quic")]
+            quic: None,
         };
         let call = Call::within(Duration::from_secs(20));
         let connection = Connection::new(address, Arc::new(settings));

@@ -5,6 +5,7 @@ mod groups;
 mod members;
 mod producing;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,8 +33,15 @@ pub(crate) const ALL: [(&str, Story); 12] = [
     ("members: commits by themselves, started and with metadata", |at| Box::pin(members::commits(at))),
 ];
 
+type Configure = Box<dyn Fn(&str) -> ClientConfig>;
+
+thread_local! {
+    /// How the stories that this thread tells reach the cluster.
+    pub(crate) static CONFIGURE: RefCell<Configure> = RefCell::new(Box::new(|address| ClientConfig::new([address])));
+}
+
 pub(crate) fn client(address: &str) -> Client {
-    Client::new(ClientConfig::new([address]))
+    Client::new(CONFIGURE.with_borrow(|configure| configure(address)))
 }
 
 /// A name that nobody else has.
