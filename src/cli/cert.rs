@@ -1,6 +1,6 @@
 //! `madang cert`: who nodes are to each other.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use madang_protocol::types::{NodeId, Uuid};
@@ -31,6 +31,18 @@ enum Command {
         #[arg(long, value_name = "ID")]
         cluster_id: Option<String>,
     },
+    /// Make what clients over QUIC are shown by a node, in its folder.
+    Quic {
+        /// The authority's folder.
+        #[arg(long, value_name = "DIR")]
+        authority: PathBuf,
+        /// A name or address at which clients reach the node; may be given several times.
+        #[arg(long = "host", value_name = "HOST", required = true)]
+        hosts: Vec<String>,
+        /// The node's folder, that of `madang.node.certificates`.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Make a node's certificate and key.
     Node {
         /// The authority's folder.
@@ -56,9 +68,13 @@ pub(crate) fn run(args: Cert) -> Result<(), Failure> {
             Authority::create(&dir, cluster_id).map_err(|why| Failure::new(why).try_this(next))?;
             print(&format!("authority of cluster {cluster_id} in {}; keep its ca.key safe\n", dir.display()))
         }
+        Command::Quic { authority, hosts, dir } => {
+            let authority = open(&authority)?;
+            authority.issue_for_clients(&hosts, &dir).map_err(|why| Failure::new(why).try_this(next))?;
+            print(&format!("{} for clients over QUIC in {}\n", hosts.join(", "), dir.display()))
+        }
         Command::Node { authority, node, dir } => {
-            let authority = Authority::open(&authority)
-                .map_err(|why| Failure::new(why).try_this("madang cert authority --dir DIR"))?;
+            let authority = open(&authority)?;
             authority.issue(NodeId(node), &dir).map_err(|why| Failure::new(why).try_this(next))?;
             print(&format!(
                 "node {node} of cluster {}: madang.node.certificates={}\n",
@@ -67,6 +83,10 @@ pub(crate) fn run(args: Cert) -> Result<(), Failure> {
             ))
         }
     }
+}
+
+fn open(authority: &Path) -> Result<Authority, Failure> {
+    Authority::open(authority).map_err(|why| Failure::new(why).try_this("madang cert authority --dir DIR"))
 }
 
 /// An id that no other cluster has.

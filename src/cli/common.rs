@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use madang_client::{AdminError, Client, ClientConfig, ConnectionError, ErrorCode, MetadataError};
+use madang_client::{AdminError, Client, ClientConfig, ConnectionError, ErrorCode, MetadataError, QuicConfig};
 use serde_json::Value;
 
 use super::Failure;
@@ -19,6 +20,17 @@ pub(crate) struct Common {
     pub(crate) server: String,
     #[command(flatten)]
     pub(crate) print: Print,
+}
+
+/// How the cluster is reached, where there is a choice.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Way {
+    /// Connect over QUIC: --server is the address of a QUIC listener, as `madang start --listen-quic` prints it.
+    #[arg(long, requires = "ca")]
+    quic: bool,
+    /// A file in PEM with the certificates to trust.
+    #[arg(long, value_name = "FILE", requires = "quic")]
+    ca: Option<PathBuf>,
 }
 
 /// How to print.
@@ -41,10 +53,26 @@ pub(crate) enum Output {
 impl Common {
     /// A client of the cluster.
     pub(crate) fn client(&self) -> Client {
+        Client::new(self.config())
+    }
+
+    /// A client that reaches the cluster this way.
+    pub(crate) fn client_by(&self, way: &Way) -> Result<Client, Failure> {
+        let mut config = self.config();
+        if let Some(ca) = way.ca.as_ref().filter(|_| way.quic) {
+            let quic = QuicConfig::new(ca).map_err(|error| {
+                Failure::new(error.to_string()).try_this("--ca FILE, as `madang start --listen-quic` prints it")
+            })?;
+            config.quic = Some(quic);
+        }
+        Ok(Client::new(config))
+    }
+
+    fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new([self.server.as_str()]);
         config.client_id = "madang-cli".to_owned();
         config.retry_timeout = Duration::from_secs(15);
-        Client::new(config)
+        config
     }
 
     /// What to say of an error of the cluster; `thing` is what the command was about.

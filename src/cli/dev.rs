@@ -15,7 +15,7 @@ use super::Failure;
 use super::cert::new_cluster_id;
 use super::start::settings;
 use super::tree::page;
-use crate::certificates::Authority;
+use crate::certificates::{Authority, QUIC_CERTIFICATE};
 use crate::supervise::{self, NodeProcess};
 
 /// How long the nodes may take until all of them serve.
@@ -24,6 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Distances from a node's Kafka port.
 const ADMIN: u16 = 1000;
 const NODES: u16 = 2000;
+const QUIC: u16 = 3000;
+/// Where clients reach the nodes.
+const HOSTS: [&str; 2] = ["127.0.0.1", "localhost"];
 
 /// Run a cluster of several nodes on this machine: a process and a folder each, three replicas, two of which have to be in sync.
 #[derive(Debug, Args)]
@@ -38,6 +41,9 @@ pub(crate) struct Dev {
     /// The first node's Kafka port; the others have the ports after it. Their admin ports are 1000 above, those for nodes 2000.
     #[arg(long, value_name = "PORT", default_value_t = 9092)]
     base_port: u16,
+    /// Serve clients over QUIC too, at UDP ports 3000 above; they trust the file `authority/ca.pem` of the data.
+    #[arg(long)]
+    quic: bool,
     /// Set one key of every node; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -76,7 +82,7 @@ pub(crate) fn run(args: Dev) -> Result<(), Failure> {
 /// Writes certificates and configuration files, where there are none yet.
 fn prepare(args: &Dev) -> Result<Vec<Place>, Failure> {
     let count: u16 = args.nodes.parse().map_err(|_| Failure::new("--nodes: not a number"))?;
-    if args.base_port.checked_add(NODES + 2 * count).is_none() {
+    if args.base_port.checked_add(QUIC + count).is_none() {
         return Err(
             Failure::new(format!("--base-port {}: no room above it", args.base_port)).try_this("--base-port 9092")
         );
@@ -97,6 +103,9 @@ fn prepare(args: &Dev) -> Result<Vec<Place>, Failure> {
         let certificates = place.folder.join("certificates");
         if !certificates.exists() {
             authority.issue(NodeId(place.id.into()), &certificates).map_err(Failure::new)?;
+        }
+        if args.quic && !certificates.join(QUIC_CERTIFICATE).exists() {
+            authority.issue_for_clients(&HOSTS.map(str::to_owned), &certificates).map_err(Failure::new)?;
         }
         let text = configuration(args, place, &voters.join(","), count);
         fs::write(place.config(), text)
@@ -124,6 +133,9 @@ fn configuration(args: &Dev, place: &Place, voters: &str, count: u16) -> String 
         place.nodes_port(args.base_port),
         count.min(3),
     );
+    if args.quic {
+        text.push_str(&format!("madang.quic.listener=127.0.0.1:{}\n", place.kafka + QUIC));
+    }
     for setting in &args.settings {
         text.push_str(setting);
         text.push('\n');

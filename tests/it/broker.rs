@@ -73,18 +73,23 @@ impl Launch {
         let mut child = self.command.spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         // The admin listener comes after all the others.
-        let (mut listeners, mut admin) = (Vec::new(), None);
+        let (mut listeners, mut quic, mut admin) = (Vec::new(), None, None);
         while listeners.is_empty() || admin.is_none() {
             let Some(Ok(line)) = lines.next() else {
                 child.wait().expect("the broker can be waited for");
                 return None;
             };
             listeners.extend(line.trim().strip_prefix("Kafka listener").map(|rest| rest.trim().to_owned()));
+            let shown = line.trim().strip_prefix("QUIC listener").and_then(|rest| rest.split_once(" (clients trust "));
+            quic = quic.or_else(|| {
+                shown.map(|(at, trust)| (at.trim().to_owned(), PathBuf::from(trust.trim_end_matches(')'))))
+            });
             admin = admin.or_else(|| line.trim().strip_prefix("admin").map(|rest| rest.trim().to_owned()));
         }
         // What it prints later must not block it.
         std::thread::spawn(move || lines.for_each(drop));
-        Some(Broker { child, address: listeners[0].clone(), listeners, admin: admin.unwrap_or_default() })
+        let address = listeners[0].clone();
+        Some(Broker { child, address, listeners, quic, admin: admin.unwrap_or_default() })
     }
 }
 
@@ -96,6 +101,8 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     /// Host and port of every Kafka listener.
     pub(crate) listeners: Vec<String>,
+    /// Host and port of the listener over QUIC, and the certificate to trust.
+    pub(crate) quic: Option<(String, PathBuf)>,
     /// URL of the admin listener, without a slash at its end.
     pub(crate) admin: String,
 }

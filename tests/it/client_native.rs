@@ -1,7 +1,7 @@
 //! The client in Rust against a broker: the stories that it tells of itself.
 
 #[path = "../../clients/examples/suite/stories/mod.rs"]
-mod stories;
+pub(crate) mod stories;
 
 use crate::client::{Yard, run};
 

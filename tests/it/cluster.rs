@@ -16,6 +16,8 @@ use crate::load::{Load, Outcomes, Place, assert_all_there, idempotent, poll};
 const NODES: u16 = 3;
 /// Ports of a cluster: Kafka's, the admin listeners' 1000 above, the nodes' own 2000 above.
 const PORTS: [u16; 3] = [0, 1000, 2000];
+/// Those over QUIC are so far above Kafka's.
+const QUIC: u16 = 3000;
 const TOPIC: &str = "numbers";
 const PARTITIONS: i32 = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,13 +46,17 @@ fn free_ports() -> u16 {
 impl Cluster {
     /// Starts three nodes in `data` and waits until they serve.
     pub(crate) fn start(data: &Path, settings: &[&str]) -> Self {
+        let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        Self::start_with(data, &settings)
+    }
+
+    /// The same, with these arguments.
+    pub(crate) fn start_with(data: &Path, arguments: &[&str]) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let base = free_ports();
         let mut command = Command::new(binary());
         command.args(["cluster", "dev", "--nodes", "3", "--base-port", &base.to_string(), "--data"]).arg(data);
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
+        command.args(arguments);
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
         let cluster = Self { process, base, _one: one };
         assert!(cluster.is_whole_within(PATIENCE), "three nodes serve");
@@ -60,6 +66,11 @@ impl Cluster {
     /// The address of a node, from 0.
     pub(crate) fn address(&self, node: u16) -> String {
         format!("127.0.0.1:{}", self.base + node)
+    }
+
+    /// Where a node serves clients over QUIC, if the cluster was started so.
+    pub(crate) fn quic_address(&self, node: u16) -> String {
+        format!("127.0.0.1:{}", self.base + QUIC + node)
     }
 
     /// All of them, to begin with.

@@ -20,5 +20,6 @@ mod kill9;
 mod listeners;
 #[allow(dead_code, reason = "the program of faults uses the rest of it")]
 mod load;
+mod quic_clients;
 mod restart;
 mod retention;
