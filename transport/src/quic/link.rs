@@ -181,7 +181,8 @@ impl Driver {
         let lanes = streams.into_iter().zip(queues);
         let lanes = lanes.map(|(stream, queue)| Box::pin(drive(stream, queue, &self.settings, &self.reads)));
         tokio::select! {
-            (end, _, _) = select_all(lanes) => end.to_string(),
+            // A lane knows that its connection is lost; the connection knows why.
+            (end, _, _) = select_all(lanes) => connection.close_reason().map_or_else(|| end.to_string(), |why| why.to_string()),
             closed = connection.closed() => closed.to_string(),
         }
     }
