@@ -204,20 +204,13 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
     let listeners: Vec<_> = sockets.iter().map(|(name, listener)| (name.clone(), listener.local_addr())).collect();
     let (admin_child, admin_state, admin) = admin(&node, &stats, &listeners)?;
     let watchdog = watchdog(&directories)?;
-    let fixed = [&metadata_arbiter, &coordinator_arbiter];
-    fixed.into_iter().for_each(|arbiter| watchdog.watch(arbiter));
-    network.iter().for_each(|(arbiter, _)| watchdog.watch(arbiter));
-    directories.iter().for_each(|directory| watchdog.watch(&directory.arbiter));
+    let fixed = [&metadata_arbiter, &coordinator_arbiter].into_iter().chain(quic.iter().map(|(_, arbiter)| arbiter));
+    let of_connections = network.iter().map(|(arbiter, _)| arbiter);
+    let of_directories = directories.iter().map(|directory| &directory.arbiter);
     let of_peers = neighbourhood.iter().flat_map(|all| [&all.control, &all.data]);
-    of_peers.for_each(|arbiter| watchdog.watch(arbiter));
-    quic.iter().for_each(|(_, arbiter)| watchdog.watch(arbiter));
-    let controller = ControllerConfig {
-        node_id: node.config.node_id,
-        voters: peers.as_ref().map_or_else(|| vec![node.config.node_id], |peers| peers.first_voters()),
-        cluster_id: peers.as_ref().map(|peers| peers.cluster_id()),
-        broker: node.config.clone(),
-        directory: metadata,
-    };
+    let watched = fixed.chain(of_connections).chain(of_directories).chain(of_peers);
+    watched.for_each(|arbiter| watchdog.watch(arbiter));
+    let controller = controller_config(&node, peers.as_deref(), metadata);
     let feed = Arc::new(Feed::new(peers));
     let sink = Arc::clone(&feed);
     let metadata_syncs = MetadataSyncs::start(sink).map_err(|error| format!("thread metadata-sync: {error}"))?;
@@ -238,6 +231,17 @@ pub(crate) fn assemble(mut config: BrokerConfig) -> Result<Assembled, String> {
         admin: admin_child,
     };
     Ok(Assembled { parts, shutdown, admin_state, admin, listeners, quic: shown, watchdog, lock })
+}
+
+/// What the controller starts from.
+fn controller_config(node: &Node, peers: Option<&Peers>, directory: PathBuf) -> ControllerConfig {
+    ControllerConfig {
+        node_id: node.config.node_id,
+        voters: peers.map_or_else(|| vec![node.config.node_id], Peers::first_voters),
+        cluster_id: peers.map(Peers::cluster_id),
+        broker: node.config.clone(),
+        directory,
+    }
 }
 
 /// The threads for other nodes, and the ways that the replicas have to them.
