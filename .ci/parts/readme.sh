@@ -9,7 +9,8 @@ start() {
     "$madang" start --data "$work/madang-data" --listen 127.0.0.1:29192 >"$work/out" 2>"$work/err" &
     pid=$!
     for _ in $(seq 100); do
-        grep -q "Kafka listener" "$work/out" && return
+        # The last line of what it says once it serves.
+        grep -q "madang consume" "$work/out" && return
         kill -0 "$pid" || { cat "$work/err"; exit 1; }
         sleep 0.1
     done
