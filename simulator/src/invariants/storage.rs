@@ -33,11 +33,17 @@ pub fn surviving(sim: &Sim, directory: &Path, from: i64) -> BTreeMap<i64, u64> {
     let bases: Vec<(i64, &String)> = names.iter().filter_map(|name| Some((base_of(name)?, name))).collect();
     let first = bases.iter().rposition(|(base, _)| *base <= from).unwrap_or(0);
     let mut found = BTreeMap::new();
-    for (_, name) in bases.iter().skip(first) {
+    let mut at = 0;
+    for (base, name) in bases.iter().skip(first) {
         let Some(bytes) = sim.disk.surviving_bytes(&directory.join(name)) else { continue };
-        found.extend(
-            batches(&bytes).iter().filter(|read| read.sound).map(|read| (read.header.base_offset.0, read.content)),
-        );
+        at = at.max(*base);
+        for read in batches(&bytes).iter().filter(|read| read.sound) {
+            // The checksum covers no offset: one whose first bytes are not on the device yet has a lower one, and recovery cuts it off.
+            if read.header.base_offset.0 >= at {
+                at = read.header.next_offset().0;
+                found.insert(read.header.base_offset.0, read.content);
+            }
+        }
     }
     found
 }
