@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use madang_protocol::node::{
-    AnswerBody, Confirm, NodeError, PartitionAnswer, PartitionConfirm, PartitionFetch, ReplicaFetch, ReplicaFetchAnswer,
+    AnswerBody, Confirm, NodeError, PartitionAnswer, PartitionConfirm, PartitionFetch, PartitionKnown, ReplicaFetch,
+    ReplicaFetchAnswer,
 };
 use madang_protocol::payload::Payload;
-use madang_protocol::types::{NodeId, TopicPartition};
+use madang_protocol::types::{NodeId, Offset, TopicPartition};
 
-use crate::replica::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, FollowerFetch};
+use crate::replica::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, FollowerFetch, Known};
 
 /// How long an answer to a fetch may take, and how large it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,14 @@ pub fn fetch(broker_epoch: i64, limits: FetchLimits, partitions: &[(TopicPartiti
         max_wait_ms: u32::try_from(limits.max_wait.as_millis()).unwrap_or(u32::MAX),
         max_bytes: limits.max_bytes,
         partitions: partitions.iter().map(of).collect(),
+        known: partitions.iter().map(|(_, position)| told(position.known)).collect(),
     }
+}
+
+fn told(known: Option<Known>) -> PartitionKnown {
+    known.map_or(PartitionKnown { high_watermark: Offset::NONE, log_start_offset: Offset::NONE }, |known| {
+        PartitionKnown { high_watermark: known.high_watermark, log_start_offset: known.log_start_offset }
+    })
 }
 
 /// What `peer` asks of `leader`, which is this node.
@@ -48,7 +56,9 @@ pub fn fetches(
 ) -> (FetchLimits, Vec<(TopicPartition, FollowerFetch)>) {
     let limits =
         FetchLimits { max_wait: Duration::from_millis(message.max_wait_ms.into()), max_bytes: message.max_bytes };
-    let of = |asked: &PartitionFetch| {
+    let of = |(index, asked): (usize, &PartitionFetch)| {
+        // A node of level 1 does not say.
+        let known = message.known.get(index).filter(|known| known.high_watermark > Offset::NONE);
         let position = FetchPosition {
             leader,
             leader_epoch: asked.leader_epoch,
@@ -56,12 +66,14 @@ pub fn fetches(
             fetch_offset: asked.fetch_offset,
             last_fetched_epoch: asked.last_fetched_epoch,
             confirmed_offset: asked.confirmed_offset,
+            known: known
+                .map(|known| Known { high_watermark: known.high_watermark, log_start_offset: known.log_start_offset }),
             // When it asks is the follower's own affair.
             after_error: false,
         };
         (asked.partition, FollowerFetch { node_id: peer, broker_epoch: message.broker_epoch, position })
     };
-    (limits, message.partitions.iter().map(of).collect())
+    (limits, message.partitions.iter().enumerate().map(of).collect())
 }
 
 /// The message that carries `answers`, and its payload: their records, one after the other, not copied.

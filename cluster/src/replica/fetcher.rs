@@ -161,8 +161,11 @@ impl Fetcher {
         answers: Vec<(TopicPartition, FetchAnswer)>,
         effects: &mut Vec<FetcherEffect>,
     ) {
-        let Some(asked) = self.end(request) else { return };
+        let sent = self.in_flight.get(&request).map(|request| request.sent);
+        let (Some(asked), Some(sent)) = (self.end(request), sent) else { return };
         self.failures = 0;
+        // A leader that says nothing at all, and sooner than it was asked to, is not asked without end.
+        let again = if answers.is_empty() { now.max(sent + self.config.back_off) } else { now };
         for (partition, answer) in answers {
             let wanted = self.wants.get(&partition).is_some_and(|want| answers_to(&answer, &want.position));
             if wanted && asked.contains_key(&partition) {
@@ -171,10 +174,10 @@ impl Fetcher {
                 effects.push(FetcherEffect::Deliver(partition, answer));
             }
         }
-        // What the leader left out is no reason to ask at once again.
+        // Of what the leader left out it has nothing new: it is wanted as before.
         for (partition, turn) in asked {
             if let Some(want) = self.wants.get_mut(&partition).filter(|want| want.turn == turn) {
-                want.not_before = now + self.config.back_off;
+                want.not_before = again;
             }
         }
     }
@@ -314,6 +317,7 @@ mod tests {
             fetch_offset: Offset(offset),
             last_fetched_epoch: LeaderEpoch(5),
             confirmed_offset: Offset::ZERO,
+            known: None,
             after_error: false,
         }
     }
@@ -363,11 +367,22 @@ mod tests {
         assert_eq!(effects[0], FetcherEffect::Deliver(partition(7), answer(0)));
         assert_eq!(sent(&effects), [(2, vec![9, 3])], "no more than two at once");
         assert!(world.want(7, 1).is_empty());
-        let effects = world.step(FetcherInput::Answered { request: 2, answers: Vec::new() });
-        assert_eq!(sent(&effects), [(3, vec![5, 7])], "what the leader left out waits a little");
-        world.now = world.now + Duration::from_millis(50);
-        let effects = world.step(FetcherInput::Answered { request: 3, answers: Vec::new() });
-        assert_eq!(sent(&effects), [(4, vec![9, 3])], "and goes before what has come since");
+        let effects = world.step(FetcherInput::Answered { request: 2, answers: vec![(partition(9), answer(0))] });
+        assert_eq!(effects[0], FetcherEffect::Deliver(partition(9), answer(0)));
+        assert_eq!(sent(&effects), [(3, vec![3, 5])], "what the leader left out is wanted as before, and in its turn");
+    }
+
+    #[test]
+    fn a_leader_that_says_nothing_at_once_is_not_asked_without_end() {
+        let mut world = World::new(1);
+        assert_eq!(sent(&world.want(7, 0)), [(1, vec![7])]);
+        let nothing = |request| FetcherInput::Answered { request, answers: Vec::new() };
+        assert!(world.step(nothing(1)).is_empty());
+        world.now = world.fetcher.deadline().expect("its turn comes");
+        assert_eq!(world.now, Mono::ZERO + Duration::from_millis(50));
+        assert_eq!(sent(&world.step(FetcherInput::Tick)), [(2, vec![7])]);
+        world.now = world.now + Duration::from_millis(500);
+        assert_eq!(sent(&world.step(nothing(2))), [(3, vec![7])], "one that has waited for news is asked at once");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
 use madang_storage::{Log, mutants::mutant};
 
-use super::replication::FetchPosition;
+use super::replication::{FetchPosition, Known};
 
 /// One followed leadership.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub(super) struct Follower {
     agrees: bool,
     /// The leader's high watermark, as last heard.
     leader_high_watermark: Offset,
+    /// What the leader has told, since the logs were found to agree.
+    known: Option<Known>,
     /// The durable end that the leader was last told.
     told: Offset,
     /// A cut that waits for the recovery point to be lowered: its number, and where.
@@ -24,7 +26,15 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) const fn new(leader: Option<NodeId>, epoch: LeaderEpoch) -> Self {
-        Self { leader, epoch, agrees: false, leader_high_watermark: Offset::ZERO, told: Offset::NONE, cutting: None }
+        Self {
+            leader,
+            epoch,
+            agrees: false,
+            leader_high_watermark: Offset::ZERO,
+            known: None,
+            told: Offset::NONE,
+            cutting: None,
+        }
     }
 
     pub(super) const fn leader(&self) -> Option<NodeId> {
@@ -45,9 +55,15 @@ impl Follower {
         self.leader_high_watermark = self.leader_high_watermark.max(high_watermark);
     }
 
+    /// All that the leader has told of itself holds here too: it need not say so again.
+    pub(super) const fn knows(&mut self, known: Known) {
+        self.known = Some(known);
+    }
+
     /// The log is to be cut: whether it is the leader's then, the next fetch says.
     pub(super) const fn begin_cut(&mut self, number: u64, to: Offset) {
         self.agrees = false;
+        self.known = None;
         self.cutting = Some((number, to));
     }
 
@@ -73,6 +89,7 @@ impl Follower {
             fetch_offset: log.log_end_offset(),
             last_fetched_epoch: last_epoch(log),
             confirmed_offset: if mutant(66) { log.log_end_offset() } else { log.confirmed_offset() },
+            known: self.known,
             after_error,
         })
     }

@@ -16,7 +16,7 @@ use super::core::Role;
 use super::follower::{Follower, cut_at};
 use super::leader::Leader;
 use super::replication::{
-    Assignment, Confirmed, FetchAnswer, FetchBody, Fetched, Loss, ReplicationEffect, ReplicationInput,
+    Assignment, Confirmed, FetchAnswer, FetchBody, Fetched, Known, Loss, ReplicationEffect, ReplicationInput,
 };
 use super::{Replica, ReplicaEffect};
 
@@ -215,10 +215,16 @@ impl Replica {
             follower.served(high_watermark);
         }
         self.advance_high_watermark(now);
-        if let Some(log) = &mut self.log
-            && let Err(error) = log.set_log_start_offset(log_start_offset.min(self.high_watermark))
-        {
-            tracing::warn!(%error, "log start offset not moved; tried again with the next fetch");
+        let started = self.log.as_mut().map(|log| log.set_log_start_offset(log_start_offset.min(self.high_watermark)));
+        match (&mut self.role, started) {
+            (_, Some(Err(error))) => {
+                tracing::warn!(%error, "log start offset not moved; tried again with the next fetch");
+            }
+            // What lies above the high watermark is tried again.
+            (Role::Follower(follower), Some(Ok(_))) if log_start_offset <= self.high_watermark => {
+                follower.knows(Known { high_watermark, log_start_offset });
+            }
+            _ => {}
         }
         self.publish_if_changed(effects);
         self.ask_for_sync(now, wall, effects);

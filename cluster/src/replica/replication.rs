@@ -66,6 +66,15 @@ impl Assignment {
     }
 }
 
+/// What a leader has told a follower of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// Its high watermark.
+    pub high_watermark: Offset,
+    /// Where its log starts.
+    pub log_start_offset: Offset,
+}
+
 /// What a follower wants next of its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FetchPosition {
@@ -81,6 +90,8 @@ pub struct FetchPosition {
     pub last_fetched_epoch: LeaderEpoch,
     /// Its durable end.
     pub confirmed_offset: Offset,
+    /// What the leader has told it in this leadership; none if that is nothing yet, or if the follower does not say.
+    pub known: Option<Known>,
     /// Whether the last answer could not be used, so that the next request should wait a little.
     pub after_error: bool,
 }

@@ -16,9 +16,9 @@ use madang_protocol::types::{LeaderEpoch, Offset, TopicPartition};
 use madang_storage::mutants::mutant;
 
 use super::links::{CoalescedFetch, FetchAnswers};
-use super::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, Fetched, FollowerFetch};
+use super::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, Fetched, FollowerFetch, Known};
 use super::throttle::Throttle;
-use super::{ReplicaHandle, ReplicaMessage, ReplicaSnapshot};
+use super::{Durability, ReplicaHandle, ReplicaMessage, ReplicaSnapshot};
 
 /// A parked fetch does not outlive its asker's patience by more than that.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -44,8 +44,8 @@ pub trait ServingEnv {
     fn read<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> LocalFuture<Option<T>>;
 }
 
-/// Answers the fetches of one node's followers, at once if any of them is told something new, else when one is or the wait is over. Whoever
-/// calls this has checked that the fetches carry the id of the node that sent them.
+/// Answers the fetches of one node's followers, at once if any of them is told something new, else when one is or the wait is over. Those that
+/// have nothing to hear are left out. Whoever calls this has checked that the fetches carry the id of the node that sent them.
 pub async fn answer<E: ServingEnv>(env: &E, asked: CoalescedFetch) -> FetchAnswers {
     let deadline = env.now() + asked.max_wait.min(LONGEST_WAIT);
     let mut parked = Parked::new(env, asked);
@@ -79,7 +79,7 @@ struct Part {
     partition: TopicPartition,
     fetch: FollowerFetch,
     replica: Option<ReplicaHandle>,
-    /// The high watermark that the follower knows from an earlier answer.
+    /// The high watermark that the follower knows from an earlier answer: as it says itself, or else as far as is known here.
     told: Option<Offset>,
     /// The life of the leader that has counted this fetch, or will.
     counted: Option<u64>,
@@ -97,15 +97,22 @@ impl Part {
     /// # Errors
     /// The leader does not run now, although what it has published can be read: the follower has to ask again, or the next life would not hear of
     /// it before the wait is over.
-    fn count(&mut self, snapshot: &ReplicaSnapshot) -> Result<Option<Admission<ReplicaMessage>>, ErrorCode> {
+    fn count(&mut self, now: Mono, snapshot: &ReplicaSnapshot) -> Result<Option<Admission<ReplicaMessage>>, ErrorCode> {
         let leader_incarnation = snapshot.incarnation;
         let Some(replica) = &self.replica else { return Ok(None) };
         if self.counted == Some(leader_incarnation) || snapshot.judge(&self.fetch.position).is_err() {
             return Ok(None);
         }
         let (actor, fetch) = (replica.actor(), self.fetch);
+        if replica.shared().has_counted(now, &fetch, leader_incarnation) {
+            self.counted = Some(leader_incarnation);
+            return Ok(None);
+        }
         let admission = match actor.try_send(ReplicaMessage::Fetched(Fetched { fetch, leader_incarnation })) {
-            Ok(()) => None,
+            Ok(()) => {
+                replica.shared().counts(now, fetch, leader_incarnation);
+                None
+            }
             Err(SendError::Full(fetched)) => Some(actor.admit(fetched)),
             Err(_) => return Err(ErrorCode::NotLeaderOrFollower),
         };
@@ -130,6 +137,19 @@ impl Part {
         if let Some((throttle, rate)) = snapshot.and_then(|snapshot| self.throttle(env, &snapshot)) {
             throttle.sent(env.now(), rate, bytes);
         }
+    }
+
+    /// Whether the follower has all that the answer says, as it says itself, and nothing to add: then it need not even be told that there is nothing.
+    fn is_idle(&self) -> bool {
+        let FetchBody::Records { records, high_watermark, log_start_offset } = &self.answer.body else { return false };
+        let known = Known { high_watermark: *high_watermark, log_start_offset: *log_start_offset };
+        let position = &self.fetch.position;
+        // Word of a durable end may get lost; the next fetch tells it, and that comes from the replica.
+        let is_confirmed = || position.confirmed_offset >= position.fetch_offset;
+        let by_pages = |replica: &ReplicaHandle| replica.shared().config().durability == Durability::PageCache;
+        records.is_empty()
+            && position.known == Some(known)
+            && (is_confirmed() || self.replica.as_ref().is_some_and(by_pages))
     }
 
     /// Whether the follower is to hear of it now.
@@ -167,7 +187,8 @@ impl Parked {
     fn new<E: ServingEnv>(env: &E, asked: CoalescedFetch) -> Self {
         let part = |(partition, fetch): (TopicPartition, FollowerFetch)| {
             let replica = env.replica(&partition);
-            let told = replica.as_ref().and_then(|replica| replica.shared().told(&fetch));
+            let told = || replica.as_ref().and_then(|replica| replica.shared().told(&fetch));
+            let told = fetch.position.known.map(|known| known.high_watermark).or_else(told);
             let answer = FetchAnswer::refused(&fetch.position, ErrorCode::KafkaStorageError);
             Part { partition, fetch, replica, told, counted: None, answer }
         };
@@ -199,7 +220,7 @@ impl Parked {
             let Some(part) = self.parts.get_mut(*at) else { continue };
             let mut snapshot = part.snapshot();
             if let Ok(published) = &snapshot {
-                match part.count(published) {
+                match part.count(env.now(), published) {
                     Ok(admission) => self.admissions.extend(admission),
                     Err(error) => snapshot = Err(error),
                 }
@@ -238,7 +259,7 @@ impl Parked {
 
     fn finish(self) -> FetchAnswers {
         let mut answers = Vec::with_capacity(self.parts.len());
-        for part in self.parts {
+        for part in self.parts.into_iter().filter(|part| !part.is_idle()) {
             if let (FetchBody::Records { high_watermark, .. }, Some(replica)) = (&part.answer.body, &part.replica) {
                 replica.shared().tell(&part.fetch, *high_watermark);
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use madang_actors::actor_ref::ActorRef;
@@ -100,6 +101,17 @@ struct Told {
     high_watermark: Offset,
 }
 
+/// A fetch that was counted, by which life of the replica, and when.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    fetch: FollowerFetch,
+    leader_incarnation: u64,
+    at: Mono,
+}
+
+/// How long a fetch that says nothing new need not be counted again: far shorter than any follower's lag may be.
+const COUNTS_FOR: Duration = Duration::from_secs(1);
+
 /// The shared side of one replica. It outlives the replica's restarts.
 #[derive(Debug)]
 pub struct SharedReplica {
@@ -117,6 +129,8 @@ pub struct SharedReplica {
     set_aside: Mutex<Option<Loss>>,
     /// By follower: what it was told last, so that a fetch waits only if it would be told nothing new.
     told: Mutex<BTreeMap<NodeId, Told>>,
+    /// By follower: the fetch that the replica has counted last.
+    counted: Mutex<BTreeMap<NodeId, Counted>>,
     closed: AtomicBool,
     /// Whether another node may lead by now, as the controller has not been heard of for a session.
     cut_off: AtomicBool,
@@ -147,6 +161,7 @@ impl SharedReplica {
             assignment: ArcSwapOption::empty(),
             set_aside: Mutex::default(),
             told: Mutex::default(),
+            counted: Mutex::default(),
             closed: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
         }
@@ -213,6 +228,18 @@ impl SharedReplica {
     pub(super) fn tell(&self, follower: &FollowerFetch, high_watermark: Offset) {
         let life = (follower.broker_epoch, follower.position.incarnation);
         lock(&self.told).insert(follower.node_id, Told { life, high_watermark });
+    }
+
+    /// Whether that life of the replica has counted the very same fetch a moment ago.
+    pub(super) fn has_counted(&self, now: Mono, fetch: &FollowerFetch, leader_incarnation: u64) -> bool {
+        lock(&self.counted).get(&fetch.node_id).is_some_and(|last| {
+            (&last.fetch, last.leader_incarnation) == (fetch, leader_incarnation)
+                && now.saturating_since(last.at) < COUNTS_FOR
+        })
+    }
+
+    pub(super) fn counts(&self, at: Mono, fetch: FollowerFetch, leader_incarnation: u64) {
+        lock(&self.counted).insert(fetch.node_id, Counted { fetch, leader_incarnation, at });
     }
 
     /// Changes the settings that produce requests are checked with; the replica itself learns of them by message.

@@ -175,6 +175,7 @@ impl Fixture {
             fetch_offset: Offset(fetch_offset),
             last_fetched_epoch: if fetch_offset == 0 { LeaderEpoch::NONE } else { LeaderEpoch(5) },
             confirmed_offset: Offset(confirmed),
+            known: None,
             after_error: false,
         };
         let snapshot = self.snapshot.clone().expect("published");

@@ -75,6 +75,7 @@ fn position(offset: i64) -> FetchPosition {
         fetch_offset: Offset(offset),
         last_fetched_epoch: LeaderEpoch::NONE,
         confirmed_offset: Offset::ZERO,
+        known: None,
         after_error: false,
     }
 }

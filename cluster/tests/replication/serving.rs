@@ -15,12 +15,12 @@ use madang_actors::machine::Machine;
 use madang_actors::mailbox::{ActorState, Bounds, Capacity};
 use madang_actors::prng::Prng;
 use madang_cluster::replica::links::{CoalescedFetch, FetchAnswers};
-use madang_cluster::replica::replication::{FetchBody, FetchPosition, FollowerFetch};
+use madang_cluster::replica::replication::{FetchBody, FetchPosition, FollowerFetch, Known};
 use madang_cluster::replica::serving::{LocalFuture, ServingEnv, answer};
 use madang_cluster::replica::throttle::Throttle;
 use madang_cluster::replica::{
-    Append, Durability, Replica, ReplicaEffect, ReplicaHandle, ReplicaInput, ReplicaMessage, RequiredAcks,
-    SharedReplica,
+    Append, Durability, Replica, ReplicaConfig, ReplicaEffect, ReplicaHandle, ReplicaInput, ReplicaMessage,
+    RequiredAcks, SharedReplica,
 };
 use madang_cluster::request::RequestId;
 use madang_protocol::error_code::ErrorCode;
@@ -146,6 +146,7 @@ fn fetch(partitions: &[(i32, i64)], max_bytes: usize) -> CoalescedFetch {
             fetch_offset: Offset(*offset),
             last_fetched_epoch: if *offset == 0 { LeaderEpoch::NONE } else { EPOCH },
             confirmed_offset: Offset(*offset),
+            known: None,
             after_error: false,
         };
         (partition(*index), FollowerFetch { node_id: NodeId(2), broker_epoch: 12, position })
@@ -203,6 +204,60 @@ fn a_fetch_without_news_is_answered_when_its_wait_is_over() {
     });
 }
 
+/// What a follower says that it knows, and has confirmed, is not told again; it need not hear that there is nothing.
+#[test]
+fn a_follower_that_knows_everything_is_left_out_of_the_answer() {
+    paused(async {
+        let mut leaders = Leaders::new(3, 10);
+        let env = leaders.surroundings();
+        let asked = |high_watermark: i64, confirmed: i64| {
+            let mut fetch = fetch(&[(0, 0), (1, 0), (2, 0)], 1 << 20);
+            for (partition, one) in &mut fetch.partitions {
+                if partition.partition > 0 {
+                    let (high_watermark, log_start_offset) = (Offset(high_watermark), Offset(0));
+                    one.position.known = Some(Known { high_watermark, log_start_offset });
+                    one.position.confirmed_offset = Offset(confirmed);
+                }
+            }
+            fetch
+        };
+        leaders.led(0).append(1);
+        leaders.led(2).append(1);
+        let answered = |answers: &FetchAnswers| answers.iter().map(|(id, _)| id.partition).collect::<Vec<_>>();
+        assert_eq!(answered(&answer(&env, asked(0, 0)).await), [0, 2], "1 has nothing new");
+        assert_eq!(answered(&answer(&env, asked(-2, 0)).await), [1, 0, 2], "another high watermark is news");
+        assert_eq!(answered(&answer(&env, asked(0, -1)).await), [0, 2], "what is durable does not count");
+        for index in 0..3 {
+            let shared = Arc::clone(leaders.led(index).handle.shared());
+            shared.set_config(ReplicaConfig { durability: Durability::Fsync, ..(*shared.config()).clone() });
+        }
+        let answers = answer(&env, asked(0, -1)).await;
+        assert_eq!(answered(&answers), [1, 0, 2], "the next fetch has to tell the durable end");
+        let begun = clock::now();
+        let alone = CoalescedFetch { partitions: asked(0, 0).partitions.drain(1..2).collect(), ..asked(0, 0) };
+        assert!(answer(&env, alone).await.is_empty());
+        assert_eq!(clock::now().saturating_since(begun), WAIT);
+    });
+}
+
+/// A fetch that says the same again tells the replica nothing; what it has not heard for a while it is told.
+#[test]
+fn a_fetch_that_says_the_same_again_is_not_counted_again_for_a_while() {
+    paused(async {
+        let mut leaders = Leaders::new(1, 10);
+        let env = leaders.surroundings();
+        drop(answer(&env, fetch(&[(0, 0)], 1000)).await);
+        assert_eq!(leaders.led(0).counted(), Some((NodeId(2), Offset(0))));
+        let again = || answer(&env, fetch(&[(0, 0)], 1000));
+        drop(again().await);
+        assert_eq!(leaders.led(0).counted(), None);
+        drop(again().await);
+        drop(again().await);
+        assert_eq!(leaders.led(0).counted(), Some((NodeId(2), Offset(0))), "a second has passed");
+        assert_eq!(leaders.led(0).counted(), None);
+    });
+}
+
 #[test]
 fn the_bytes_of_one_answer_are_bounded_and_who_got_none_asks_first() {
     paused(async {
@@ -249,7 +304,9 @@ fn a_fetch_that_counts_waits_for_room_in_the_mailbox_while_it_is_parked() {
         let mut leaders = Leaders::new(1, 1);
         let env = leaders.surroundings();
         drop(answer(&env, fetch(&[(0, 0)], 1000)).await);
-        let mut parked = pin!(answer(&env, fetch(&[(0, 0)], 1000)));
+        let mut other = fetch(&[(0, 0)], 1000);
+        other.partitions[0].1.position.confirmed_offset = Offset(-1);
+        let mut parked = pin!(answer(&env, other));
         assert!(poll(parked.as_mut()).is_pending());
         assert_eq!(leaders.led(0).handle.actor().depth().waiting, 1);
         assert!(leaders.led(0).counted().is_some());

@@ -26,6 +26,15 @@ pub struct PartitionFetch {
     pub confirmed_offset: Offset,
 }
 
+/// What a follower was told by its leader; nothing yet, where the numbers are [`Offset::NONE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Readable, Writable)]
+pub struct PartitionKnown {
+    /// The leader's high watermark.
+    pub high_watermark: Offset,
+    /// Where the leader's log starts.
+    pub log_start_offset: Offset,
+}
+
 node_message! {
     /// What a node wants next of partitions that the receiver leads.
     pub struct ReplicaFetch = Tag::ReplicaFetch {
@@ -37,6 +46,9 @@ node_message! {
         max_bytes: u32,
         /// The partitions, each once; the one that has waited longest first.
         partitions: Vec<PartitionFetch>,
+    } since 2 {
+        /// What the follower of each of them was told, in the same order.
+        known: Vec<PartitionKnown>,
     }
 }
 

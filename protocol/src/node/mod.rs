@@ -24,10 +24,10 @@ use thiserror::Error;
 pub use self::control::{
     Confirm, Death, Heartbeat, HeartbeatAnswer, HeartbeatResult, PartitionConfirm, Raft, Received, Refusal, Rejected,
 };
-pub use self::fetch::{AnswerBody, PartitionAnswer, PartitionFetch, ReplicaFetch, ReplicaFetchAnswer};
+pub use self::fetch::{AnswerBody, PartitionAnswer, PartitionFetch, PartitionKnown, ReplicaFetch, ReplicaFetchAnswer};
 
 /// The lowest and the highest level that this build speaks.
-pub const LEVELS: (u16, u16) = (1, 1);
+pub const LEVELS: (u16, u16) = (1, 2);
 
 /// What a message is: its number on the wire. 0 is the transport's hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -81,7 +81,13 @@ fn of_data() -> Vec<Sample> {
     let of = |body| ReplicaFetchAnswer { partitions: vec![answer(body)] };
     vec![
         sample(
-            ReplicaFetch { broker_epoch: 4, max_wait_ms: 500, max_bytes: 1 << 20, partitions: vec![fetch] },
+            ReplicaFetch {
+                broker_epoch: 4,
+                max_wait_ms: 500,
+                max_bytes: 1 << 20,
+                partitions: vec![fetch],
+                known: Vec::new(),
+            },
             "0400000000000000f4010000000010000100000007070707070707070707070707070707010000000500000002000000000000000201000000000000ffffffff0900000000000000",
         ),
         sample(
@@ -117,6 +123,18 @@ fn the_bytes_of_a_message_never_change() {
         assert_eq!(hex(&bytes), golden, "{tag:?}");
         assert_eq!(again(&bytes), Ok(bytes));
     }
+}
+
+#[test]
+fn the_bytes_of_what_began_at_level_2_never_change() {
+    let known = PartitionKnown { high_watermark: Offset(9), log_start_offset: Offset::NONE };
+    let fetch =
+        ReplicaFetch { broker_epoch: 4, max_wait_ms: 500, max_bytes: 1, partitions: Vec::new(), known: vec![known] };
+    let bytes = fetch.write(2).expect("written");
+    assert_eq!(hex(&bytes), "0400000000000000f40100000100000000000000010000000900000000000000ffffffffffffffff");
+    assert_eq!(ReplicaFetch::read(2, &bytes), Ok(fetch.clone()));
+    let at_1 = fetch.write(1).expect("written for a node that is a level behind");
+    assert_eq!(ReplicaFetch::read(1, &at_1), Ok(ReplicaFetch { known: Vec::new(), ..fetch }));
 }
 
 #[test]

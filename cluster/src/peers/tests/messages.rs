@@ -14,7 +14,7 @@ use super::super::{
     fetches, raft_message, raft_payload,
 };
 use super::proposals::{outcomes, proposals};
-use crate::replica::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, FollowerFetch};
+use crate::replica::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, FollowerFetch, Known};
 
 /// Raft's number of it is 4.
 const PEER: NodeId = NodeId(3);
@@ -98,6 +98,7 @@ fn position(offset: i64) -> FetchPosition {
         fetch_offset: Offset(offset),
         last_fetched_epoch: LeaderEpoch(4),
         confirmed_offset: Offset(3),
+        known: None,
         after_error: false,
     }
 }
@@ -106,11 +107,16 @@ fn position(offset: i64) -> FetchPosition {
 fn a_fetch_reaches_the_leader_as_it_was_meant() {
     let limits = FetchLimits { max_wait: Duration::from_millis(500), max_bytes: 10 << 20 };
     let hurt = FetchPosition { after_error: true, ..position(9) };
-    let head = fetch(8, limits, &[(partition(1), position(4)), (partition(0), hurt)]).write(1).expect("written");
-    let message = NodeMessage::read(1, &head).expect("read");
+    let known = Some(Known { high_watermark: Offset(4), log_start_offset: Offset(2) });
+    let asked = [(partition(1), FetchPosition { known, ..position(4) }), (partition(0), hurt)];
     let of = |position| FollowerFetch { node_id: PEER, broker_epoch: 8, position };
-    let expected = vec![(partition(1), of(position(4))), (partition(0), of(position(9)))];
-    assert_eq!(fetches(PEER, NodeId(1), &message), (limits, expected));
+    for (level, known) in [(1, None), (2, known)] {
+        let head = fetch(8, limits, &asked).write(level).expect("written");
+        let message = NodeMessage::read(level, &head).expect("read");
+        let first = of(FetchPosition { known, ..position(4) });
+        let expected = vec![(partition(1), first), (partition(0), of(position(9)))];
+        assert_eq!(fetches(PEER, NodeId(1), &message), (limits, expected), "at level {level}");
+    }
     let endless = FetchLimits { max_wait: Duration::MAX, ..limits };
     assert_eq!(fetch(8, endless, &[]).max_wait_ms, u32::MAX);
 }

@@ -139,6 +139,7 @@ fn a_leader_tells_one_below_its_start_where_it_starts() {
         fetch_offset: Offset(1),
         last_fetched_epoch: LeaderEpoch(4),
         confirmed_offset: Offset(1),
+        known: None,
         after_error: false,
     };
     let judged = leader.snapshot.as_ref().expect("published").judge(&position);

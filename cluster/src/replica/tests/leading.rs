@@ -83,6 +83,7 @@ fn a_new_leader_lets_nobody_join_below_its_epochs_start() {
         fetch_offset: Offset(1),
         last_fetched_epoch: LeaderEpoch(4),
         confirmed_offset: Offset(1),
+        known: None,
         after_error: false,
     };
     let fetch = FollowerFetch { node_id: NodeId(3), broker_epoch: 13, position };
@@ -162,6 +163,7 @@ fn a_fetch_of_another_epoch_life_or_leader_counts_for_nothing() {
         fetch_offset: Offset(1),
         last_fetched_epoch: LeaderEpoch(5),
         confirmed_offset: Offset(1),
+        known: None,
         after_error: false,
     };
     let fetch = FollowerFetch { node_id: NodeId(2), broker_epoch: 12, position };
