@@ -15,8 +15,12 @@ use super::replication::{FetchAnswer, FetchPosition};
 /// What a fetcher is set to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetcherConfig {
-    /// Requests on their way at once: one may be parked at the leader while another brings what is there.
+    /// Requests of few partitions on their way at once: one may be parked at the leader while another brings what is there.
     pub requests: usize,
+    /// Requests of many partitions beside them: those that nobody writes to are spread over them, so that a write brings back its own part alone.
+    pub large_requests: usize,
+    /// From so many partitions on a request is one of many.
+    pub large: usize,
     /// Partitions in one request.
     pub partitions: usize,
     /// A request that has no answer for so long counts as lost.
@@ -37,6 +41,8 @@ impl Default for FetcherConfig {
     fn default() -> Self {
         Self {
             requests: 4,
+            large_requests: 16,
+            large: 32,
             partitions: 10_000,
             timeout: Duration::from_secs(5),
             back_off: Duration::from_millis(50),
@@ -197,31 +203,59 @@ impl Fetcher {
         expired.into_iter().for_each(|request| self.failed(now, request));
     }
 
+    fn is_large(&self, partitions: usize) -> bool {
+        partitions >= self.config.large
+    }
+
+    /// How many more requests of few partitions, and of many, may be on their way.
+    fn room(&self) -> (usize, usize) {
+        let large = self.in_flight.values().filter(|request| self.is_large(request.partitions.len())).count();
+        let small = self.in_flight.len() - large;
+        // One of many takes the place of one of few if there is no other.
+        let over = large.saturating_sub(self.config.large_requests);
+        (self.config.requests.saturating_sub(small + over), self.config.large_requests.saturating_sub(large))
+    }
+
     fn send(&mut self, now: Mono, effects: &mut Vec<FetcherEffect>) {
-        if now < self.quiet_until || self.in_flight.len() >= self.config.requests {
+        if now < self.quiet_until || self.room() == (0, 0) {
             return;
         }
         let idle = |want: &Want| want.request.is_none() && want.not_before <= now;
         let mut due: Vec<(u64, TopicPartition)> =
             self.wants.iter().filter(|(_, want)| idle(want)).map(|(partition, want)| (want.turn, *partition)).collect();
-        if due.is_empty() {
-            return;
-        }
         due.sort_unstable();
-        due.truncate(self.config.partitions.max(1));
+        let part = self.wants.len() / self.config.large_requests.max(1);
+        let part = part.max(self.config.large).min(self.config.partitions.max(1));
+        for asked in due.chunks(part) {
+            let (small, large) = self.room();
+            let takes_small = !self.is_large(asked.len()) || large == 0;
+            if takes_small && small == 0 {
+                return;
+            }
+            let is_last = takes_small && small == 1 && self.config.requests > 1;
+            let max_wait = if is_last { self.config.last_wait } else { self.config.max_wait };
+            self.ask(now, asked, max_wait, effects);
+        }
+    }
+
+    fn ask(
+        &mut self,
+        now: Mono,
+        asked: &[(u64, TopicPartition)],
+        max_wait: Duration,
+        effects: &mut Vec<FetcherEffect>,
+    ) {
         let request = self.next_request;
         self.next_request += 1;
-        let asked = due.iter().map(|(turn, partition)| (*partition, *turn)).collect();
-        let mut partitions = Vec::with_capacity(due.len());
-        for (_, partition) in due {
-            if let Some(want) = self.wants.get_mut(&partition) {
+        let mut partitions = Vec::with_capacity(asked.len());
+        for (_, partition) in asked {
+            if let Some(want) = self.wants.get_mut(partition) {
                 want.request = Some(request);
-                partitions.push((partition, want.position));
+                partitions.push((*partition, want.position));
             }
         }
+        let asked = asked.iter().map(|(turn, partition)| (*partition, *turn)).collect();
         self.in_flight.insert(request, InFlight { partitions: asked, sent: now });
-        let is_last = self.in_flight.len() >= self.config.requests && self.config.requests > 1;
-        let max_wait = if is_last { self.config.last_wait } else { self.config.max_wait };
         effects.push(FetcherEffect::Send { request, partitions, max_wait });
     }
 }
@@ -259,14 +293,15 @@ impl Machine for Fetcher {
 
     fn deadline(&self) -> Option<Mono> {
         let lost = self.in_flight.values().map(|request| request.sent + self.config.timeout).min();
-        let free = self.in_flight.len() < self.config.requests;
+        let free = self.room().0 > 0;
         let idle = self.wants.values().filter(|want| free && want.request.is_none());
         let due = idle.map(|want| want.not_before.max(self.quiet_until)).min();
         [lost, due].into_iter().flatten().min()
     }
 
     fn check(&self) {
-        assert!(self.in_flight.len() <= self.config.requests, "requests on their way are bounded");
+        let most = self.config.requests + self.config.large_requests;
+        assert!(self.in_flight.len() <= most, "requests on their way are bounded");
         for (partition, want) in &self.wants {
             let there = want.request.is_none_or(|request| {
                 self.in_flight.get(&request).is_some_and(|request| request.partitions.contains_key(partition))
@@ -370,6 +405,23 @@ mod tests {
         let effects = world.step(FetcherInput::Answered { request: 2, answers: vec![(partition(9), answer(0))] });
         assert_eq!(effects[0], FetcherEffect::Deliver(partition(9), answer(0)));
         assert_eq!(sent(&effects), [(3, vec![3, 5])], "what the leader left out is wanted as before, and in its turn");
+    }
+
+    /// A write to one of many partitions brings back the request that it is in, and no more of them than that has.
+    #[test]
+    fn many_partitions_are_spread_over_requests_and_few_find_a_place_beside_them() {
+        let mut world = World::new(2);
+        world.fetcher.config = FetcherConfig { requests: 2, ..FetcherConfig::default() };
+        let all = (0..1000).map(|index| (partition(index), Some(position(0)))).collect();
+        let requests = sent(&world.step(FetcherInput::Changed(all)));
+        assert_eq!(requests.len(), 17, "sixteen of many, and what is left");
+        assert_eq!(requests.iter().map(|(_, partitions)| partitions.len()).sum::<usize>(), 1000);
+        let effects = world.step(FetcherInput::Answered { request: 1, answers: vec![(partition(0), answer(0))] });
+        let again = sent(&effects);
+        assert_eq!((again.len(), again[0].1.len()), (1, 61), "those that were asked for with it, but for the one");
+        assert_eq!(sent(&world.want(0, 1)).len(), 1, "beside those of many");
+        assert!(world.want(2000, 0).is_empty(), "two of few, and no more");
+        assert_eq!(world.fetcher.deadline(), Some(Mono::ZERO + Duration::from_secs(5)));
     }
 
     #[test]
