@@ -92,7 +92,7 @@ impl Shell {
                 self.step(FetcherInput::Changed(changes));
             }
             self.tell();
-            self.fetcher.check();
+            self.fetcher.check_all();
             self.wait().await;
             self.env.sim.pause(0, 200).await;
             if self.fetcher.deadline().is_some_and(|deadline| deadline <= self.env.sim.now()) {
