@@ -282,7 +282,7 @@ impl Controller {
         rng: &mut Prng,
         effects: &mut Vec<ControllerEffect>,
     ) -> Result<(), String> {
-        let ticked = self.quorum.tick(now);
+        let ticked = self.quorum.tick(now)?;
         match input {
             ControllerInput::Start => {
                 let delta = MetadataDelta::full(&self.image);

@@ -26,6 +26,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// Ticks without a leader after which a voter may campaign, before the seeded extra.
 const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 3;
+/// Ticks after its start when the first of the voters asks for votes if it has heard of no leader, and between one of them and the next: what an earlier
+/// life of this one has told a leader is worth nothing by then, and where all have started at once nobody waits for a timeout.
+const FIRST_TICKS: usize = 8;
+const _: () = assert!(LEADER_LEASE.as_millis() < TICK.as_millis() * FIRST_TICKS as u128);
 /// How often a voter may try to follow a dead leader before the next one may.
 const TURN: usize = 2;
 /// For so long a leader of the quorum may go on without a majority before it knows.
@@ -60,6 +64,8 @@ pub(super) struct Quorum {
     persisting: VecDeque<Persisting>,
     next_ticket: u64,
     next_tick: Option<Mono>,
+    /// Ticks until this voter asks for votes though its timeout is not over; none once it has, or has heard of a leader.
+    first: Option<usize>,
     /// The term that this node is known to remember after a power cut.
     durable_term: u64,
     seeded: (u64, StateRole, usize),
@@ -132,6 +138,7 @@ impl Quorum {
             persisting,
             next_ticket: 1,
             next_tick: None,
+            first: None,
             durable_term,
             seeded,
             told: (INVALID_ID, 0, 0),
@@ -207,20 +214,34 @@ impl Quorum {
 
     pub(super) fn start(&mut self, now: Mono) -> Result<(), String> {
         self.next_tick = Some(now + TICK);
-        let alone = self.members().is_sole_voter(self.node.raft.id);
+        let own = self.node.raft.id;
+        self.first = self.members().voters.iter().position(|id| *id == own).map(|turn| FIRST_TICKS + turn);
+        let alone = self.members().is_sole_voter(own);
         if alone { self.node.campaign().map_err(|error| error.to_string()) } else { Ok(()) }
     }
 
     /// Whether any time has passed that counts.
-    pub(super) fn tick(&mut self, now: Mono) -> bool {
+    pub(super) fn tick(&mut self, now: Mono) -> Result<bool, String> {
         let before = self.next_tick;
         while let Some(due) = self.deadline().filter(|due| *due <= now) {
             // A node that slept does not run through every tick it missed.
             let late = now.saturating_since(due) > TICK * ELECTION_TICKS as u32;
             self.next_tick = Some(if late { now + TICK } else { due + TICK });
             self.node.tick();
+            self.ask_for_first()?;
         }
-        self.next_tick != before
+        Ok(self.next_tick != before)
+    }
+
+    /// Asks for votes once its turn has come, if it has heard of no leader yet; whoever has does not listen.
+    fn ask_for_first(&mut self) -> Result<(), String> {
+        let raft = &self.node.raft;
+        let waits = raft.state == StateRole::Follower && raft.leader_id == INVALID_ID;
+        self.first = self.first.filter(|_| waits).map(|left| left.saturating_sub(1));
+        if self.first.take_if(|left| *left == 0).is_some() {
+            self.node.campaign().map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// Raft draws its election timeout from the thread's generator; this replaces each draw by a seeded one.

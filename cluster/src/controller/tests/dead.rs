@@ -67,6 +67,17 @@ impl Three {
 }
 
 #[test]
+fn voters_that_start_at_once_wait_for_the_lease_of_the_last_leader_and_no_longer() {
+    let mut three = Three::new();
+    assert_eq!(three.elect(), NodeId(1));
+    assert_eq!(three.now, Mono::ZERO + std::time::Duration::from_millis(800));
+    let mut three = Three::new();
+    three.voters.remove(&NodeId(1));
+    assert_eq!(three.elect(), NodeId(2), "the next one asks if the first does not");
+    assert_eq!(three.now, Mono::ZERO + std::time::Duration::from_millis(900));
+}
+
+#[test]
 fn voters_that_are_told_of_their_leaders_death_elect_another_without_waiting() {
     let mut three = Three::new();
     let dead = three.elect();
