@@ -214,12 +214,15 @@ impl World {
     }
 
     fn run(&mut self) -> Result<(), Violation> {
-        let (storm, end) = (Mono::ZERO + STORMY, Mono::ZERO + STORMY + CALM);
+        let (storm, mut end) = (Mono::ZERO + STORMY, None);
         while let Some(((when, _), event)) = self.events.pop_first() {
-            if self.stormy && when >= storm {
+            // A seed whose dice have left faults out goes on for a while.
+            let enough = self.faults.len() >= FAULT_CLASSES || when >= storm + STORMY;
+            if self.stormy && when >= storm && enough {
                 self.heal();
+                end = Some(when + CALM);
             }
-            if when >= end {
+            if end.is_some_and(|end| when >= end) {
                 break;
             }
             self.now = when;
