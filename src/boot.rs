@@ -133,6 +133,7 @@ pub fn unfence(applier: &Arc<Applier>, broker_epoch: i64) {
             directory.fail(&format!("directory's metadata: {error}"));
         }
     }
+    applier.node.noted.store(true, Ordering::Release);
     if let Some(outer) = &applier.node.outer {
         outer.registered(broker_epoch);
     }

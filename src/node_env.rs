@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -65,6 +65,8 @@ pub struct Node {
     pub groups: GroupPlacement,
     throttle: Arc<Throttle>,
     pub(crate) lease: Lease,
+    /// Whether every directory names the registration: from then on the node may be unfenced.
+    pub(crate) noted: AtomicBool,
     cold_reads: ColdReads,
     fetch_sessions: FetchSessions,
     producer_ids: ProducerIds,
@@ -89,6 +91,7 @@ impl Node {
             phase,
             groups: GroupPlacement::default(),
             lease: Lease::default(),
+            noted: AtomicBool::new(false),
             throttle: Arc::default(),
             cold_reads,
             broker_epoch: AtomicI64::new(-1),

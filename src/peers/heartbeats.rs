@@ -2,6 +2,7 @@
 //! answers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use madang_actors::host::{TaskContext, clock};
@@ -65,7 +66,8 @@ async fn tell_controller(node: &Arc<Node>, peers: &Peers, interval: Duration) {
         let leader = peers.leader();
         let lease = if leader == own { LEADER_LEASE.min(session) } else { session };
         match is_fenced(node, peers, leader, interval).await {
-            Some(true) if ready => {
+            // One that is frozen on its way may be fenced again before it has heard that it was not.
+            Some(true) if ready || node.noted.load(Ordering::Acquire) => {
                 let (node_id, broker_epoch) = (node.config.node_id, node.broker_epoch());
                 let asked = Proposal::UnfenceBroker { node_id, broker_epoch };
                 // Asked again at the next heartbeat.

@@ -159,7 +159,8 @@ pub async fn heartbeats(env: SimEnv, cluster: Rc<Cluster>) {
     let interval = env.process.config.broker_session_timeout / IN_A_SESSION;
     loop {
         env.sim.executor.sleep(interval).await;
-        if is_fenced(&env, &cluster).await && env.process.serving.get() {
+        let noted = env.process.told_outer.get().is_some();
+        if is_fenced(&env, &cluster).await && (env.process.serving.get() || noted) {
             cover!("a live broker that was fenced asks to serve again");
             let (node_id, broker_epoch) = (env.process.config.node_id, env.process.broker_epoch.get());
             let asked = Proposal::UnfenceBroker { node_id, broker_epoch };
