@@ -38,6 +38,8 @@ trap 'kill "$seeds" 2>/dev/null || true; rm -f "$log"' EXIT
 "$simulator" --cluster 3 --seed 212
 # A node that was frozen while it asked to serve, and fenced again before it heard that it may, never did.
 "$simulator" --cluster 3 --seed 28
+# A partition that was created while one node was alive, which then lost its disk, had nobody left to lead it.
+"$simulator" --cluster 3 --seed 104
 "$simulator" --cluster 5 --seeds 0..5
 "$simulator" --cluster 3 --seeds 0..2 --twice
 "$simulator" --cluster 3 --sweep

@@ -24,10 +24,16 @@ fn directory(node: i32) -> Uuid {
 
 impl World {
     fn new() -> Self {
+        Self::with_fenced(&[])
+    }
+
+    /// These brokers are fenced while the topic is created.
+    fn with_fenced(fenced: &[i32]) -> Self {
         let mut world = Self { image: MetadataImage::default(), rng: Prng::new(1) };
         for node in 1..=3 {
             world.register(node, RestartKind::Lossy, -1);
         }
+        fenced.iter().for_each(|node| world.fence(*node));
         let topic = NewTopic {
             name: "a".into(),
             partitions: -1,
@@ -141,6 +147,19 @@ fn a_member_that_leaves_below_the_minimum_may_still_lead_and_one_that_leaves_abo
     world.unfence(1);
     world.alter(&[2, 1]).expect("committed");
     assert_eq!(world.state(), (2, vec![2, 1], vec![], 1));
+}
+
+/// Found by seeds 104 and 282 of clusters: created while one node was alive, which then lost its disk, a partition had nobody left to lead it.
+#[test]
+fn whoever_was_not_alive_when_too_few_were_may_lead_as_nothing_was_committed() {
+    let mut world = World::with_fenced(&[1, 2]);
+    assert_eq!(world.state(), (3, vec![3], vec![1, 2], 0));
+    world.unfence(2);
+    world.restart(3, RestartKind::Lossy);
+    assert_eq!(world.state(), (2, vec![2], vec![1], 1));
+    world.alter(&[2, 3]).expect("committed");
+    assert_eq!(world.state(), (2, vec![2, 3], vec![], 1), "from here on records may be committed");
+    assert_eq!(World::with_fenced(&[1]).state(), (2, vec![2, 3], vec![], 0), "enough are alive");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use madang_protocol::types::{LeaderEpoch, NodeId, TopicId, Uuid};
 
 use super::api::{ApiError, ApiResult, MAX_PARTITIONS_PER_REQUEST, MorePartitions};
 use super::draft::{Draft, duplicate};
+use super::elections::rules;
 use super::placement::place;
 use super::records::{MetadataRecord, PartitionRecord};
 use super::topics::mentioned_twice;
@@ -72,15 +73,20 @@ fn is_live(draft: &Draft<'_>, node: NodeId) -> bool {
     draft.image.broker(node).is_some_and(|broker| !broker.fenced)
 }
 
-/// Adds a new partition with these replicas.
-pub(super) fn push_partition(draft: &mut Draft<'_>, topic_id: TopicId, index: i32, replicas: Vec<NodeId>) {
-    let in_sync_replicas: Vec<NodeId> = replicas.iter().copied().filter(|node| is_live(draft, *node)).collect();
+/// Adds a new partition with these replicas, to a topic that is in the draft with its settings. Below the minimum nothing is committed, so that
+/// whoever is not alive yet has all there is: such a partition outlives the loss of the few that are.
+pub(super) fn push_partition(draft: &mut Draft<'_>, topic: (TopicId, &str), index: i32, replicas: Vec<NodeId>) {
+    let (topic_id, name) = topic;
+    let (in_sync_replicas, others): (Vec<NodeId>, Vec<NodeId>) =
+        replicas.iter().copied().partition(|node| is_live(draft, *node));
+    let is_short = || in_sync_replicas.len() < rules(draft, name).min_in_sync_replicas.min(replicas.len());
+    let eligible_leader_replicas = if !others.is_empty() && is_short() { others } else { Vec::new() };
     let state = PartitionImage {
         leader: in_sync_replicas.first().copied().unwrap_or(NO_LEADER),
         leader_epoch: LeaderEpoch(0),
         partition_epoch: 0,
         directories: vec![Uuid::ZERO; replicas.len()],
-        eligible_leader_replicas: Vec::new(),
+        eligible_leader_replicas,
         in_sync_replicas,
         assigned_replicas: replicas,
         last_known_leader: NO_LEADER,
@@ -131,7 +137,12 @@ fn create_one(draft: &mut Draft<'_>, more: MorePartitions, budget: &mut usize) -
     };
     *budget -= added;
     for (offset, replicas) in assignments.into_iter().enumerate() {
-        push_partition(draft, topic.topic_id, i32::try_from(present + offset).unwrap_or(i32::MAX), replicas);
+        push_partition(
+            draft,
+            (topic.topic_id, &topic.name),
+            i32::try_from(present + offset).unwrap_or(i32::MAX),
+            replicas,
+        );
     }
     Ok(())
 }

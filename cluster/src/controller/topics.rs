@@ -81,7 +81,7 @@ fn create_one(draft: &mut Draft<'_>, topic: NewTopic) -> ApiResult<CreatedTopic>
     let replication_factor = assignments.first().map_or(0, Vec::len);
     let partitions = assignments.len();
     for (index, replicas) in (0..).zip(assignments) {
-        push_partition(draft, topic_id, index, replicas);
+        push_partition(draft, (topic_id, &topic.name), index, replicas);
     }
     Ok(CreatedTopic {
         topic_id,
