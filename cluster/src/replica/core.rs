@@ -431,6 +431,10 @@ impl Machine for Replica {
     fn check(&self) {
         let Some(log) = &self.log else { return };
         assert!(log.log_start_offset() <= self.high_watermark, "the high watermark is below the log's start");
+        if mutant(68) {
+            // Who watches from outside is to find it.
+            return;
+        }
         assert!(self.high_watermark <= log.log_end_offset(), "the high watermark is above the log's end");
         if self.config.durability == Durability::Fsync {
             assert!(self.high_watermark <= log.confirmed_offset(), "the high watermark is above what is on the device");

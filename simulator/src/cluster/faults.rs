@@ -101,9 +101,11 @@ async fn strike(cluster: &Rc<Cluster>, class: FaultClass) {
         }
         FaultClass::SyncError => fail_sync(cluster),
         FaultClass::SlowSync => {
-            if let Some(node) = mortal(cluster) {
-                let wait = Duration::from_millis(50 + sim.below(1500));
-                node.slow_sync.set(Some(if sim.chance(1, 4) { None } else { Some(wait) }));
+            let wait = Duration::from_millis(50 + sim.below(1500));
+            let wait = if sim.chance(1, 4) { None } else { Some(wait) };
+            // One that does not end costs the node its directory.
+            if let Some(node) = if wait.is_some() { mortal(cluster) } else { victim(cluster) } {
+                node.slow_sync.set(Some(wait));
             }
         }
         FaultClass::ClockJump => {

@@ -31,24 +31,35 @@ pub struct Commit {
 pub struct GroupHistory {
     /// The highest generation in which a member has its assignment.
     generation: i32,
+    /// How often it has counted from the start.
+    lives: u32,
     /// Whether a commit was stored, so that the group outlives its members.
     stored: bool,
     commits: Vec<Commit>,
 }
 
-/// The highest generation that any member has heard of.
-#[must_use]
-pub fn heard(sim: &Sim) -> i32 {
-    sim.history.borrow().group.generation
+/// The highest generation that any member has heard of, in which life of the group.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    life: u32,
+    generation: i32,
 }
 
-/// A member that knew of `heard` when it asked has joined.
-pub fn joined(sim: &Sim, heard: i32, generation: i32) {
+/// What any member has heard of.
+#[must_use]
+pub fn heard(sim: &Sim) -> Heard {
+    let group = &sim.history.borrow().group;
+    Heard { life: group.lives, generation: group.generation }
+}
+
+/// A member that knew of `heard` when it asked has joined. The group may have gone since, and another one of its name begun.
+pub fn joined(sim: &Sim, heard: Heard, generation: i32) {
     let lost = offsets_lost(sim) > 0;
     let history = sim.history.borrow();
     let group = &history.group;
-    sim.require(lost || !group.stored || generation >= heard, "G3", || {
-        format!("joined generation {generation} after {heard} was heard of")
+    let another = heard.life != group.lives;
+    sim.require(lost || !group.stored || another || generation >= heard.generation, "G3", || {
+        format!("joined generation {generation} after {heard:?} was heard of")
     });
 }
 
@@ -56,8 +67,12 @@ pub fn joined(sim: &Sim, heard: i32, generation: i32) {
 pub fn synced(sim: &Sim, generation: i32) {
     let mut history = sim.history.borrow_mut();
     // A group without a commit goes with its last member, and the next one of its name counts from the start.
-    let known = if history.group.stored { history.group.generation } else { 0 };
-    history.group.generation = known.max(generation);
+    let group = &mut history.group;
+    if !group.stored && generation < group.generation {
+        group.lives += 1;
+        group.generation = 0;
+    }
+    group.generation = group.generation.max(generation);
 }
 
 /// How often the offsets topic lost records as page-cache durability allows.

@@ -155,11 +155,11 @@ fn led(cluster: &Cluster, node: &Node, slot: &Slot, snapshot: &ReplicaSnapshot, 
     }
 }
 
-/// Whether the member has lost stored data since it told the leader what it had, and is counted on no more by a state that the leader does not
-/// have yet: what the leader commits by its word is on all others that it waits for.
+/// Whether the member has lost stored data since it told the leader what it had, and is not counted on by the controller, be it no more or, as the
+/// leader has only proposed it, not yet: what the leader commits by its word is on all others that it waits for.
 fn was_given_up(cluster: &Cluster, member: &Node, partition: TopicPartition, snapshot: &ReplicaSnapshot) -> bool {
     let newest = cluster.newest.borrow();
-    let state = newest.partition_by_id(partition).filter(|state| state.partition_epoch > snapshot.partition_epoch);
+    let state = newest.partition_by_id(partition).filter(|state| state.partition_epoch >= snapshot.partition_epoch);
     let counts = |state: &PartitionImage| {
         state.in_sync_replicas.contains(&member.id) || state.eligible_leader_replicas.contains(&member.id)
     };
