@@ -26,8 +26,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Ticks without a leader after which a voter may campaign, before the seeded extra.
 const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 3;
-/// Ticks after its start when the first of the voters asks for votes if it has heard of no leader, and between one of them and the next: what an earlier
-/// life of this one has told a leader is worth nothing by then, and where all have started at once nobody waits for a timeout.
+/// Ticks after its start at which the first of the voters asks for votes if it has heard of no leader; each next one waits a tick more. What an earlier
+/// life of a voter has told a leader is worth nothing by then, and where all have started at once nobody waits for a timeout.
 const FIRST_TICKS: usize = 8;
 const _: () = assert!(LEADER_LEASE.as_millis() < TICK.as_millis() * FIRST_TICKS as u128);
 /// How often a voter may try to follow a dead leader before the next one may.
