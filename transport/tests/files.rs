@@ -72,6 +72,26 @@ fn ten_thousand_small_regions_arrive_whole() {
 }
 
 #[test]
+fn what_is_cold_and_longer_than_any_buffer_arrives_whole() {
+    run(|| async {
+        let content = pattern(24 << 20);
+        let file = file_of(&content);
+        let node = Node::start(ConnectionSettings::default());
+        let region = FileRegion { file, position: 77, length: (24 << 20) - 77, warm: false, has_fd: true };
+        *node.seen.regions.borrow_mut() = vec![regions(vec![region])];
+        let mut client = node.connect().await;
+        client.send("r").await;
+        // The answer fills every buffer before anybody reads it, and others are served.
+        let mut good = node.connect().await;
+        while node.stats.bytes_out() < 1 << 20 {
+            assert_eq!(good.ask("e").await, b"e");
+        }
+        assert!(client.receive().await == content[77..]);
+        assert_eq!(client.ask("e").await, b"e");
+    });
+}
+
+#[test]
 fn a_file_that_became_shorter_closes_the_connection() {
     run(|| async {
         let node = Node::start(ConnectionSettings::default());
@@ -92,27 +112,32 @@ fn a_file_that_became_shorter_closes_the_connection() {
 #[test]
 fn a_reader_that_does_not_read_is_closed_and_pins_one_answer() {
     run(|| async {
-        let settings = ConnectionSettings { write_stall: Duration::from_millis(300), ..ConnectionSettings::default() };
-        let node = Node::start(settings);
-        let length = 64 << 20;
-        let file = tempfile::tempfile().expect("a temporary file");
-        file.set_len(length as u64).expect("a temporary file");
-        let region = FileRegion { file: Arc::new(file), position: 0, length, warm: true, has_fd: true };
-        *node.seen.regions.borrow_mut() = vec![regions(vec![region])];
-        let mut slow = node.connect().await;
-        for _ in 0..50 {
-            slow.send("r").await;
-        }
-        node.seen.wait_admitted(1).await;
-        let mut good = node.connect().await;
-        assert_eq!(good.ask("e").await, b"e");
-        while node.stats.closed_for(CloseReason::WriteStalled) == 0 {
-            assert_eq!(good.ask("e").await, b"e");
-        }
-        let admitted = node.seen.admitted.borrow().iter().filter(|name| *name == "r").count();
-        assert_eq!(admitted, 1, "requests were admitted although the answer before them had not left");
-        assert!(slow.read_to_close().await < length);
+        does_not_read(true).await;
+        does_not_read(false).await;
     });
+}
+
+async fn does_not_read(warm: bool) {
+    let settings = ConnectionSettings { write_stall: Duration::from_millis(300), ..ConnectionSettings::default() };
+    let node = Node::start(settings);
+    let length = 64 << 20;
+    let file = tempfile::tempfile().expect("a temporary file");
+    file.set_len(length as u64).expect("a temporary file");
+    let region = FileRegion { file: Arc::new(file), position: 0, length, warm, has_fd: true };
+    *node.seen.regions.borrow_mut() = vec![regions(vec![region])];
+    let mut slow = node.connect().await;
+    for _ in 0..50 {
+        slow.send("r").await;
+    }
+    node.seen.wait_admitted(1).await;
+    let mut good = node.connect().await;
+    assert_eq!(good.ask("e").await, b"e");
+    while node.stats.closed_for(CloseReason::WriteStalled) == 0 {
+        assert_eq!(good.ask("e").await, b"e");
+    }
+    let admitted = node.seen.admitted.borrow().iter().filter(|name| *name == "r").count();
+    assert_eq!(admitted, 1, "requests were admitted although the answer before them had not left");
+    assert!(slow.read_to_close().await < length);
 }
 
 #[test]

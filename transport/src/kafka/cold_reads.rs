@@ -1,8 +1,9 @@
-//! A few threads for whatever may have to wait for a disk, so that a network arbiter never does: paging in what is no longer in
+//! A few threads for whatever may have to wait for a disk, so that a network arbiter never does: sending what may no longer be in
 //! the page cache, looking up where in a file a cold read begins.
 //! Invariant: at most `queue` reads are waiting; a reader beyond them waits asynchronously.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +11,8 @@ use std::thread;
 
 use bytes::Bytes;
 use madang_protocol::payload::Region;
+use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-
-/// Bytes a thread reads at a time when it only pages in.
-const SCRATCH: usize = 256 << 10;
 
 /// A part of one of several regions.
 #[derive(Clone, Debug)]
@@ -32,15 +31,16 @@ impl Part {
         Ok(Bytes::from(bytes))
     }
 
-    fn page_in(&self, scratch: &mut [u8]) -> io::Result<()> {
-        let region = self.region()?;
-        let mut done = 0;
-        while done < self.length {
-            let piece = (self.length - done).min(scratch.len());
-            region.read_at(self.offset + done, &mut scratch[..piece])?;
-            done += piece;
+    /// Moves as much as the socket, which is not blocking, takes at once: 0 if the file is shorter than was promised.
+    fn send(&self, socket: &OwnedFd) -> io::Result<usize> {
+        let (file, position) = self.region()?.as_fd().ok_or(io::ErrorKind::Unsupported)?;
+        let mut at = position + self.offset as u64;
+        loop {
+            match rustix::fs::sendfile(socket, file, Some(&mut at), self.length) {
+                Err(Errno::INTR) => {}
+                outcome => return Ok(outcome?),
+            }
         }
-        Ok(())
     }
 
     fn region(&self) -> io::Result<&dyn Region> {
@@ -48,8 +48,8 @@ impl Part {
     }
 }
 
-/// What a thread does next, with its buffer; it finds out by itself whether anybody still waits for it.
-type Work = Box<dyn FnOnce(&mut [u8]) + Send>;
+/// What a thread does next; it finds out by itself whether anybody still waits for it.
+type Work = Box<dyn FnOnce() + Send>;
 
 struct Job {
     work: Work,
@@ -78,9 +78,13 @@ impl ColdReads {
         Ok(Self { jobs, room: Arc::new(Semaphore::new(queue.max(1))) })
     }
 
-    /// Brings the part into the page cache.
-    pub(crate) async fn page_in(&self, part: Part) -> io::Result<()> {
-        self.with_buffer(move |scratch| part.page_in(scratch)).await?
+    /// Sends as much of the part as `socket` takes at once. A caller that is dropped meanwhile does not end what has begun.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the socket takes nothing; whatever the file or the socket reports.
+    pub(crate) async fn send(&self, part: Part, socket: &Arc<OwnedFd>) -> io::Result<usize> {
+        let socket = Arc::clone(socket);
+        self.run(move || part.send(&socket)).await?
     }
 
     /// Reads the part.
@@ -93,19 +97,12 @@ impl ColdReads {
     /// # Errors
     /// The work panicked.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-        self.with_buffer(move |_| work()).await
-    }
-
-    async fn with_buffer<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut [u8]) -> T + Send + 'static,
-    ) -> io::Result<T> {
         let queued = Arc::clone(&self.room).acquire_owned().await.map_err(io::Error::other)?;
         let (done, answer) = oneshot::channel();
-        let work = Box::new(move |scratch: &mut [u8]| {
+        let work = Box::new(move || {
             // Closed: the connection is gone.
             if !done.is_closed() {
-                drop(done.send(work(scratch)));
+                drop(done.send(work()));
             }
         });
         self.jobs.send(Job { work, _queued: queued }).map_err(|_| io::Error::other("no reader is left"))?;
@@ -115,12 +112,11 @@ impl ColdReads {
 }
 
 fn work(receiver: &Mutex<Receiver<Job>>) {
-    let mut scratch = vec![0; SCRATCH];
     loop {
         let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         // A panic ends one read, whose reader is told so by the answer that never comes.
-        drop(catch_unwind(AssertUnwindSafe(|| (job.work)(&mut scratch))));
+        drop(catch_unwind(AssertUnwindSafe(job.work)));
     }
 }
 

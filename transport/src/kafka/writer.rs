@@ -4,11 +4,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use madang_protocol::payload::{Payload, Region};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -26,8 +27,8 @@ use crate::stats::CloseReason;
 const COPIED: usize = 16 << 10;
 /// The most that one `sendfile` moves, so that the arbiter's other connections get their turn.
 pub(crate) const PIECE: usize = 256 << 10;
-/// The most that is paged in ahead of being sent.
-const PAGED_IN: usize = 1 << 20;
+/// The most that a thread sends at a time of what may not be in the page cache.
+const SENT_COLD: usize = 1 << 20;
 /// Gathered bytes above which they are sent though more will follow.
 pub(crate) const GATHERED: usize = 256 << 10;
 /// Slices in one vectored write.
@@ -66,7 +67,11 @@ impl<'a> AnswerWriter<'a> {
             match region.as_fd() {
                 Some((file, position)) if length > COPIED => {
                     self.flush(true).await?;
-                    self.send_file(file, position, region.is_warm(), length, part).await?;
+                    if region.is_warm() {
+                        self.send_file(file, position, length).await?;
+                    } else {
+                        self.send_cold(length, part).await?;
+                    }
                 }
                 _ => self.copy(region.is_warm(), length, part).await?,
             }
@@ -91,32 +96,41 @@ impl<'a> AnswerWriter<'a> {
         Ok(())
     }
 
-    async fn send_file(
-        &mut self,
-        file: BorrowedFd<'_>,
-        position: u64,
-        warm: bool,
-        length: usize,
-        part: impl Fn(usize, usize) -> Part,
-    ) -> Result<(), CloseReason> {
+    async fn send_file(&mut self, file: BorrowedFd<'_>, position: u64, length: usize) -> Result<(), CloseReason> {
         let mut sent = 0;
-        let mut paged_in = if warm { length } else { 0 };
         while sent < length {
-            if sent == paged_in {
-                let ahead = (length - sent).min(PAGED_IN);
-                let paged = self.context.cold_reads.page_in(part(sent, ahead)).await;
-                paged.map_err(|error| region_failed(&error))?;
-                paged_in += ahead;
-            }
             consume_budget().await;
             let mut at = position + sent as u64;
-            let piece = (paged_in - sent).min(PIECE);
+            let piece = (length - sent).min(PIECE);
             let moved =
                 self.when_writable(|| Ok(rustix::fs::sendfile(self.stream, file, Some(&mut at), piece)?)).await?;
             if moved == 0 {
                 return Err(CloseReason::RegionTruncated);
             }
             sent += moved;
+        }
+        Ok(())
+    }
+
+    /// Sends what may not be in the page cache: on a thread that may wait for it, over a descriptor of its own, as the connection may end meanwhile.
+    async fn send_cold(&mut self, length: usize, part: impl Fn(usize, usize) -> Part) -> Result<(), CloseReason> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(self.stream, 0).map_err(|_| CloseReason::WriteFailed)?;
+        let (socket, mut sent) = (Arc::new(socket), 0);
+        while sent < length {
+            let asked = (length - sent).min(SENT_COLD);
+            let moved = match self.context.cold_reads.send(part(sent, asked), &socket).await {
+                Ok(0) => return Err(CloseReason::RegionTruncated),
+                Ok(moved) => moved,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) if is_of_the_socket(&error) => return Err(CloseReason::WriteFailed),
+                Err(error) => return Err(region_failed(&error)),
+            };
+            self.context.stats.wrote(moved);
+            sent += moved;
+            if moved < asked {
+                // Full. A third of its buffer has to be free, so that a thread is not asked for every packet.
+                self.when_writable(|| takes_something(&socket)).await?;
+            }
         }
         Ok(())
     }
@@ -186,6 +200,21 @@ impl Sink for AnswerWriter<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the socket has room: nothing is moved.
+fn takes_something(socket: &OwnedFd) -> io::Result<usize> {
+    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+    match rustix::event::poll(&mut polled, Some(&Timespec::default()))? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(0),
+    }
+}
+
+/// Whether the peer, and not the file, is the trouble.
+fn is_of_the_socket(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, TimedOut};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected | TimedOut)
 }
 
 fn send_gathered(stream: &TcpStream, gathered: &VecDeque<Bytes>, more: bool) -> io::Result<usize> {
