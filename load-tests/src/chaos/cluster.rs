@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -285,6 +288,21 @@ impl Cluster {
     pub(crate) fn controller(&self) -> Option<u8> {
         let seen = self.nodes.iter().find_map(|node| node.page("/cluster"))?;
         seen["controller"].as_u64().and_then(|id| u8::try_from(id).ok())
+    }
+
+    /// The places of the nodes that lead most partitions of a topic.
+    ///
+    /// # Errors
+    /// Nobody says who leads.
+    pub(crate) fn lead_most(&self, topic: &str) -> Result<Vec<usize>, String> {
+        let failed = |error: KafkaError| format!("who leads {topic}: {error}");
+        let made: Result<BaseConsumer, _> = ClientConfig::new().set("bootstrap.servers", self.servers()).create();
+        let metadata = made.and_then(|client| client.fetch_metadata(Some(topic), PAGE)).map_err(failed)?;
+        let leaders: Vec<i32> =
+            metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|one| one.leader()).collect();
+        let leads = |node: &Node| leaders.iter().filter(|leader| **leader == i32::from(node.id)).count();
+        let most = self.nodes.iter().map(leads).max();
+        Ok((0..self.nodes.len()).filter(|place| Some(leads(&self.nodes[*place])) == most).collect())
     }
 }
 

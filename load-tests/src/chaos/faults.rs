@@ -116,11 +116,17 @@ impl Fault {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Does it.
+    /// Does it, to the node at the place `node` if it is about one node that need not be another.
     ///
     /// # Errors
     /// The run cannot go on.
-    pub(crate) fn strike(self, cluster: &mut Cluster, topic: &str, rng: &mut Prng) -> Result<Struck, String> {
+    pub(crate) fn strike(
+        self,
+        cluster: &mut Cluster,
+        topic: &str,
+        node: Option<usize>,
+        rng: &mut Prng,
+    ) -> Result<Struck, String> {
         let many = cluster.nodes.len() as u64;
         // The controller more often than others: it leads and decides.
         let always = self == Self::KillController;
@@ -128,7 +134,7 @@ impl Fault {
         if always && controller.is_none() {
             return Err("nobody is known to control".to_owned());
         }
-        let victim = controller.unwrap_or_else(|| rng.below(many) as usize);
+        let victim = node.filter(|_| !always).or(controller).unwrap_or_else(|| rng.below(many) as usize);
         let other = (victim + 1 + rng.below(many - 1) as usize) % cluster.nodes.len();
         let node = &cluster.nodes[victim];
         let told = if matches!(self, Self::Corrupt) { DAMAGED } else { PLANTED };

@@ -147,7 +147,8 @@ fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
         return Err("the load does not start".to_owned());
     }
     let mut report = Report::default();
-    let struck = strike_all(args, &mut cluster, &recorder, &shape, &mut report, &stop_early);
+    let run = Run { args, recorder: &recorder, shape: &shape };
+    let struck = run.strike_all(&mut cluster, &mut report, &stop_early);
     load.producers_end();
     // What comes to rest is whole; the history says from when on.
     let whole = struck.and_then(|()| cluster.wait_whole(PATIENCE));
@@ -172,72 +173,75 @@ fn note(recorder: &Recorder, what: &str) {
     recorder.record(0, Kind::Info, Op::Admin { what: what.to_owned(), compacted: Vec::new() }, None);
 }
 
-fn strike_all(
-    args: &Chaos,
-    cluster: &mut Cluster,
-    recorder: &Recorder,
-    shape: &Shape,
-    report: &mut Report,
-    stop_early: &AtomicBool,
-) -> Result<(), String> {
-    let (mut rng, until) = (Prng::new(args.seed), Instant::now() + Duration::from_secs(args.seconds));
-    let mut bag = Vec::new();
-    let (mut first, mut tries, mut struck): (_, _, Option<Instant>) = (true, 0, None);
-    let over = |tries: u64| match args.rounds {
-        Some(rounds) => tries >= rounds * args.required().len() as u64,
-        None => Instant::now() >= until,
-    };
-    while first || !over(tries) {
-        tries += 1;
-        if bag.is_empty() {
-            bag = args.required();
-            // Each in an order of its own, and each once before any comes again.
-            for place in (1..bag.len()).rev() {
-                bag.swap(place, rng.below(place as u64 + 1) as usize);
-            }
-        }
-        let Some(fault) = bag.pop() else { return Err("no fault is left to strike".to_owned()) };
-        first &= !bag.is_empty();
-        if stop_early.load(Ordering::Acquire) {
-            return Err("interrupted".to_owned());
-        }
-        if let (Some(last), Some(_)) = (struck, args.rounds) {
-            std::thread::sleep(APART.saturating_sub(last.elapsed()));
-        }
-        struck = Some(Instant::now());
-        strike(fault, cluster, recorder, shape, report, &mut rng)?;
-    }
-    Ok(())
+/// What the faults of one run have in common.
+struct Run<'r> {
+    args: &'r Chaos,
+    recorder: &'r Recorder,
+    shape: &'r Shape,
 }
 
-fn strike(
-    fault: Fault,
-    cluster: &mut Cluster,
-    recorder: &Recorder,
-    shape: &Shape,
-    report: &mut Report,
-    rng: &mut Prng,
-) -> Result<(), String> {
-    let (keys, name) = (shape.keys(), fault.name());
-    cluster.wait_whole(PATIENCE).map_err(|why| format!("before {name}: {why}"))?;
-    // Between two faults the load goes on for a while, so that each meets it somewhere else.
-    let goal = recorder.count() + 200 + rng.below(1_000);
-    poll(PATIENCE, || recorder.count() >= goal);
-    note(recorder, &name);
-    let began_ns = recorder.now_ns();
-    let struck = fault.strike(cluster, &shape.topic, rng)?;
-    let (of, began) = (struck.of(), struck.began);
-    let goes_on = || recorder.all_written_since(&keys, began_ns);
-    let mut stall = poll(fault.holds(), goes_on).then(|| began.elapsed());
-    let outcome = struck.heal(cluster)?;
-    if stall.is_none() {
-        stall = poll(PATIENCE, goes_on).then(|| began.elapsed());
+impl Run<'_> {
+    fn strike_all(&self, cluster: &mut Cluster, report: &mut Report, stop_early: &AtomicBool) -> Result<(), String> {
+        let args = self.args;
+        let (mut rng, until) = (Prng::new(args.seed), Instant::now() + Duration::from_secs(args.seconds));
+        let mut bag = Vec::new();
+        let (mut first, mut tries, mut struck): (_, _, Option<Instant>) = (true, 0, None);
+        let over = |tries: u64| match args.rounds {
+            Some(rounds) => tries >= rounds * args.required().len() as u64,
+            None => Instant::now() >= until,
+        };
+        while first || !over(tries) {
+            tries += 1;
+            if bag.is_empty() {
+                bag = args.required();
+                // Each in an order of its own, and each once before any comes again.
+                for place in (1..bag.len()).rev() {
+                    bag.swap(place, rng.below(place as u64 + 1) as usize);
+                }
+            }
+            let Some(fault) = bag.pop() else { return Err("no fault is left to strike".to_owned()) };
+            first &= !bag.is_empty();
+            if stop_early.load(Ordering::Acquire) {
+                return Err("interrupted".to_owned());
+            }
+            if let (Some(last), Some(_)) = (struck, args.rounds) {
+                std::thread::sleep(APART.saturating_sub(last.elapsed()));
+            }
+            struck = Some(Instant::now());
+            self.strike(fault, cluster, report, &mut rng)?;
+        }
+        Ok(())
     }
-    let Some(stall) = stall else { return Err(format!("after {name} of {of}: not every partition is written to")) };
-    println!("chaos: {name} of {of}: {outcome:?}, every partition goes on after {} ms", stall.as_millis());
-    let counts = matches!(outcome, Outcome::Happened);
-    report.add(fault, &outcome, if counts { stall } else { Duration::ZERO });
-    Ok(())
+
+    fn strike(&self, fault: Fault, cluster: &mut Cluster, report: &mut Report, rng: &mut Prng) -> Result<(), String> {
+        let (recorder, topic) = (self.recorder, &self.shape.topic);
+        let (keys, name) = (self.shape.keys(), fault.name());
+        cluster.wait_whole(PATIENCE).map_err(|why| format!("before {name}: {why}"))?;
+        // Between two faults the load goes on for a while, so that each meets it somewhere else.
+        let goal = recorder.count() + 200 + rng.below(1_000);
+        poll(PATIENCE, || recorder.count() >= goal);
+        // Rounds make figures, which are of clients that lose their leader.
+        let mut leads = None;
+        if self.args.rounds.is_some() {
+            let most = cluster.lead_most(topic)?;
+            leads = Some(most[rng.below(most.len() as u64) as usize]);
+        }
+        note(recorder, &name);
+        let began_ns = recorder.now_ns();
+        let struck = fault.strike(cluster, topic, leads, rng)?;
+        let (of, began) = (struck.of(), struck.began);
+        let goes_on = || recorder.all_written_since(&keys, began_ns);
+        let mut stall = poll(fault.holds(), goes_on).then(|| began.elapsed());
+        let outcome = struck.heal(cluster)?;
+        if stall.is_none() {
+            stall = poll(PATIENCE, goes_on).then(|| began.elapsed());
+        }
+        let Some(stall) = stall else { return Err(format!("after {name} of {of}: not every partition is written to")) };
+        println!("chaos: {name} of {of}: {outcome:?}, every partition goes on after {} ms", stall.as_millis());
+        let counts = matches!(outcome, Outcome::Happened);
+        report.add(fault, &outcome, if counts { stall } else { Duration::ZERO });
+        Ok(())
+    }
 }
 
 /// The threads of the load.
