@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,13 +25,44 @@ pub(crate) struct Common {
 
 /// How the cluster is reached, where there is a choice.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Way {
+struct Way {
     /// Connect over QUIC: --server is the address of a QUIC listener, as `madang start --listen-quic` prints it.
     #[arg(long, requires = "ca")]
     quic: bool,
     /// A file in PEM with the certificates to trust.
     #[arg(long, value_name = "FILE", requires = "quic")]
     ca: Option<PathBuf>,
+}
+
+/// A cluster that is asked through Kafka's protocol alone, over TCP or QUIC.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Remote {
+    #[command(flatten)]
+    way: Way,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Deref for Remote {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Remote {
+    /// A client of the cluster.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let mut config = self.common.config();
+        if let Some(ca) = self.way.ca.as_ref().filter(|_| self.way.quic) {
+            let quic = QuicConfig::new(ca).map_err(|error| {
+                Failure::new(error.to_string()).try_this("--ca FILE, as `madang start --listen-quic` prints it")
+            })?;
+            config.quic = Some(quic);
+        }
+        Ok(Client::new(config))
+    }
 }
 
 /// How to print.
@@ -54,18 +86,6 @@ impl Common {
     /// A client of the cluster.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.config())
-    }
-
-    /// A client that reaches the cluster this way.
-    pub(crate) fn client_by(&self, way: &Way) -> Result<Client, Failure> {
-        let mut config = self.config();
-        if let Some(ca) = way.ca.as_ref().filter(|_| way.quic) {
-            let quic = QuicConfig::new(ca).map_err(|error| {
-                Failure::new(error.to_string()).try_this("--ca FILE, as `madang start --listen-quic` prints it")
-            })?;
-            config.quic = Some(quic);
-        }
-        Ok(Client::new(config))
     }
 
     fn config(&self) -> ClientConfig {

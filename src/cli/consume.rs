@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use super::common::{Common, Output, Way, block_on, explain_code, written};
+use super::common::{Output, Remote, block_on, explain_code, written};
 
 const POLL: Duration = Duration::from_secs(1);
 
@@ -41,9 +41,7 @@ pub(crate) struct Consume {
     #[arg(long)]
     keys: bool,
     #[command(flatten)]
-    way: Way,
-    #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 pub(crate) fn run(args: Consume) -> Result<(), Failure> {
@@ -88,7 +86,7 @@ async fn consume_alone(args: &Consume, config: ConsumerConfig, printer: &mut Pri
         _ if args.from_beginning => StartAt::Earliest,
         _ => StartAt::Latest,
     };
-    let mut consumer = Consumer::new(args.common.client_by(&args.way)?, config);
+    let mut consumer = Consumer::new(args.common.client()?, config);
     consumer.assign(&args.topic, start).await.map_err(|error| args.failed(&error))?;
     loop {
         let records = consumer.poll(POLL).await.map_err(|error| args.failed(&error))?;
@@ -107,7 +105,7 @@ async fn consume_as_member(
     let mut interrupted = std::pin::pin!(interrupted);
     let group = args.group.as_deref().unwrap_or_default();
     let config = GroupConfig { consumer: config, ..GroupConfig::new(group) };
-    let client = args.common.client_by(&args.way)?;
+    let client = args.common.client()?;
     let known = client.usable_metadata(&[args.topic.as_str()], false).await;
     known.map_err(|error| args.failed(&error.into()))?;
     let mut member = GroupConsumer::new(client, config, [args.topic.as_str()]);

@@ -7,7 +7,7 @@ use madang_client::{Admin, AdminError, CommittedOffset, GroupDescription, Offset
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::common::{Common, Output, block_on, print, print_json, table};
+use super::common::{Output, Remote, block_on, print, print_json, table};
 
 /// List, describe and delete consumer groups, and set where they go on.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ enum Action {
 #[derive(Debug, Args)]
 struct List {
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ struct Describe {
     /// The group's id.
     group: String,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ struct Reset {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 #[derive(Debug, Args)]
@@ -88,7 +88,7 @@ struct Delete {
     #[arg(required = true)]
     groups: Vec<String>,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 pub(crate) fn run(group: Group) -> Result<(), Failure> {
@@ -101,7 +101,7 @@ pub(crate) fn run(group: Group) -> Result<(), Failure> {
 }
 
 async fn list(args: List) -> Result<(), Failure> {
-    let groups = Admin::new(args.common.client()).list_groups().await;
+    let groups = Admin::new(args.common.client()?).list_groups().await;
     let groups = groups.map_err(|error| args.common.explain(&error, ""))?;
     match args.common.print.output {
         Output::Text if groups.is_empty() => print("no groups; madang consume TOPIC --group NAME starts one\n"),
@@ -142,7 +142,7 @@ impl Row {
 }
 
 async fn describe(args: Describe) -> Result<(), Failure> {
-    let admin = Admin::new(args.common.client());
+    let admin = Admin::new(args.common.client()?);
     let failed = |error: AdminError| args.common.explain(&error, &args.group);
     let group = admin.describe_group(&args.group).await.map_err(failed)?;
     let committed = admin.committed_offsets(&args.group).await.map_err(failed)?;
@@ -245,7 +245,7 @@ fn described_json(group: &GroupDescription, rows: &[Row]) -> Value {
 }
 
 async fn reset(args: Reset) -> Result<(), Failure> {
-    let admin = Admin::new(args.common.client());
+    let admin = Admin::new(args.common.client()?);
     let failed_topic = |error: AdminError| args.common.explain(&error, &args.topic);
     let topic = admin.describe_topic(&args.topic).await.map_err(failed_topic)?;
     let mut partitions: Vec<i32> = topic.partitions.iter().map(|partition| partition.partition).collect();
@@ -302,7 +302,7 @@ fn print_reset(args: &Reset, offsets: &OffsetReset) -> Result<(), Failure> {
 }
 
 async fn delete(args: Delete) -> Result<(), Failure> {
-    let admin = Admin::new(args.common.client());
+    let admin = Admin::new(args.common.client()?);
     let mut text = String::new();
     let mut deleted = Vec::new();
     for group in &args.groups {

@@ -5,7 +5,7 @@ use madang_client::{Admin, AdminError, Election, ErrorCode, NodeId, Reassignment
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::common::{Common, Output, block_on, list, print, print_json, table};
+use super::common::{Output, Remote, block_on, list, print, print_json, table};
 
 /// Move partitions to other nodes, see how far that is, or give it up.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(crate) struct Reassign {
     #[arg(long, conflicts_with_all = ["topic", "partition", "replicas"])]
     list: bool,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 /// Have partitions led by their preferred leaders, or by any replica that is alive.
@@ -48,7 +48,7 @@ pub(crate) struct ElectLeaders {
     #[arg(long, requires = "topic")]
     unclean: bool,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 /// Have a node forgotten that is not to come back. Move its partitions first.
@@ -62,12 +62,12 @@ pub(crate) struct Forget {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 pub(crate) fn reassign(args: Reassign) -> Result<(), Failure> {
     block_on(async {
-        let admin = Admin::new(args.common.client());
+        let admin = Admin::new(args.common.client()?);
         let Some(topic) = args.topic.clone().filter(|_| !args.list) else { return show(&admin, &args.common).await };
         let failed = |error: AdminError| explain(&args.common, &error, &topic);
         let nodes: Vec<NodeId> = args.replicas.iter().copied().map(NodeId).collect();
@@ -97,7 +97,7 @@ pub(crate) fn reassign(args: Reassign) -> Result<(), Failure> {
 }
 
 /// The partitions that are meant.
-async fn partitions_of(admin: &Admin, common: &Common, topic: &str, one: Option<i32>) -> Result<Vec<i32>, Failure> {
+async fn partitions_of(admin: &Admin, common: &Remote, topic: &str, one: Option<i32>) -> Result<Vec<i32>, Failure> {
     if let Some(partition) = one {
         return Ok(vec![partition]);
     }
@@ -105,7 +105,7 @@ async fn partitions_of(admin: &Admin, common: &Common, topic: &str, one: Option<
     Ok(described.partitions.iter().map(|partition| partition.partition).collect())
 }
 
-async fn show(admin: &Admin, common: &Common) -> Result<(), Failure> {
+async fn show(admin: &Admin, common: &Remote) -> Result<(), Failure> {
     let moving = admin.reassignments().await.map_err(|error| common.explain(&error, ""))?;
     match common.print.output {
         Output::Text if moving.is_empty() => print("nothing is being moved\n"),
@@ -135,7 +135,7 @@ async fn show(admin: &Admin, common: &Common) -> Result<(), Failure> {
 
 pub(crate) fn elect_leaders(args: ElectLeaders) -> Result<(), Failure> {
     block_on(async {
-        let admin = Admin::new(args.common.client());
+        let admin = Admin::new(args.common.client()?);
         let thing = args.topic.clone().unwrap_or_default();
         let named = match &args.topic {
             Some(topic) => {
@@ -176,7 +176,7 @@ pub(crate) fn elect_leaders(args: ElectLeaders) -> Result<(), Failure> {
 
 pub(crate) fn forget(args: Forget) -> Result<(), Failure> {
     block_on(async {
-        let admin = Admin::new(args.common.client());
+        let admin = Admin::new(args.common.client()?);
         let node = NodeId(args.node);
         let failed = |error: AdminError| explain(&args.common, &error, "");
         let metadata = admin.list_topics().await.map_err(failed)?;
@@ -194,7 +194,7 @@ pub(crate) fn forget(args: Forget) -> Result<(), Failure> {
     })
 }
 
-fn explain(common: &Common, error: &AdminError, thing: &str) -> Failure {
+fn explain(common: &Remote, error: &AdminError, thing: &str) -> Failure {
     let AdminError::Broker { code, .. } = error else { return common.explain(error, thing) };
     let failure = Failure::new(error.to_string());
     match code {

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::Failure;
-use super::common::{Common, Output, Way, block_on, explain_code};
+use super::common::{Output, Remote, block_on, explain_code};
 
 /// The longest line in bytes.
 const MAX_LINE: usize = 16 << 20;
@@ -42,9 +42,7 @@ pub(crate) struct Produce {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
     #[command(flatten)]
-    way: Way,
-    #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,7 +98,7 @@ async fn produce(args: Produce) -> Result<(), Failure> {
         max_request_bytes: MAX_LINE + 1024,
         ..ProducerConfig::default()
     };
-    let producer = Producer::new(args.common.client_by(&args.way)?, config);
+    let producer = Producer::new(args.common.client()?, config);
     let mut lines = read_lines();
     let mut waiting: VecDeque<(Delivery, u64)> = VecDeque::new();
     let mut written = Written::default();

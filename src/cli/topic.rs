@@ -7,7 +7,7 @@ use madang_client::{Admin, AdminError, AlteredConfig, ConfigEntry, ConfigSource,
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::common::{Common, Output, block_on, key_value, list, print, print_json, table};
+use super::common::{Output, Remote, block_on, key_value, list, print, print_json, table};
 
 /// Create, list, describe, alter and delete topics.
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ struct Create {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 #[derive(Debug, Args)]
@@ -66,7 +66,7 @@ struct List {
     #[arg(long)]
     internal: bool,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ struct Describe {
     #[arg(long)]
     all_configs: bool,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 #[derive(Debug, Args)]
@@ -101,7 +101,7 @@ struct Alter {
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     subtract: Vec<(String, String)>,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 #[derive(Debug, Args)]
@@ -113,7 +113,7 @@ struct Delete {
     #[arg(long)]
     if_exists: bool,
     #[command(flatten)]
-    common: Common,
+    common: Remote,
 }
 
 pub(crate) fn run(topic: Topic) -> Result<(), Failure> {
@@ -133,7 +133,7 @@ async fn create(args: Create) -> Result<(), Failure> {
         replication_factor: args.replication_factor,
         configs: args.configs.into_iter().collect(),
     };
-    let outcome = Admin::new(args.common.client()).create_topic(&new, args.dry_run).await;
+    let outcome = Admin::new(args.common.client()?).create_topic(&new, args.dry_run).await;
     let exists = matches!(&outcome, Err(AdminError::Broker { code: ErrorCode::TopicAlreadyExists, .. }));
     if exists && args.if_not_exists {
         return match args.common.print.output {
@@ -164,7 +164,7 @@ async fn create(args: Create) -> Result<(), Failure> {
 }
 
 async fn list_all(args: List) -> Result<(), Failure> {
-    let metadata = Admin::new(args.common.client()).list_topics().await;
+    let metadata = Admin::new(args.common.client()?).list_topics().await;
     let metadata = metadata.map_err(|error| args.common.explain(&error, ""))?;
     let topics: Vec<_> = metadata.topics.values().filter(|topic| args.internal || !topic.is_internal).collect();
     let replicas = |topic: &TopicMetadata| topic.partitions.first().map_or(0, |first| first.assigned_replicas.len());
@@ -193,7 +193,7 @@ async fn list_all(args: List) -> Result<(), Failure> {
 }
 
 async fn describe(args: Describe) -> Result<(), Failure> {
-    let admin = Admin::new(args.common.client());
+    let admin = Admin::new(args.common.client()?);
     let mut texts = Vec::new();
     let mut values = Vec::new();
     for name in &args.names {
@@ -273,7 +273,7 @@ async fn alter(args: Alter) -> Result<(), Failure> {
         return Err(Failure::new("nothing to change")
             .try_this(format!("madang topic alter {} --partitions N, or --set KEY=VALUE", args.name)));
     }
-    let admin = Admin::new(args.common.client());
+    let admin = Admin::new(args.common.client()?);
     let failed = |error: AdminError| args.common.explain(&error, &args.name);
     if !changes.is_empty() {
         admin.alter_topic_configs(&args.name, &changes).await.map_err(failed)?;
@@ -299,7 +299,7 @@ async fn alter(args: Alter) -> Result<(), Failure> {
 }
 
 async fn delete(args: Delete) -> Result<(), Failure> {
-    let admin = Admin::new(args.common.client());
+    let admin = Admin::new(args.common.client()?);
     let mut outcomes = Vec::new();
     let mut text = String::new();
     for name in &args.names {

@@ -177,7 +177,7 @@ fn command(arguments: &[&str], input: &str) -> Output {
 }
 
 #[test]
-fn records_are_written_and_read_on_the_command_line() {
+fn the_command_line_does_over_quic_what_it_does_over_tcp() {
     let folder = tempfile::tempdir().expect("a folder");
     let broker = Broker::start(folder.path(), &[ANY]);
     let (address, trust) = broker.quic.clone().expect("it listens");
@@ -186,6 +186,15 @@ fn records_are_written_and_read_on_the_command_line() {
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     let said = command(&[&["consume", "lines", "--from-beginning", "--max", "2"], &way[..]].concat(), "");
     assert_eq!(String::from_utf8_lossy(&said.stdout), "one\ntwo\n");
+    let over_quic = |arguments: &[&str]| {
+        let said = command(&[arguments, &way[..]].concat(), "");
+        assert!(said.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    };
+    over_quic(&["topic", "create", "numbers", "--partitions", "3"]);
+    assert!(over_quic(&["topic", "describe", "numbers"]).contains("numbers"));
+    over_quic(&["consume", "lines", "--group", "readers", "--from-beginning", "--max", "2"]);
+    assert!(over_quic(&["group", "list"]).contains("readers"));
     let said = command(&["produce", "lines", "--quic", "--server", &address], "");
     assert!(String::from_utf8_lossy(&said.stderr).contains("--ca"), "whom to trust has to be said");
 }
