@@ -1,6 +1,7 @@
 //! What an API handler may ask of its surroundings: time, the metadata, replicas, the controller, group shards.
 //! The node answers with tokio and the actors; the simulator with a seeded executor. No handler names either.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -67,6 +68,11 @@ pub trait Env: Clone + 'static {
     /// Whether another node may lead by now what this one leads, and this one cannot know.
     fn is_cut_off(&self) -> bool {
         false
+    }
+    /// Other nodes whose processes are gone, as far as the sockets tell: what they lead has no leader that clients could ask, though the
+    /// metadata may not have it yet.
+    fn gone(&self) -> Arc<BTreeSet<NodeId>> {
+        Arc::default()
     }
     /// The configuration the node was started with.
     fn config(&self) -> &BrokerConfig;

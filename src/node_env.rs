@@ -1,6 +1,6 @@
 //! The surroundings of API handlers on a node: tokio's clock, the actors, the metadata as applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -204,6 +204,10 @@ impl Env for NodeEnv {
 
     fn is_cut_off(&self) -> bool {
         self.node.is_cut_off()
+    }
+
+    fn gone(&self) -> Arc<BTreeSet<NodeId>> {
+        self.node.peers.as_ref().map(|peers| peers.gone.nodes()).unwrap_or_default()
     }
 
     fn wall(&self) -> Wall {

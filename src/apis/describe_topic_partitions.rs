@@ -100,7 +100,8 @@ fn described(
 }
 
 fn partition(image: &MetadataImage, index: i32, state: &PartitionImage) -> DescribeTopicPartitionsResponsePartition {
-    let known = metadata::partition(image, index, state);
+    // Whoever describes a topic asks what the metadata has.
+    let known = metadata::partition(image, &BTreeSet::new(), index, state);
     let last: Vec<NodeId> = Some(state.last_known_leader).filter(|node| *node != NO_LEADER).into_iter().collect();
     let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
     DescribeTopicPartitionsResponsePartition {

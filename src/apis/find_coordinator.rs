@@ -7,6 +7,7 @@ use madang_cluster::coordinator::OFFSETS_TOPIC;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
+use crate::apis::locate::serving;
 use crate::env::{Client, Env};
 
 /// The first version that asks for several keys at once.
@@ -74,7 +75,7 @@ fn locate<E: Env>(env: &E, client: &Client, group: &str) -> Result<(i32, String,
     let topic = image.topic(OFFSETS_TOPIC).ok_or(unavailable)?;
     let index = env.group_placement().partition(&image, group)?;
     let state = topic.partitions.get(&index).ok_or(unavailable)?;
-    let broker = image.broker(state.leader).filter(|broker| !broker.fenced).ok_or(unavailable)?;
+    let broker = serving(&image, &env.gone(), state.leader).ok_or(unavailable)?;
     let endpoint = broker.endpoint(&client.listener).ok_or(unavailable)?;
     Ok((broker.node_id.0, endpoint.host.to_string(), i32::from(endpoint.port)))
 }

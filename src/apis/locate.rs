@@ -1,8 +1,9 @@
 //! From what a request calls a partition to its replica here, or to the error and the hint that the client needs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use madang_cluster::metadata::{MetadataImage, PartitionImage, TopicImage};
+use madang_cluster::metadata::{BrokerRegistration, MetadataImage, PartitionImage, TopicImage};
 use madang_cluster::replica::ReplicaHandle;
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{LeaderEpoch, NodeId, TopicPartition};
@@ -23,6 +24,12 @@ pub struct Hint {
     pub port: u16,
     /// Its rack.
     pub rack: Option<String>,
+}
+
+/// The broker of a node that serves: one that is not fenced, and whose process is not gone. A client that is sent to one that is gone believes it and
+/// asks nobody for a while; one that hears of no leader soon asks again.
+pub fn serving<'i>(image: &'i MetadataImage, gone: &BTreeSet<NodeId>, node: NodeId) -> Option<&'i BrokerRegistration> {
+    image.broker(node).map(Arc::as_ref).filter(|broker| !broker.fenced && !gone.contains(&node))
 }
 
 fn topic<'i>(image: &'i MetadataImage, key: &TopicKey) -> Result<&'i Arc<TopicImage>, ErrorCode> {
@@ -94,7 +101,7 @@ pub fn hint<E: Env>(env: &E, listener: &str, key: &TopicKey, index: i32, error: 
     }
     let image = env.image();
     let state = topic(&image, key).ok()?.partitions.get(&index)?;
-    let leader = image.broker(state.leader).filter(|broker| !broker.fenced)?;
+    let leader = serving(&image, &env.gone(), state.leader)?;
     let endpoint = leader.endpoint(listener)?;
     Some(Hint {
         leader: state.leader,
@@ -103,4 +110,36 @@ pub fn hint<E: Env>(env: &E, listener: &str, key: &TopicKey, index: i32, error: 
         port: endpoint.port,
         rack: leader.rack.as_ref().map(ToString::to_string),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use madang_actors::prng::Prng;
+    use madang_cluster::configs::BrokerConfig;
+    use madang_cluster::controller::{Outcome, Proposal, RegisterBroker, decide};
+    use madang_protocol::types::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_serves_that_is_neither_fenced_nor_gone() {
+        let (config, mut rng, node) = (BrokerConfig::default(), Prng::new(1), NodeId(1));
+        let registered = RegisterBroker {
+            node_id: node,
+            incarnation_id: Uuid([9; 16]),
+            endpoints: Vec::new(),
+            rack: None,
+            log_dirs: Vec::new(),
+            starts: Vec::new(),
+        };
+        let fenced = decide(&MetadataImage::default(), &config, &mut rng, Proposal::RegisterBroker(registered));
+        let Ok(Outcome::Registered(broker_epoch)) = fenced.result else { panic!("{:?}", fenced.result) };
+        let unfence = Proposal::UnfenceBroker { node_id: node, broker_epoch };
+        let unfenced = decide(&fenced.image, &config, &mut rng, unfence).image;
+        let (nobody, gone) = (BTreeSet::new(), BTreeSet::from([node]));
+        assert!(serving(&fenced.image, &nobody, node).is_none());
+        assert_eq!(serving(&unfenced, &nobody, node).map(|broker| broker.node_id), Some(node));
+        assert!(serving(&unfenced, &gone, node).is_none());
+        assert!(serving(&unfenced, &nobody, NodeId(2)).is_none());
+    }
 }

@@ -11,8 +11,9 @@ use madang_protocol::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
     MetadataResponseTopic,
 };
-use madang_protocol::types::TopicId;
+use madang_protocol::types::{NodeId, TopicId};
 
+use crate::apis::locate::serving;
 use crate::apis::operations;
 use crate::env::{Client, Env};
 
@@ -31,7 +32,7 @@ pub fn handle<E: Env>(
     if let Some(refused) = refused(request, version) {
         return refused;
     }
-    let image = env.image();
+    let (image, gone) = (env.image(), env.gone());
     let mut response = MetadataResponse {
         brokers: brokers(&image, client),
         cluster_id: Some(image.cluster_id().to_string().into()),
@@ -40,12 +41,12 @@ pub fn handle<E: Env>(
     };
     let mut missing = BTreeSet::new();
     match asked(request, version) {
-        None => response.topics.extend(image.topics().map(|topic| described(&image, topic))),
+        None => response.topics.extend(image.topics().map(|topic| described(&image, &gone, topic))),
         Some(topics) => {
             // A topic that is asked for twice is described once.
             let mut seen = HashSet::new();
             for topic in topics.iter().filter(|topic| seen.insert((topic.name.as_deref(), topic.topic_id))) {
-                response.topics.push(one(&image, topic, version, &mut missing));
+                response.topics.push(one(&image, &gone, topic, version, &mut missing));
             }
         }
     }
@@ -109,19 +110,20 @@ fn brokers(image: &MetadataImage, client: &Client) -> Vec<MetadataResponseBroker
 
 fn one(
     image: &MetadataImage,
+    gone: &BTreeSet<NodeId>,
     asked: &MetadataRequestTopic<'_>,
     version: i16,
     missing: &mut BTreeSet<Arc<str>>,
 ) -> MetadataResponseTopic<'static> {
     if version >= BY_ID && asked.name.is_none() || !asked.topic_id.is_zero() && asked.name.is_none() {
         return match image.topic_by_id(asked.topic_id) {
-            Some(topic) => described(image, topic),
+            Some(topic) => described(image, gone, topic),
             None => failed(None, asked.topic_id, ErrorCode::UnknownTopicId),
         };
     }
     let name = asked.name.as_deref().unwrap_or_default();
     if let Some(topic) = image.topic(name) {
-        return described(image, topic);
+        return described(image, gone, topic);
     }
     if check_topic_name(name).is_err() {
         return failed(Some(name), TopicId::ZERO, ErrorCode::InvalidTopicException);
@@ -140,23 +142,24 @@ fn failed(name: Option<&str>, topic_id: TopicId, error: ErrorCode) -> MetadataRe
     }
 }
 
-fn described(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic<'static> {
+fn described(image: &MetadataImage, gone: &BTreeSet<NodeId>, topic: &TopicImage) -> MetadataResponseTopic<'static> {
     MetadataResponseTopic {
         name: Some(topic.name.to_string().into()),
         topic_id: topic.topic_id,
         is_internal: topic.is_internal(),
-        partitions: topic.partitions.iter().map(|(&index, state)| partition(image, index, state)).collect(),
+        partitions: topic.partitions.iter().map(|(&index, state)| partition(image, gone, index, state)).collect(),
         ..MetadataResponseTopic::default()
     }
 }
 
-/// One partition, as the metadata has it.
+/// One partition, as the metadata has it; nobody leads what a node leads that is `gone`.
 pub(super) fn partition(
     image: &MetadataImage,
+    gone: &BTreeSet<NodeId>,
     partition_index: i32,
     state: &PartitionImage,
 ) -> MetadataResponsePartition {
-    let is_live = |node| image.broker(node).is_some_and(|broker| !broker.fenced);
+    let is_live = |node| serving(image, gone, node).is_some();
     let led = is_live(state.leader);
     let offline = state.assigned_replicas.iter().filter(|&&node| !is_live(node) || state.is_given_up(node));
     MetadataResponsePartition {

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::applier::Phase;
 use crate::node_env::Node;
-use crate::peers::{CONTROL, Peers, given_up, membership, propose_until_decided, silence};
+use crate::peers::{CONTROL, Peers, given_up, gone, membership, propose_until_decided, silence};
 
 /// Heartbeats in a session.
 const IN_A_SESSION: u32 = 5;
@@ -37,6 +37,7 @@ pub(crate) async fn run(node: Arc<Node>, peers: Arc<Peers>, context: TaskContext
         () = silence::follow_followers(&node, &peers, session) => {}
         () = given_up::tell(&node, &peers, interval) => {}
         () = membership::keep(&node, &peers) => {}
+        () = gone::watch(&node, &peers) => {}
         () = context.stop => {}
     }
 }

@@ -3,6 +3,7 @@
 
 mod endpoint;
 mod given_up;
+mod gone;
 mod heartbeats;
 mod links;
 mod membership;
@@ -30,6 +31,7 @@ use crate::outer::Outer;
 
 pub use self::endpoint::{CallFailed, Endpoint};
 pub(crate) use self::endpoint::{serve, settings};
+pub(crate) use self::gone::Gone;
 pub(crate) use self::heartbeats::{EXIT_REPLACED, run as heartbeats};
 pub use self::links::NodeLinks;
 pub(crate) use self::propose::{propose, propose_until_decided};
@@ -73,6 +75,7 @@ pub struct Peers {
     /// The newest version of the metadata that the controller here has committed.
     committed: AtomicU64,
     heard: silence::Heard,
+    pub(crate) gone: Arc<Gone>,
     /// Raft, heartbeats, proposals: never behind data.
     pub control: Arc<Endpoint>,
     /// Replication.
@@ -121,6 +124,7 @@ impl Peers {
             leader: watch::Sender::new(None),
             committed: AtomicU64::new(0),
             heard: silence::Heard::default(),
+            gone: Arc::default(),
             control: Arc::new(endpoint("control", control, CONTROL_LANES, CONTROL_SERVED)),
             data: Arc::new(endpoint("data", data, DATA_LANES, DATA_LANES)),
             voters: ArcSwap::from_pointee(first.keys().copied().collect()),

@@ -14,6 +14,7 @@ mod cluster;
 mod compaction;
 mod cut_off;
 mod followers;
+mod gone;
 mod house;
 mod impatient;
 mod kill9;

@@ -1,6 +1,7 @@
 //! Kafka's framing over TCP or a QUIC stream: a four-byte length, then that many bytes; answers in the order of the requests.
 //! Invariant: one task owns a connection, and everything it holds goes when the task ends.
 
+mod absence;
 mod answers;
 mod cold_reads;
 mod connection;
@@ -19,6 +20,7 @@ mod shutdown;
 mod worker;
 mod writer;
 
+pub use absence::watch_listener;
 pub use cold_reads::ColdReads;
 pub(crate) use cold_reads::Part;
 pub use connection::{ConnectionContext, serve_connection};

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use madang_cluster::metadata::{MetadataImage, PartitionImage};
+use madang_cluster::metadata::PartitionImage;
 use madang_cluster::replica::{ReplicaHandle, ReplicaSnapshot};
 use madang_protocol::error_code::ErrorCode;
 use madang_protocol::messages::fetch::FetchRequest;
@@ -37,15 +37,15 @@ impl Reader {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         let sends_on = leads && self.from_followers && !self.rack.is_empty() && env.config().rack_aware_reads;
-        let nearer = if sends_on { self.nearer(&env.image(), key.partition, &state) } else { None };
+        let nearer = if sends_on { self.nearer(env, key.partition, &state) } else { None };
         Ok(Source { replica, leads, nearer })
     }
 
     /// A replica in the reader's rack, where the leader is in another one. It has to be in sync: all below the high watermark it has then.
-    fn nearer(&self, image: &MetadataImage, partition: i32, state: &PartitionImage) -> Option<NodeId> {
+    fn nearer<E: Env>(&self, env: &E, partition: i32, state: &PartitionImage) -> Option<NodeId> {
+        let (image, gone) = (env.image(), env.gone());
         let is_near = |node: &NodeId| {
-            let broker = image.broker(*node).filter(|broker| !broker.fenced);
-            broker.is_some_and(|broker| {
+            locate::serving(&image, &gone, *node).is_some_and(|broker| {
                 broker.rack.as_deref() == Some(&*self.rack) && broker.endpoint(&self.listener).is_some()
             })
         };
