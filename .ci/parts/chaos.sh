@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every kind of fault on three nodes under the load of real clients, for SECONDS (default 120; long: 3600) from SEED (default 1): the history of what
-# the clients saw is judged, and a required fault that never happened fails the run. Then failovers, ROUNDS of them (default 5).
+# the clients saw is judged, and a required fault that never happened fails the run. Then failovers, ROUNDS of them (default 5). PACE (default 30) is
+# the milliseconds between two records of a producer to a partition.
 # Needs root, for mount. Every mount and loop device is gone at the end, whatever happened; a run that fails keeps its history and logs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -18,5 +19,5 @@ cleanup() {
 }
 trap cleanup EXIT
 cp "$target/debug/madang" "$TMPDIR/madang"
-"$target/debug/madang-load-tests" chaos --binary "$TMPDIR/madang" --seconds "${1:-120}" --seed "${2:-1}" --idle-partitions 200
+"$target/debug/madang-load-tests" chaos --binary "$TMPDIR/madang" --seconds "${1:-120}" --seed "${2:-1}" --idle-partitions 200 --pace "${4:-30}"
 .ci/parts/failover.sh "${3:-5}"
