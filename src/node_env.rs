@@ -64,6 +64,7 @@ pub struct Node {
     /// Where groups are.
     pub groups: GroupPlacement,
     throttle: Arc<Throttle>,
+    follower_throttle: Arc<Throttle>,
     pub(crate) lease: Lease,
     /// Whether every directory names the registration: from then on the node may be unfenced.
     pub(crate) noted: AtomicBool,
@@ -93,6 +94,7 @@ impl Node {
             lease: Lease::default(),
             noted: AtomicBool::new(false),
             throttle: Arc::default(),
+            follower_throttle: Arc::default(),
             cold_reads,
             broker_epoch: AtomicI64::new(-1),
             peers,
@@ -134,15 +136,28 @@ impl Node {
     /// both the rate and the replicas.
     #[must_use]
     pub fn throttle_of(&self, partition: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
+        let keys = ("leader.replication.throttled.replicas", "leader.replication.throttled.rate");
+        Some((Arc::clone(&self.throttle), self.throttled_rate(partition, keys)?))
+    }
+
+    /// The same of this node's own replica of a partition, as long as it is not in sync.
+    pub(crate) fn throttle_as_follower(&self, partition: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
         let (image, own) = (self.image.load(), self.config.node_id);
-        let topic = image.topic_by_id(partition.topic_id)?;
-        let listed = image.topic_config(&topic.name)?.get("leader.replication.throttled.replicas")?;
-        if !names(listed, partition.partition, own.0) {
+        let state = image.topic_by_id(partition.topic_id)?.partitions.get(&partition.partition)?;
+        if state.in_sync_replicas.contains(&own) {
             return None;
         }
-        let rate = dynamic_broker_number(&image, &self.config, own, "leader.replication.throttled.rate");
-        let rate = u64::try_from(rate).ok().filter(|rate| *rate > 0)?;
-        Some((Arc::clone(&self.throttle), rate))
+        let keys = ("follower.replication.throttled.replicas", "follower.replication.throttled.rate");
+        Some((Arc::clone(&self.follower_throttle), self.throttled_rate(partition, keys)?))
+    }
+
+    fn throttled_rate(&self, partition: &TopicPartition, (replicas, rate): (&str, &str)) -> Option<u64> {
+        let (image, own) = (self.image.load(), self.config.node_id);
+        let topic = image.topic_by_id(partition.topic_id)?;
+        if !names(image.topic_config(&topic.name)?.get(replicas)?, partition.partition, own.0) {
+            return None;
+        }
+        u64::try_from(dynamic_broker_number(&image, &self.config, own, rate)).ok().filter(|rate| *rate > 0)
     }
 
     /// How many fetch sessions are open.

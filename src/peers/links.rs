@@ -11,6 +11,7 @@ use madang_cluster::controller::{AlterPartition, ApiResult, Outcome, Proposal, R
 use madang_cluster::peers::{FetchLimits, confirm, fetch, fetch_answers};
 use madang_cluster::replica::links::{CoalescedFetch, FetchAnswers, LinkFuture, Links, Registration, outcome_of};
 use madang_cluster::replica::replication::{Confirmed, ProposalOutcome};
+use madang_cluster::replica::throttle::Throttle;
 use madang_protocol::payload::Payload;
 use madang_protocol::types::{NodeId, TopicPartition};
 
@@ -79,6 +80,10 @@ impl Links for NodeLinks {
             // What is lost is told by the next fetch.
             drop(clock::until(deadline, peers.control.call(leader, CONTROL, &message, Payload::default())).await);
         })
+    }
+
+    fn throttle(&self, partition: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
+        self.node.upgrade()?.throttle_as_follower(partition)
     }
 
     fn propose(&self, proposal: AlterPartition, _: Mono) -> LinkFuture<ProposalOutcome> {

@@ -365,7 +365,6 @@ mod tests {
     fn a_key_without_an_effect_has_no_description() {
         let of_topics = [
             "file.delete.delay.ms",
-            "follower.replication.throttled.replicas",
             "local.retention.bytes",
             "local.retention.ms",
             "preallocate",

@@ -61,6 +61,8 @@ pub enum FetcherInput {
     Want(TopicPartition, FetchPosition),
     /// Nothing more is wanted of the partition.
     Forget(TopicPartition),
+    /// What each of the partitions wants next is not asked for before then.
+    Hold(Vec<(TopicPartition, Mono)>),
     /// Several of both at once, which then go together: what each of the partitions wants from now on, or that it wants nothing.
     Changed(Vec<(TopicPartition, Option<FetchPosition>)>),
     /// The leader has answered.
@@ -123,6 +125,8 @@ pub struct Fetcher {
     failures: u32,
     /// Until when the leader is left alone.
     quiet_until: Mono,
+    /// Until when partitions wait whose next want is not known yet.
+    held: BTreeMap<TopicPartition, Mono>,
 }
 
 impl Fetcher {
@@ -151,6 +155,7 @@ impl Fetcher {
             next_turn: 0,
             failures: 0,
             quiet_until: Mono::ZERO,
+            held: BTreeMap::new(),
         }
     }
 
@@ -160,7 +165,13 @@ impl Fetcher {
         let turn = self.next_turn;
         self.next_turn += 1;
         let not_before = if position.after_error { now + self.config.back_off } else { now };
+        let not_before = self.held.remove(&partition).map_or(not_before, |held| not_before.max(held));
         self.wants.insert(partition, Want { position, turn, not_before, request });
+    }
+
+    fn forget(&mut self, partition: TopicPartition) {
+        self.wants.remove(&partition);
+        self.held.remove(&partition);
     }
 
     /// Takes the partitions of an ended request out of it, and answers them; none if there was no such request.
@@ -288,12 +299,13 @@ impl Machine for Fetcher {
     fn step(&mut self, now: Mono, _: Wall, input: FetcherInput, _: &mut Prng, effects: &mut Vec<FetcherEffect>) {
         match input {
             FetcherInput::Want(partition, position) => self.want(now, partition, position),
-            FetcherInput::Forget(partition) => drop(self.wants.remove(&partition)),
+            FetcherInput::Forget(partition) => self.forget(partition),
+            FetcherInput::Hold(held) => self.held.extend(held),
             FetcherInput::Changed(changes) => {
                 for (partition, wanted) in changes {
                     match wanted {
                         Some(position) => self.want(now, partition, position),
-                        None => drop(self.wants.remove(&partition)),
+                        None => self.forget(partition),
                     }
                 }
             }
@@ -500,6 +512,24 @@ mod tests {
         world.now = world.fetcher.deadline().expect("its turn comes");
         assert_eq!(world.now, Mono::ZERO + Duration::from_millis(50));
         assert_eq!(sent(&world.step(FetcherInput::Tick)), [(2, vec![1])]);
+    }
+
+    #[test]
+    fn what_is_held_waits_for_its_time_and_what_is_wanted_after_it_does_not() {
+        let mut world = World::new(2);
+        let until = Mono::ZERO + Duration::from_secs(3);
+        assert!(world.step(FetcherInput::Hold(vec![(partition(1), until)])).is_empty());
+        assert!(world.want(1, 0).is_empty());
+        assert_eq!(sent(&world.want(2, 0)), [(1, vec![2])], "no other waits");
+        world.step(FetcherInput::Answered { request: 1, answers: vec![(partition(2), answer(0))] });
+        assert_eq!(world.fetcher.deadline(), Some(until));
+        world.now = until;
+        assert_eq!(sent(&world.step(FetcherInput::Tick)), [(2, vec![1])]);
+        world.step(FetcherInput::Answered { request: 2, answers: vec![(partition(1), answer(0))] });
+        assert_eq!(sent(&world.want(1, 1)), [(3, vec![1])], "once");
+        world.step(FetcherInput::Hold(vec![(partition(5), until + Duration::from_secs(9))]));
+        world.step(FetcherInput::Forget(partition(5)));
+        assert_eq!(sent(&world.want(5, 0)), [(4, vec![5])], "nothing is held of what is forgotten");
     }
 
     /// A write to a partition that comes back while every request is parked must not wait until one of them has waited in vain.

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use madang_actors::clock::Mono;
@@ -10,6 +11,7 @@ use madang_protocol::error_code::ErrorCode;
 use madang_protocol::types::{NodeId, TopicPartition};
 
 use super::replication::{Confirmed, FetchAnswer, FollowerFetch, ProposalOutcome};
+use super::throttle::Throttle;
 use crate::controller::{AlterPartition, ApiResult, Outcome, ReportLoss};
 
 /// What a link answers, some time.
@@ -49,6 +51,11 @@ pub trait Links: Send + Sync + 'static {
 
     /// Tells `leader` of durable ends that have moved. What is lost is told by the next fetch.
     fn confirm(&self, leader: NodeId, confirmed: Vec<(TopicPartition, Confirmed)>, deadline: Mono) -> LinkFuture<()>;
+
+    /// The throttle of this node's own replica of the partition, and its rate in bytes a second; none if it is in sync, or there is none.
+    fn throttle(&self, _: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
+        None
+    }
 
     /// Asks the controller for another in-sync set. [`ProposalOutcome::Refused`] only if the controller in office has refused it; whatever
     /// else has happened is [`ProposalOutcome::Unknown`], as it may be committed later. See [`outcome_of`].

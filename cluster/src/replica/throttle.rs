@@ -1,6 +1,7 @@
-//! How fast a leader feeds followers that are not in sync, where an operator has said so: `leader.replication.throttled.rate` for the replicas of
-//! `leader.replication.throttled.replicas`, as in Kafka.
-//! Invariant: whoever is in sync is never held back, and no more than one answer goes beyond what the rate has allowed so far.
+//! How fast followers that are not in sync are fed, where an operator has said so, as in Kafka: by a leader (`leader.replication.throttled.rate` for
+//! the replicas of `leader.replication.throttled.replicas`), and to a follower (`follower.replication.throttled.rate` and `.replicas`).
+//! Invariant: whoever is in sync is never held back. A leader sends no more than one answer beyond what the rate has allowed so far; a follower takes no more
+//! than what it has asked for by then.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ struct Level {
     at: Mono,
 }
 
-/// The throttle of a node as a leader. One for all its partitions.
+/// The throttle of a node as a leader, or as a follower. One for all its partitions.
 #[derive(Debug, Default)]
 pub struct Throttle {
     level: Mutex<Option<Level>>,
@@ -31,7 +32,16 @@ impl Throttle {
         self.with(now, rate, |level| level.bytes > 0)
     }
 
-    /// Notes what was sent.
+    /// When there is room again at `rate` bytes a second, if nothing more comes; none if there is now.
+    pub fn room_at(&self, now: Mono, rate: u64) -> Option<Mono> {
+        let missing = self.with(now, rate, |level| 1 - level.bytes);
+        let wait = u64::try_from(missing).ok().filter(|missing| *missing > 0)?;
+        // A microsecond more: what grows in a part of one is not counted.
+        let micros = u128::from(wait) * 1_000_000 / u128::from(rate.max(1)) + 1;
+        Some(now + Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
+    }
+
+    /// Notes what was sent, or taken.
     pub fn sent(&self, now: Mono, rate: u64, bytes: usize) {
         self.with(now, rate, |level| level.bytes -= bytes as i128);
     }
@@ -79,6 +89,17 @@ mod tests {
         assert!(throttle.has_room(later, 1000));
         throttle.sent(later, 1000, 1000);
         assert!(!throttle.has_room(later, 1000), "no more than a second's worth is saved");
+    }
+
+    #[test]
+    fn there_is_room_when_it_was_said_and_not_before() {
+        let (throttle, start) = (Throttle::default(), Mono::ZERO + Duration::from_secs(5));
+        assert_eq!(throttle.room_at(start, 1000), None);
+        throttle.sent(start, 1000, 3_000);
+        let at = throttle.room_at(start, 1000).expect("two seconds are missing");
+        assert_eq!(at.saturating_since(start).as_millis(), 2_001);
+        assert!(!throttle.has_room(start + Duration::from_millis(2_000), 1000));
+        assert_eq!(throttle.room_at(at, 1000), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use madang_actors::actor_ref::ActorRef;
@@ -17,17 +18,21 @@ use madang_cluster::replica::fetching::FetcherRef;
 use madang_cluster::replica::fetching::actor::FetcherActor;
 use madang_cluster::replica::links::{CoalescedFetch, FetchAnswers, LinkFuture, Links, Registration};
 use madang_cluster::replica::replication::{Confirmed, FetchAnswer, FetchBody, FetchPosition, ProposalOutcome};
+use madang_cluster::replica::throttle::Throttle;
 use madang_protocol::types::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 
 use crate::world::{idle, paused, until};
 
 const LEADER: NodeId = NodeId(1);
+const THROTTLED: i32 = 99;
 
 /// Links whose other side is the test.
 #[derive(Default)]
 struct Hand {
     fetches: Mutex<VecDeque<(CoalescedFetch, Reply<Option<FetchAnswers>>)>>,
     words: Mutex<VecDeque<(Vec<i64>, Reply<()>)>>,
+    /// Of the first partition, at 100 bytes a second.
+    throttle: Arc<Throttle>,
 }
 
 impl Links for Hand {
@@ -46,6 +51,10 @@ impl Links for Hand {
         let ends = confirmed.iter().map(|(_, confirmed)| confirmed.confirmed_offset.0).collect();
         self.words.lock().unwrap().push_back((ends, reply));
         Box::pin(answer)
+    }
+
+    fn throttle(&self, of: &TopicPartition) -> Option<(Arc<Throttle>, u64)> {
+        (of.partition == THROTTLED).then(|| (Arc::clone(&self.throttle), 100))
     }
 
     fn propose(&self, _: AlterPartition, _: Mono) -> LinkFuture<ProposalOutcome> {
@@ -230,6 +239,33 @@ fn durable_ends_that_move_while_the_leader_is_told_go_together_the_newest_of_eac
         world.fetcher.confirm(partition(0), confirmed(4));
         assert_eq!(world.told().await.0, [4], "one that is lost holds up no other");
         assert!(never.is_abandoned());
+        world.tree.shutdown().await;
+    });
+}
+
+#[test]
+fn a_follower_takes_no_more_than_its_throttle_allows_and_holds_no_other_up() {
+    paused(async {
+        let world = World::new().await;
+        let (slow, fast) = (follower(), follower());
+        let began = clock::now();
+        for round in 0..4 {
+            // Each answer is as much as a second allows, and the first second's worth is there from the start.
+            world.want(THROTTLED, round, &slow);
+            let (asked, reply) = world.asked().await;
+            assert_eq!(asked, [(THROTTLED, round)]);
+            let (waited, seconds) = (clock::now().saturating_since(began), u64::try_from(round).unwrap().saturating_sub(1));
+            let expected = Duration::from_secs(seconds)..Duration::from_secs(seconds) + Duration::from_millis(100);
+            assert!(expected.contains(&waited), "{round}: {waited:?}");
+            reply.send(Some(vec![(partition(THROTTLED), answer(round))]));
+            until("it has it", || slow.depth().items == 1).await;
+            assert!(slow.mailbox().pop().is_some());
+        }
+        // What nobody throttles is asked for at once, though the other waits.
+        world.want(THROTTLED, 4, &slow);
+        world.want(1, 0, &fast);
+        let (asked, _reply) = world.asked().await;
+        assert_eq!(asked, [(1, 0)]);
         world.tree.shutdown().await;
     });
 }

@@ -45,7 +45,14 @@ impl FetcherActor {
                 FetcherEffect::Send { request, partitions, max_wait } => {
                     self.send(request, partitions, max_wait, context);
                 }
-                FetcherEffect::Deliver(partition, answer) => self.followers.deliver(partition, answer),
+                FetcherEffect::Deliver(partition, answer) => {
+                    let bytes = answer.size_in_bytes();
+                    let throttle = if bytes > 0 { self.links.throttle(&partition) } else { None };
+                    if let Some((throttle, rate)) = throttle {
+                        throttle.sent(context.now(), rate, bytes);
+                    }
+                    self.followers.deliver(partition, answer);
+                }
             }
         }
     }
@@ -73,6 +80,16 @@ impl FetcherActor {
             // This future ends with this life, so no other one hears of it.
             drop(actor.admit(message).await);
         });
+    }
+
+    /// Which of these have to wait for their throttle, and until when.
+    fn held(&self, now: Mono, wanted: &[(TopicPartition, Option<FetchPosition>)]) -> Vec<(TopicPartition, Mono)> {
+        let wanted = wanted.iter().filter(|(_, position)| position.is_some());
+        let held = |(partition, _): &(TopicPartition, _)| {
+            let (throttle, rate) = self.links.throttle(partition)?;
+            Some((*partition, throttle.room_at(now, rate)?))
+        };
+        wanted.filter_map(held).collect()
     }
 
     fn tell(&mut self, context: &mut ShellContext<FetcherMessage>) {
@@ -115,6 +132,10 @@ impl Behavior for FetcherActor {
     fn end_batch(&mut self, context: &mut ShellContext<FetcherMessage>) {
         let changes = self.followers.changes();
         if !changes.is_empty() {
+            let held = self.held(context.now(), &changes);
+            if !held.is_empty() {
+                self.step(FetcherInput::Hold(held), context);
+            }
             self.step(FetcherInput::Changed(changes), context);
         }
         self.tell(context);
