@@ -1,8 +1,9 @@
 //! What operators do to three nodes under load: partitions move, leaders are elected, the quorum is described, a broker is forgotten.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use madang_protocol::ErrorCode;
 use madang_protocol::messages::alter_partition_reassignments::{
@@ -11,6 +12,9 @@ use madang_protocol::messages::alter_partition_reassignments::{
 use madang_protocol::messages::describe_quorum::{DescribeQuorumRequest, asked};
 use madang_protocol::messages::describe_topic_partitions::{DescribeTopicPartitionsRequest, TopicRequest};
 use madang_protocol::messages::elect_leaders::{ElectLeadersRequest, TopicPartitions};
+use madang_protocol::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use madang_protocol::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
 use madang_protocol::messages::unregister_broker::UnregisterBrokerRequest;
 
@@ -114,6 +118,45 @@ fn partitions_move_between_nodes_under_load_and_leave_nothing_behind() {
     assert!(load.advances_by(100, PATIENCE), "the load goes on");
     let (sent, outcomes) = load.finish();
     assert_all_there(&cluster.addresses(), &sent, &outcomes);
+    cluster.stop();
+}
+
+/// Sets one key of a broker or, if it has no number, of the topic.
+fn set(address: &str, broker: Option<i32>, key: &str, value: &str) {
+    let (resource_type, resource_name) = broker.map_or((2, TOPIC.to_owned()), |broker| (4, broker.to_string()));
+    let config = AlterableConfig { name: key.into(), config_operation: 0, value: Some(value.into()) };
+    let resource = AlterConfigsResource { resource_type, resource_name: resource_name.into(), configs: vec![config] };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    ask(address, &request, 1, |answer| assert_eq!(answer.responses[0].error_code, 0, "{answer:?}"));
+}
+
+#[test]
+fn replicas_that_are_added_take_no_more_than_their_throttle_allows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(folder.path(), &[]);
+    let address = cluster.address(0);
+    let madang = |words: &str, input: &str| {
+        let mut command = Command::new(binary());
+        command.args(words.split(' ')).args(["--server", &address]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().expect("it starts");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
+        assert!(child.wait().expect("ends").success(), "{words}");
+    };
+    madang(&format!("topic create {TOPIC} --partitions {PARTITIONS} --replication-factor 1"), "");
+    moved(&cluster, folder.path(), &[1]);
+    // Of 64 megabytes eight are allowed at once, one answer of ten goes beyond that, and another one may be asked for before the settings hold.
+    madang(&format!("produce {TOPIC}"), &format!("{}\n", "x".repeat(10_000)).repeat(6400));
+    set(&address, None, "follower.replication.throttled.replicas", "*");
+    set(&address, Some(2), "follower.replication.throttled.rate", "8000000");
+    let began = Instant::now();
+    moved(&cluster, folder.path(), &[2]);
+    let held = began.elapsed();
+    assert!(held > Duration::from_secs(3), "{held:?}");
+    // Nobody has said how much the third may take.
+    let began = Instant::now();
+    moved(&cluster, folder.path(), &[3]);
+    assert!(began.elapsed() < held, "{:?} and {held:?}", began.elapsed());
+    assert!(cluster.is_whole_within(PATIENCE), "{:?}", cluster.status());
     cluster.stop();
 }
 
