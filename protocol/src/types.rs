@@ -76,12 +76,14 @@ impl Uuid {
         self == Self::ZERO
     }
 
-    /// A version-4 UUID from 128 random bits.
+    /// A version-4 UUID from 128 random bits. Its text does not begin with a hyphen, as Kafka's do not: on a command line it would be taken for an option.
     #[must_use]
     pub const fn from_random(high: u64, low: u64) -> Self {
         let (h, l) = (high.to_be_bytes(), low.to_be_bytes());
+        // The six bits of the first character: 62 is the hyphen.
+        let first = if h[0] >> 2 == 62 { h[0] & 0x7f } else { h[0] };
         Self([
-            h[0],
+            first,
             h[1],
             h[2],
             h[3],
@@ -176,5 +178,14 @@ mod tests {
         assert_eq!(id.to_string().len(), 22);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(Uuid([0xff; 16]).to_string(), "_____________________w");
+    }
+
+    #[test]
+    fn no_random_uuid_begins_with_a_hyphen() {
+        let firsts =
+            (0..=255).map(|first| Uuid::from_random(u64::from_be_bytes([first, 0, 0, 0, 0, 0, 0, 0]), 0).to_string());
+        let firsts: std::collections::BTreeSet<char> = firsts.filter_map(|text| text.chars().next()).collect();
+        assert_eq!(firsts.len(), 63);
+        assert!(!firsts.contains(&'-'));
     }
 }

@@ -28,7 +28,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// The cluster's id, if it has one already; as `madang cluster status` shows it.
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         cluster_id: Option<String>,
     },
     /// Make what clients over QUIC are shown by a node, in its folder.

@@ -211,6 +211,16 @@ fn verify_finds_a_changed_byte_and_a_torn_end() {
 }
 
 #[test]
+fn a_cluster_whose_id_begins_with_a_hyphen_has_certificates() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let id = madang_protocol::types::Uuid([0xf8; 16]).to_string();
+    assert!(id.starts_with('-'));
+    let at = folder.path().join("authority");
+    let arguments = ["cert", "authority", "--dir", at.to_str().expect("text"), "--cluster-id", &id];
+    assert!(madang(&arguments, "", "").ok().contains(&id));
+}
+
+#[test]
 fn every_command_has_an_example() {
     for line in [
         "start",

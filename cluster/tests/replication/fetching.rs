@@ -254,7 +254,8 @@ fn a_follower_takes_no_more_than_its_throttle_allows_and_holds_no_other_up() {
             world.want(THROTTLED, round, &slow);
             let (asked, reply) = world.asked().await;
             assert_eq!(asked, [(THROTTLED, round)]);
-            let (waited, seconds) = (clock::now().saturating_since(began), u64::try_from(round).unwrap().saturating_sub(1));
+            let (waited, seconds) =
+                (clock::now().saturating_since(began), u64::try_from(round).unwrap().saturating_sub(1));
             let expected = Duration::from_secs(seconds)..Duration::from_secs(seconds) + Duration::from_millis(100);
             assert!(expected.contains(&waited), "{round}: {waited:?}");
             reply.send(Some(vec![(partition(THROTTLED), answer(round))]));
