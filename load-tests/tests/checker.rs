@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use madang_load_tests::checker::{Anomaly, Checker, Settings, Verdict};
-use madang_load_tests::history::{Event, Rejected, parse, write};
+use madang_load_tests::history::{Event, Op, Rejected, parse, write};
 use madang_load_tests::synthetic::{clean_events, plant};
 use serde_json::Map;
 
@@ -87,4 +87,36 @@ fn a_failure_that_leaves_it_open_is_no_failure() {
     let failed = events.iter_mut().find(|event| event.kind == madang_load_tests::history::Kind::Fail);
     failed.expect("some operation fails").error = Some("NOT_LEADER_OR_FOLLOWER".to_owned());
     assert!(check(&events).unwrap_err().to_string().contains("does not say that nothing happened"));
+}
+
+#[test]
+fn a_last_read_that_stops_before_the_end_of_a_key_says_nothing_of_it() {
+    for seed in 0..20 {
+        let mut events = clean_events(seed, RECORDS);
+        let last = events.iter().position(|event| matches!(event.op, Op::Assign { last_read: true, .. }));
+        let last = last.unwrap_or_else(|| panic!("seed {seed}: everything is read at the end"));
+        let full = check(&events).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        // What the checker hears is only that it reads, and nothing of what there is.
+        events.truncate(last + 1);
+        let verdict = check(&events).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert!(verdict.is_clean(), "seed {seed}:\n{verdict}");
+        assert_eq!((full.read_in_full, verdict.read_in_full), (full.keys, 0), "seed {seed}:\n{verdict}");
+    }
+}
+
+#[test]
+fn another_last_read_takes_the_place_of_one_that_stopped() {
+    for seed in 0..20 {
+        let mut events = clean_events(seed, RECORDS);
+        let last = events.iter().position(|event| matches!(event.op, Op::Assign { last_read: true, .. }));
+        let last = last.unwrap_or_else(|| panic!("seed {seed}: everything is read at the end"));
+        let mut stopped = events[last].clone();
+        stopped.process = 1 + events.iter().map(|event| event.process).max().unwrap_or(0);
+        events.insert(last, stopped);
+        for (index, event) in events.iter_mut().enumerate() {
+            event.index = index as u64;
+        }
+        let verdict = check(&events).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert!(verdict.is_clean() && verdict.read_in_full == verdict.keys, "seed {seed}:\n{verdict}");
+    }
 }

@@ -7,6 +7,7 @@ mod faults;
 mod links;
 mod load;
 mod names;
+mod patience;
 mod ports;
 mod processes;
 mod proxy;

@@ -19,14 +19,17 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::load::Shape;
 use super::names::name;
+use super::patience::{self, Pulse};
 use super::recorder::Recorder;
 
 const GROUP: &str = "chaos";
 /// A poll ends after so many records, or after this time.
 const RECORDS: usize = 500;
 const POLL: Duration = Duration::from_millis(200);
-/// How long the full read may take.
-const FULL_READ: Duration = Duration::from_secs(120);
+/// How long the full read may come no further before its client is given up: librdkafka 2.12.1 can be in a deadlock of its own.
+const STILL: Duration = Duration::from_secs(60);
+/// Clients that try the full read, one after the other.
+const FULL_READS: u32 = 4;
 
 /// Writes down what a group gives and takes.
 struct Watch {
@@ -115,6 +118,7 @@ fn poll(reader: &Reader, shape: &Shape) -> Came {
         log_start: BTreeMap::new(),
         high_watermark: BTreeMap::new(),
         rebalanced: Vec::new(),
+        ends: BTreeSet::new(),
     };
     watch.recorder.record(watch.process, Kind::Invoke, empty(), None);
     let (mut came, mut count, mut failed) = (Came::default(), 0, None);
@@ -138,7 +142,8 @@ fn poll(reader: &Reader, shape: &Shape) -> Came {
     let failed = failed.filter(|error| count == 0 || madang_load_tests::history::certainty(error).is_none());
     let kind = if failed.is_some() { Kind::Info } else { Kind::Ok };
     let (log_start, high_watermark) = (BTreeMap::new(), BTreeMap::new());
-    let op = Op::Poll { records: came.records.clone(), log_start, high_watermark, rebalanced };
+    let (records, ends) = (came.records.clone(), came.ends.clone());
+    let op = Op::Poll { records, log_start, high_watermark, rebalanced, ends };
     watch.recorder.record(watch.process, kind, op, failed);
     came
 }
@@ -280,22 +285,30 @@ pub(crate) fn look(shape: &Shape, recorder: &Arc<Recorder>, stop: &AtomicBool) {
     }
 }
 
-/// Reads everything from the beginning to the end with a fresh reader.
+/// Reads everything from the beginning to the end with a fresh reader, and with another one if it stops on the way.
 ///
 /// # Errors
-/// A text for a person: it does not come to the end.
+/// A text for a person: none comes to the end.
 pub(crate) fn read_all(shape: &Shape, recorder: &Arc<Recorder>) -> Result<(), String> {
-    let failed = |error: KafkaError| format!("the full read: {error}");
+    let (shape, recorder) = (shape.clone(), Arc::clone(recorder));
+    patience::while_it_moves(FULL_READS, STILL, move |pulse| read_to_the_end(&shape, &recorder, pulse))
+        .map_err(|why| format!("the full read: {why}"))
+}
+
+fn read_to_the_end(shape: &Shape, recorder: &Arc<Recorder>, pulse: &Pulse) -> Result<(), String> {
+    let failed = |error: KafkaError| error.to_string();
     let reader = reader(shape, recorder, "last").map_err(failed)?;
     let from = shape.keys().into_iter().map(|key| (key, 0)).collect();
     assign(&reader, shape, &from, true).map_err(failed)?;
-    let began = Instant::now();
     let mut left: BTreeSet<Key> = shape.keys().into_iter().collect();
     while !left.is_empty() {
         let came = poll(&reader, shape);
         left.retain(|key| !came.ends.contains(key));
-        if began.elapsed() > FULL_READ {
-            return Err(format!("the full read does not come to the end of {left:?}"));
+        if pulse.is_given_up() {
+            return Err(format!("it does not come to the end of {left:?}"));
+        }
+        if !came.records.is_empty() || !came.ends.is_empty() {
+            pulse.beat();
         }
     }
     Ok(())

@@ -26,6 +26,7 @@ struct Inner {
     file: BufWriter<File>,
     index: u64,
     failed: Option<io::Error>,
+    finished: bool,
     /// When the newest record of a key that is acknowledged was sent.
     newest_ns: BTreeMap<Key, u64>,
 }
@@ -35,7 +36,7 @@ impl Recorder {
     /// The file cannot be made.
     pub(crate) fn new(path: &Path, run: u64) -> io::Result<Self> {
         let file = BufWriter::new(File::create(path)?);
-        let inner = Inner { file, index: 0, failed: None, newest_ns: BTreeMap::new() };
+        let inner = Inner { file, index: 0, failed: None, finished: false, newest_ns: BTreeMap::new() };
         Ok(Self {
             began: Instant::now(),
             run,
@@ -70,11 +71,14 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes one event; answers its time.
+    /// Writes one event; answers its time. After the end nothing is written, whoever was left behind.
     pub(crate) fn record(&self, process: u32, kind: Kind, op: Op, error: Option<String>) -> u64 {
         let mut inner = self.inner();
         // Under the lock, so that times rise with the lines.
         let at_ns = self.now_ns();
+        if inner.finished {
+            return at_ns;
+        }
         let event = Event { index: inner.index, at_ns, process, kind, op, error };
         inner.index += 1;
         let more: Map<String, Value> = [("run".to_owned(), self.run.into())].into_iter().collect();
@@ -107,6 +111,7 @@ impl Recorder {
     /// A line could not be written: then there is no history.
     pub(crate) fn finish(&self) -> io::Result<()> {
         let mut inner = self.inner();
+        inner.finished = true;
         inner.failed.take().map_or(Ok(()), Err)?;
         inner.file.flush()
     }

@@ -14,6 +14,7 @@ use madang_load_tests::history::{Kind, Op};
 use super::cluster::{Cluster, Node, poll};
 use super::faults::{Fault, Outcome};
 use super::load::{self, Shape};
+use super::patience::join_within;
 use super::readers;
 use super::recorder::Recorder;
 use super::report::Report;
@@ -149,9 +150,9 @@ fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
     let mut report = Report::default();
     let run = Run { args, recorder: &recorder, shape: &shape };
     let struck = run.strike_all(&mut cluster, &mut report, &stop_early);
-    load.producers_end();
+    let ended = load.producers_end();
     // What comes to rest is whole; the history says from when on.
-    let whole = struck.and_then(|()| cluster.wait_whole(PATIENCE));
+    let whole = struck.and(ended).and_then(|()| cluster.wait_whole(PATIENCE));
     note(&recorder, "healed");
     let read = whole.and_then(|()| readers::read_all(&shape, &recorder));
     load.readers_end();
@@ -279,20 +280,30 @@ impl Load {
         Ok(load)
     }
 
-    fn producers_end(&mut self) {
+    /// # Errors
+    /// A text for a person: one does not end, so that what it has sent may still be written.
+    fn producers_end(&mut self) -> Result<(), String> {
         self.stop_producers.store(true, Ordering::Release);
-        self.producers.drain(..).for_each(|thread| drop(thread.join()));
+        match join_within(&mut self.producers, PATIENCE) {
+            0 => Ok(()),
+            stuck => Err(format!("{stuck} of the producers do not end")),
+        }
     }
 
+    /// Of one that is stuck the history says what it has seen until then.
     fn readers_end(&mut self) {
         self.stop_readers.store(true, Ordering::Release);
-        self.readers.drain(..).for_each(|thread| drop(thread.join()));
+        let stuck = join_within(&mut self.readers, PATIENCE);
+        if stuck > 0 {
+            println!("chaos: {stuck} of the readers do not end, and are left behind");
+        }
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.producers_end();
+        // Whoever hears of it has heard of the failure that comes before it.
+        drop(self.producers_end());
         self.readers_end();
     }
 }

@@ -16,7 +16,6 @@ struct Process {
     /// Counts what it was assigned: what it reads after a change need not go on where it was.
     segment: u32,
     group: Option<String>,
-    last_read: bool,
     crashed: bool,
     owns: BTreeSet<(String, Key)>,
     at_ns: u64,
@@ -161,7 +160,7 @@ impl Checker {
 
     fn completed(&mut self, event: &Event, invoked_ns: u64) -> Result<(), String> {
         match &event.op {
-            Op::Poll { records, log_start, high_watermark, rebalanced } => {
+            Op::Poll { records, log_start, high_watermark, rebalanced, ends } => {
                 let poll = self.poll(event, invoked_ns)?;
                 records.iter().for_each(|(key, of_key)| self.read(poll, key, of_key));
                 for key in rebalanced {
@@ -169,6 +168,12 @@ impl Checker {
                     self.logs[key].rebalanced.insert(poll);
                 }
                 self.seen(poll, log_start, high_watermark);
+                for key in ends {
+                    let key = self.key(key);
+                    if let Some(last) = self.logs[key].last_reads.get_mut(&event.process) {
+                        last.ended = true;
+                    }
+                }
             }
             Op::Assign { from, last_read } => self.assign(event, from, *last_read),
             Op::Subscribe { group } => {
@@ -224,7 +229,6 @@ impl Checker {
             completed_ns: event.at_ns,
             ok: event.kind == Kind::Ok,
             grouped: process.group.is_some(),
-            last_read: process.last_read,
         });
         Ok(place)
     }
@@ -260,10 +264,9 @@ impl Checker {
         let process = self.processes.entry(event.process).or_default();
         process.segment += 1;
         process.group = None;
-        process.last_read = last_read;
         for (key, from) in from.iter().filter(|_| last_read) {
             let key = self.key(key);
-            let last = LastRead { from: *from, began_ns: event.at_ns };
+            let last = LastRead { from: *from, began_ns: event.at_ns, ended: false };
             self.logs[key].last_reads.insert(event.process, last);
         }
     }

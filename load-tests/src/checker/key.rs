@@ -47,7 +47,6 @@ pub(super) struct Poll {
     pub(super) completed_ns: u64,
     pub(super) ok: bool,
     pub(super) grouped: bool,
-    pub(super) last_read: bool,
 }
 
 /// What never goes back.
@@ -72,6 +71,8 @@ pub(super) struct Mark {
 pub(super) struct LastRead {
     pub(super) from: i64,
     pub(super) began_ns: u64,
+    /// Whether it came to the key's end; one that stopped before says nothing of what it did not find.
+    pub(super) ended: bool,
 }
 
 /// One key.
@@ -249,12 +250,14 @@ impl KeyLog {
             joined
         });
         let mut at_the_end = vec![false; versions.all.len()];
-        for read in self.reads.iter().filter(|read| polls[read.poll as usize].last_read) {
+        let ended = |process: u32| self.last_reads.get(&process).is_some_and(|last| last.ended);
+        for read in self.reads.iter().filter(|read| ended(polls[read.poll as usize].process)) {
             if let Some(place) = versions.place(read.offset, read.value) {
                 at_the_end[place] = true;
             }
         }
-        let full = self.last_reads.values().map(|last| (last.from, last.began_ns)).min();
+        let full = self.last_reads.values().filter(|last| last.ended);
+        let full = full.map(|last| (last.from, last.began_ns)).min();
         let within = |offset: i64| full.is_some_and(|(from, _)| from <= offset) && offset >= self.log_start;
         verdict.read_in_full += u64::from(full.is_some());
         for send in &self.sends {

@@ -2,7 +2,7 @@
 //! Invariant: `parse` of what `write` makes is the same event.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -34,6 +34,8 @@ struct Line<'a> {
     high_watermark: BTreeMap<Key, i64>,
     #[serde(default)]
     rebalance_log: Vec<Key>,
+    #[serde(default)]
+    ends: BTreeSet<Key>,
     #[serde(default)]
     last_read: bool,
     group: Option<String>,
@@ -132,6 +134,7 @@ fn op(line: Line<'_>) -> Result<Op, String> {
                 log_start: line.log_start,
                 high_watermark: line.high_watermark,
                 rebalanced: line.rebalance_log,
+                ends: line.ends,
             }
         }
         "assign" => Op::Assign { from: value(raw)?, last_read: line.last_read },
@@ -226,10 +229,11 @@ fn what(op: &Op, line: &mut Map<String, Value>) -> (&'static str, Value) {
             });
             ("send", sends.collect())
         }
-        Op::Poll { records, log_start, high_watermark, rebalanced } => {
+        Op::Poll { records, log_start, high_watermark, rebalanced, ends } => {
             also("log_start", json!(log_start));
             also("high_watermark", json!(high_watermark));
             also("rebalance_log", json!(rebalanced));
+            also("ends", json!(ends));
             let of_key = |polled: &Vec<Polled>| polled.iter().map(polled_value).collect::<Value>();
             let keys: Map<String, Value> = records.iter().map(|(key, all)| (key.clone(), of_key(all))).collect();
             ("poll", json!([["poll", keys]]))

@@ -7,7 +7,7 @@ mod json;
 pub use self::errors::{Certainty, certainty};
 pub use self::json::{parse, write};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -78,12 +78,14 @@ pub enum Op {
         high_watermark: BTreeMap<Key, i64>,
         /// Keys that came or went meanwhile.
         rebalanced: Vec<Key>,
+        /// Keys whose end was come to: everything before it had been given by then.
+        ends: BTreeSet<Key>,
     },
     /// Reads these keys from these offsets on, and no others.
     Assign {
         /// Each key with the offset that it is read from.
         from: BTreeMap<Key, i64>,
-        /// Whether this is the full read at the end, after everything else has come to rest.
+        /// Whether this is the full read at the end, after everything else has come to rest. It counts for the keys whose end it comes to.
         last_read: bool,
     },
     /// Reads what a group gives it.

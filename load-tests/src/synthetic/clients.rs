@@ -13,7 +13,7 @@ fn polled(found: Vec<(i64, u64)>) -> Vec<Polled> {
 }
 
 fn poll(records: BTreeMap<Key, Vec<Polled>>, log_start: BTreeMap<Key, i64>, rebalanced: Vec<Key>) -> Op {
-    Op::Poll { records, log_start, high_watermark: BTreeMap::new(), rebalanced }
+    Op::Poll { records, log_start, high_watermark: BTreeMap::new(), rebalanced, ends: BTreeSet::new() }
 }
 
 /// Reads the keys it was assigned.
@@ -99,11 +99,16 @@ impl Reader {
     pub(super) fn read_all(world: &mut World<'_>) {
         let mut reader = Self { process: world.process(), at: BTreeMap::new(), polls: false };
         reader.assign(world, true);
-        while reader.at.iter().any(|(key, at)| *at < world.logs[key].end()) {
+        let mut left: BTreeSet<Key> = world.logs.keys().cloned().collect();
+        while !left.is_empty() {
             let nothing = poll(BTreeMap::new(), BTreeMap::new(), Vec::new());
             world.emit(reader.process, Kind::Invoke, nothing, None);
             let (records, starts) = reader.take(world, 100);
-            world.emit(reader.process, Kind::Ok, poll(records, starts, Vec::new()), None);
+            let mut came = poll(records, starts, Vec::new());
+            if let Op::Poll { ends, .. } = &mut came {
+                ends.extend(left.extract_if(.., |key| reader.at[key] >= world.logs[key].end()));
+            }
+            world.emit(reader.process, Kind::Ok, came, None);
         }
     }
 }
