@@ -45,6 +45,8 @@ pub enum SequenceError {
         expected: i32,
         /// What came.
         given: i32,
+        /// Where the producer's last batch ends, as far as it is known; -1 if none is.
+        last_offset: Offset,
     },
 }
 
@@ -119,10 +121,11 @@ impl ProducerState {
         if batch.producer_epoch < entry.epoch {
             return Err(SequenceError::OldEpoch { current: entry.epoch, given: batch.producer_epoch });
         }
+        let last_offset = entry.batches.last().map_or(Offset(-1), |last| last.last_offset);
         if batch.producer_epoch > entry.epoch {
             return match batch.base_sequence {
                 0 => Ok(None),
-                given => Err(SequenceError::OutOfOrder { expected: 0, given }),
+                given => Err(SequenceError::OutOfOrder { expected: 0, given, last_offset }),
             };
         }
         let (first, last) = (batch.base_sequence, batch.last_sequence());
@@ -131,7 +134,9 @@ impl ProducerState {
             return Ok(Some(*duplicate));
         }
         match entry.next_sequence() {
-            Some(expected) if expected != first => Err(SequenceError::OutOfOrder { expected, given: first }),
+            Some(expected) if expected != first => {
+                Err(SequenceError::OutOfOrder { expected, given: first, last_offset })
+            }
             _ => Ok(None),
         }
     }
@@ -279,7 +284,8 @@ mod tests {
             let found = state.check(&batch(1, 0, place * 2, 2, 0), 0);
             assert_eq!(found.map(|found| found.map(|b| b.base_offset.0)), Ok(Some(100 + i64::from(place) * 2)));
         }
-        let out_of_order = |first| Err(SequenceError::OutOfOrder { expected: 12, given: first });
+        let out_of_order =
+            |first| Err(SequenceError::OutOfOrder { expected: 12, given: first, last_offset: Offset(111) });
         assert_eq!(state.check(&batch(1, 0, 0, 2, 0), 0), out_of_order(0));
         assert_eq!(state.check(&batch(1, 0, 10, 3, 0), 0), out_of_order(10));
         assert_eq!(state.check(&batch(1, 0, 13, 1, 0), 0), out_of_order(13));

@@ -3,6 +3,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use madang_actors::clock::{Mono, Wall};
 use madang_protocol::error_code::ErrorCode;
@@ -17,9 +18,36 @@ use crate::request::RequestId;
 
 /// Appends that may wait for the high watermark at once; beyond it an append is refused before it is written.
 const MAX_PENDING: usize = 100_000;
+/// How long a gap in a producer's sequence numbers may come of requests that were on their way when the one before them was refused for now.
+const ON_ITS_WAY: Duration = Duration::from_secs(3);
+
+/// Whether a gap in a producer's sequence numbers is one that a refusal has left: of a request before it, here or by whoever led until now. Its producer
+/// sends both again if it is told to, in order. Told `OUT_OF_ORDER_SEQUENCE_NUMBER`, librdkafka begins a new epoch instead and sends under that
+/// also what other partitions may have written already, which is there twice then (its issue 4953).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Forgiven {
+    /// After a refusal: until then of any producer.
+    refused_until: Mono,
+    /// After the leadership has begun: until then of producers that have written nothing in it.
+    begun_until: Mono,
+}
+
+impl Forgiven {
+    pub(super) fn begins_to_lead(&mut self, now: Mono) {
+        self.begun_until = now + ON_ITS_WAY;
+    }
+
+    fn refuses(&mut self, now: Mono) {
+        self.refused_until = now + ON_ITS_WAY;
+    }
+
+    fn forgives(&self, now: Mono, wrote_in_this_leadership: bool) -> bool {
+        now < self.refused_until || (now < self.begun_until && !wrote_in_this_leadership)
+    }
+}
 
 impl Replica {
-    pub(super) fn gather(&mut self, append: Append, effects: &mut Vec<ReplicaEffect>) {
+    pub(super) fn gather(&mut self, now: Mono, append: Append, effects: &mut Vec<ReplicaEffect>) {
         let refusal = if matches!(self.role, Role::Lost(_)) {
             Some(ErrorCode::KafkaStorageError)
         } else if self.leader_epoch().is_none()
@@ -37,7 +65,10 @@ impl Replica {
             None
         };
         match refusal {
-            Some(error) => reply(effects, append.request, Err(error.into())),
+            Some(error) => {
+                self.forgives.refuses(now);
+                reply(effects, append.request, Err(error.into()));
+            }
             None => self.gathered.push(append),
         }
     }
@@ -67,10 +98,11 @@ impl Replica {
         let failed = asked.split_off(outcomes.len().min(asked.len()));
         let mut replies = Vec::new();
         for (asked, outcome) in asked.into_iter().zip(outcomes) {
-            self.appended(asked, outcome, epoch, &mut replies);
+            self.appended(now, asked, outcome, epoch, &mut replies);
         }
         self.after_append(now, wall, replies, effects);
         if let Some(error) = error {
+            self.forgives.refuses(now);
             write_failed(&error, failed, effects);
         }
     }
@@ -78,6 +110,7 @@ impl Replica {
     /// Decides for one batch when it is answered; what can be answered now goes to `replies`.
     fn appended(
         &mut self,
+        now: Mono,
         asked: Asked,
         outcome: AppendOutcome,
         leader_epoch: LeaderEpoch,
@@ -87,7 +120,9 @@ impl Replica {
             AppendOutcome::Appended(place) => (place, asked.log_append_time),
             // As Kafka answers it: what is kept of the batch does not say whose clock its time is of.
             AppendOutcome::Duplicate(place) => (place, true),
-            AppendOutcome::Refused(error) => return replies.push((asked.request, Err(refused_sequence(error)))),
+            AppendOutcome::Refused(error) => {
+                return replies.push((asked.request, Err(self.refused_sequence(now, error))));
+            }
             AppendOutcome::TooLarge => {
                 return replies.push((asked.request, Err(ErrorCode::RecordListTooLarge.into())));
             }
@@ -107,6 +142,20 @@ impl Replica {
                 self.pending.insert(place.last_offset + 1, asked.request, appended, asked.deadline);
             }
         }
+    }
+
+    fn refused_sequence(&self, now: Mono, error: SequenceError) -> Refused {
+        let begun = if let Role::Leader(leader) = &self.role { leader.epoch_start() } else { Offset::ZERO };
+        let code = match error {
+            SequenceError::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            SequenceError::OutOfOrder { expected, given, last_offset }
+                if given > expected && self.forgives.forgives(now, last_offset >= begun) =>
+            {
+                ErrorCode::NotLeaderOrFollower
+            }
+            SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        };
+        Refused { error: code, message: Some(error.to_string().into()) }
     }
 
     fn after_append(
@@ -148,14 +197,6 @@ impl From<&Append> for Asked {
 
 pub(super) fn reply(effects: &mut Vec<ReplicaEffect>, request: RequestId, result: AppendResult) {
     effects.push(ReplicaEffect::Reply { request, result });
-}
-
-fn refused_sequence(error: SequenceError) -> Refused {
-    let code = match error {
-        SequenceError::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-        SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
-    };
-    Refused { error: code, message: Some(error.to_string().into()) }
 }
 
 /// Answers what a failed write has left unwritten.

@@ -12,7 +12,7 @@ use madang_protocol::types::{LeaderEpoch, NodeId, Offset};
 use madang_storage::mutants::mutant;
 use madang_storage::{Log, LogError, SyncOutcome};
 
-use super::append::reply;
+use super::append::{Forgiven, reply};
 use super::compaction::Compaction;
 use super::follower::Follower;
 use super::leader::{Leader, Own};
@@ -59,6 +59,8 @@ pub struct Replica {
     /// Gathered since the last write.
     pub(super) gathered: Vec<Append>,
     pub(super) pending: Pending,
+    /// Until when gaps of producers count as left by what was refused, and by what came before this leadership.
+    pub(super) forgives: Forgiven,
     syncs_in_flight: usize,
     /// When a loss is reported again, as nothing says yet that the controller has heard of it.
     pub(super) report_at: Option<Mono>,
@@ -145,6 +147,7 @@ impl Replica {
             resumes: false,
             gathered: Vec::new(),
             pending: Pending::default(),
+            forgives: Forgiven::default(),
             syncs_in_flight: 0,
             report_at: None,
             cuts: 0,
@@ -193,6 +196,7 @@ impl Replica {
         }
         let epoch_start = self.begin_epoch(epoch);
         self.role = Role::Leader(Leader::sole(epoch, epoch_start, now));
+        self.forgives.begins_to_lead(now);
         self.advance_high_watermark(now);
         self.publish_if_changed(effects);
     }
@@ -386,7 +390,7 @@ impl Machine for Replica {
 
     fn step(&mut self, now: Mono, wall: Wall, input: ReplicaInput, _: &mut Prng, effects: &mut Vec<ReplicaEffect>) {
         match input {
-            ReplicaInput::Append(append) => self.gather(append, effects),
+            ReplicaInput::Append(append) => self.gather(now, append, effects),
             ReplicaInput::EndBatch => self.write(now, wall, effects),
             ReplicaInput::Synced(outcome) => self.synced(now, wall, outcome, effects),
             ReplicaInput::Lead(epoch) => {

@@ -143,9 +143,20 @@ impl Fixture {
     }
 
     fn append(&mut self) -> RequestId {
+        self.append_bytes(record())
+    }
+
+    /// One record of producer 7 in its first epoch.
+    fn append_numbered(&mut self, base_sequence: i32) -> RequestId {
+        let options = BatchOptions { producer_id: 7, producer_epoch: 0, base_sequence, ..BatchOptions::default() };
+        let mut builder = BatchBuilder::new(options);
+        builder.append(0, None, Some(&[7; 20]), &[]).expect("fits");
+        self.append_bytes(builder.build().expect("a batch"))
+    }
+
+    fn append_bytes(&mut self, bytes: Bytes) -> RequestId {
         self.next_request += 1;
         let request = RequestId(self.next_request);
-        let bytes = record();
         let header = BatchHeader::parse(&bytes).expect("a header");
         let batch = ValidatedBatch { bytes, header, max_timestamp: 0, max_timestamp_offset_delta: 0 };
         let deadline = self.now + Duration::from_secs(60);

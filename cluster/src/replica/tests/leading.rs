@@ -46,6 +46,57 @@ fn under_min_in_sync_replicas_nothing_is_appended_and_the_high_watermark_stands(
 }
 
 #[test]
+fn a_gap_that_a_refusal_left_is_not_out_of_order() {
+    let mut leader = Fixture::leader(Durability::PageCache, &[1, 2]);
+    let in_order = [leader.append_numbered(0), leader.append_numbered(1)];
+    leader.fetch(2, 2, 2);
+    assert_eq!(in_order.map(|request| leader.answered(request)), [Some(Ok(0)), Some(Ok(1))]);
+    let gap = leader.append_numbered(3);
+    assert_eq!(leader.answered(gap), Some(Err(ErrorCode::OutOfOrderSequenceNumber)), "nothing was refused");
+    leader.assign(assignment(1, 5, 8, &[1]));
+    let refused = leader.append_numbered(2);
+    assert_eq!(leader.answered(refused), Some(Err(ErrorCode::NotEnoughReplicas)));
+    leader.assign(assignment(1, 5, 9, &[1, 2]));
+    let behind = leader.append_numbered(3);
+    assert_eq!(leader.answered(behind), Some(Err(ErrorCode::NotLeaderOrFollower)), "it was on its way meanwhile");
+    let again = leader.append_numbered(1);
+    leader.fetch(2, 2, 2);
+    assert_eq!(leader.answered(again), Some(Ok(1)), "what is there is a duplicate as ever");
+    let (again, behind) = (leader.append_numbered(2), leader.append_numbered(3));
+    leader.fetch(2, 4, 4);
+    assert_eq!((leader.answered(again), leader.answered(behind)), (Some(Ok(2)), Some(Ok(3))));
+    let gap = leader.append_numbered(5);
+    assert_eq!(leader.answered(gap), Some(Err(ErrorCode::NotLeaderOrFollower)));
+    leader.now = leader.now + Duration::from_secs(3);
+    let gap = leader.append_numbered(5);
+    assert_eq!(leader.answered(gap), Some(Err(ErrorCode::OutOfOrderSequenceNumber)), "that was no refusal's");
+    let back = leader.append_numbered(0);
+    leader.fetch(2, 4, 4);
+    assert_eq!(leader.answered(back), Some(Ok(0)));
+}
+
+#[test]
+fn a_gap_at_the_begin_of_a_leadership_is_what_the_last_leader_was_sent() {
+    for (later, answer) in [(0, ErrorCode::NotLeaderOrFollower), (3, ErrorCode::OutOfOrderSequenceNumber)] {
+        let mut leader = Fixture::new(Durability::PageCache);
+        leader.assign(assignment(1, 3, 5, &[1, 2]));
+        leader.append_numbered(0);
+        leader.assign(assignment(2, 4, 6, &[1, 2]));
+        leader.now = leader.now + Duration::from_secs(60);
+        leader.assign(assignment(1, 5, 7, &[1, 2]));
+        leader.now = leader.now + Duration::from_secs(later);
+        let gap = leader.append_numbered(2);
+        assert_eq!(leader.answered(gap), Some(Err(answer)), "{later} s later");
+        let (first, second) = (leader.append_numbered(1), leader.append_numbered(2));
+        leader.fetch(2, 3, 3);
+        assert_eq!((leader.answered(first), leader.answered(second)), (Some(Ok(1)), Some(Ok(2))));
+        let gap = leader.append_numbered(4);
+        let answer = Some(Err(ErrorCode::OutOfOrderSequenceNumber));
+        assert_eq!(leader.answered(gap), answer, "it has written under this leader");
+    }
+}
+
+#[test]
 fn a_follower_joins_when_its_counted_offset_has_the_high_watermark_and_the_epochs_start() {
     let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
     leader.append();
