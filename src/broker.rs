@@ -101,7 +101,7 @@ fn respond<'a, M: Message<'a>>(correlation_id: i32, key: ApiKey, version: i16, b
 /// uses was led here, would ask this one for ever who leads, and be told of itself.
 fn sent_elsewhere<E: Env>(env: &E, answer: Outcome) -> Outcome {
     match answer {
-        Outcome::Respond(response) if env.is_cut_off() => response.closing("no controller for a session").into(),
+        Outcome::Respond(response) if env.sends_elsewhere() => response.closing("no controller for a session").into(),
         answer => answer,
     }
 }

@@ -65,8 +65,8 @@ pub trait Env: Clone + 'static {
     fn node_id(&self) -> NodeId;
     /// The epoch of this node's registration.
     fn broker_epoch(&self) -> i64;
-    /// Whether another node may lead by now what this one leads, and this one cannot know.
-    fn is_cut_off(&self) -> bool {
+    /// Whether another node may lead by now what this one leads, and this one cannot know: clients are to ask others.
+    fn sends_elsewhere(&self) -> bool {
         false
     }
     /// Other nodes whose processes are gone, as far as the sockets tell: what they lead has no leader that clients could ask, though the

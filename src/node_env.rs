@@ -119,6 +119,12 @@ impl Node {
         self.peers.is_some() && *self.phase.borrow() == Phase::Ready && self.lease.is_over()
     }
 
+    /// Whether its clients are to ask another node who leads: it is cut off, and the others know by now.
+    #[must_use]
+    pub fn sends_elsewhere(&self) -> bool {
+        self.is_cut_off() && self.lease.is_handed_over()
+    }
+
     /// Where reads go that may wait for a disk.
     #[must_use]
     pub const fn cold_reads(&self) -> &ColdReads {
@@ -217,8 +223,8 @@ impl Env for NodeEnv {
         clock::now()
     }
 
-    fn is_cut_off(&self) -> bool {
-        self.node.is_cut_off()
+    fn sends_elsewhere(&self) -> bool {
+        self.node.sends_elsewhere()
     }
 
     fn gone(&self) -> Arc<BTreeSet<NodeId>> {

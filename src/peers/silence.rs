@@ -1,5 +1,5 @@
 //! What a node does when it hears nothing: of the controller, it sends its clients elsewhere; of a follower, it goes on without.
-//! Invariant: a node that may no longer lead keeps no client waiting for longer than a session, and one that was itself asleep accuses nobody.
+//! Invariant: a node that may no longer lead keeps no client waiting for longer than a session and [`TURN`], and one that was itself asleep accuses nobody.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,10 @@ use tokio::time::{sleep, timeout};
 use crate::node_env::Node;
 use crate::peers::Peers;
 use crate::replicas::Held;
+
+/// How long a node keeps its clients when its lease is over. The controller has others lead in the same moment, and whoever asks another node before
+/// that has applied it is told of this one as before: librdkafka believes it, and asks again after a second.
+const TURN: Duration = Duration::from_millis(100);
 
 /// When each node was last heard of by what it asked of this one.
 #[derive(Debug, Default)]
@@ -52,6 +56,16 @@ impl Lease {
     pub(crate) fn is_over(&self) -> bool {
         *self.0.borrow() <= clock::now()
     }
+
+    /// How long clients are kept: they are sent away once others know who leads now.
+    fn left_to_clients(&self, now: Mono) -> Duration {
+        (*self.0.borrow() + TURN).saturating_since(now)
+    }
+
+    /// Whether it has been over for so long that clients are sent away.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.left_to_clients(clock::now()).is_zero()
+    }
 }
 
 /// The replicas of partitions that other nodes hold as well.
@@ -59,11 +73,12 @@ fn shared(node: &Node) -> impl Iterator<Item = Arc<Held>> + use<> {
     node.replicas.all().into_iter().filter(|held| held.handle.shared().assignment().is_some())
 }
 
-/// Cuts the node off from its clients while its lease is over.
+/// Cuts the node off from its clients while its lease is over, from [`TURN`] after its end on.
 pub(super) async fn follow_controller(node: &Node, session: Duration) {
     let (mut cut_off, mut lease) = (false, node.lease.0.subscribe());
     loop {
-        let left = lease.borrow_and_update().saturating_since(clock::now());
+        lease.borrow_and_update();
+        let left = node.lease.left_to_clients(clock::now());
         if left.is_zero() {
             if !cut_off {
                 tracing::warn!("no controller for a session: clients are sent elsewhere until one answers");
@@ -125,5 +140,19 @@ fn tell_silence(node: &Node, silent: &[NodeId], session: Duration) {
             // One that has no room is told the next time.
             drop(held.handle.actor().try_send(ReplicaMessage::Silent { node_id, session }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_kept_until_others_can_tell_them_who_leads() {
+        let (lease, end) = (Lease::default(), Mono::ZERO + Duration::from_secs(5));
+        lease.ends(end);
+        assert_eq!(lease.left_to_clients(end), TURN);
+        assert_eq!(lease.left_to_clients(end + TURN), Duration::ZERO);
+        assert_eq!(lease.left_to_clients(end + TURN * 2), Duration::ZERO);
     }
 }
