@@ -12,7 +12,7 @@ use madang_load_tests::history::{Event, Rejected, parse, write};
 use madang_load_tests::synthetic;
 use serde_json::Map;
 
-/// Judge a history: exit code 0 if nothing is wrong, 1 if there are anomalies, 2 if it cannot be judged.
+/// Judge a history: exit code 0 if nothing is wrong, 1 if there are anomalies or the read of everything stops short, 2 if it cannot be judged.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  madang-load-tests check history.jsonl")]
 pub(crate) struct Check {
@@ -64,7 +64,7 @@ pub(crate) fn check(args: &Check) -> Result<bool, String> {
     let verdict = judge(&args.file, Duration::from_secs(args.unseen_within))?;
     println!("{verdict}");
     eprintln!("judged in {} ms{}", began.elapsed().as_millis(), peak_memory().unwrap_or_default());
-    Ok(verdict.is_clean())
+    Ok(verdict.is_clean() && verdict.read_short == 0)
 }
 
 /// What the process has had in memory at most.

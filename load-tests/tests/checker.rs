@@ -1,5 +1,6 @@
 //! The checker against histories whose anomalies are known: it finds every planted one, and none in clean histories.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use madang_load_tests::checker::{Anomaly, Checker, Settings, Verdict};
@@ -93,8 +94,7 @@ fn a_failure_that_leaves_it_open_is_no_failure() {
 fn a_last_read_that_stops_before_the_end_of_a_key_says_nothing_of_it() {
     for seed in 0..20 {
         let mut events = clean_events(seed, RECORDS);
-        let last = events.iter().position(|event| matches!(event.op, Op::Assign { last_read: true, .. }));
-        let last = last.unwrap_or_else(|| panic!("seed {seed}: everything is read at the end"));
+        let last = full_read(&events);
         let full = check(&events).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         // What the checker hears is only that it reads, and nothing of what there is.
         events.truncate(last + 1);
@@ -104,19 +104,69 @@ fn a_last_read_that_stops_before_the_end_of_a_key_says_nothing_of_it() {
     }
 }
 
+/// The full read once more, by another process and after the first; without the last record of some key if `short`.
+fn read_again(events: &mut Vec<Event>, last: usize, short: bool) {
+    let process = 1 + events.iter().map(|event| event.process).max().unwrap_or(0);
+    let by = events[last].process;
+    let mut again: Vec<Event> = events[last..].iter().filter(|event| event.process == by).cloned().collect();
+    if short {
+        let polls = again.iter_mut().rev().filter_map(|event| match &mut event.op {
+            Op::Poll { records, .. } => Some(records),
+            _ => None,
+        });
+        let of_key = polls.flat_map(BTreeMap::values_mut).find(|of_key| !of_key.is_empty());
+        of_key.expect("something is read").pop();
+    }
+    let later = events[events.len() - 1].at_ns - again[0].at_ns + 1;
+    let more = again.into_iter().map(|event| Event { process, at_ns: event.at_ns + later, ..event });
+    events.extend(more.collect::<Vec<_>>());
+    for (index, event) in events.iter_mut().enumerate() {
+        event.index = index as u64;
+    }
+}
+
+/// Where the full read begins.
+fn full_read(events: &[Event]) -> usize {
+    let last = events.iter().position(|event| matches!(event.op, Op::Assign { last_read: true, .. }));
+    last.expect("everything is read at the end")
+}
+
 #[test]
 fn another_last_read_takes_the_place_of_one_that_stopped() {
     for seed in 0..20 {
         let mut events = clean_events(seed, RECORDS);
-        let last = events.iter().position(|event| matches!(event.op, Op::Assign { last_read: true, .. }));
-        let last = last.unwrap_or_else(|| panic!("seed {seed}: everything is read at the end"));
-        let mut stopped = events[last].clone();
-        stopped.process = 1 + events.iter().map(|event| event.process).max().unwrap_or(0);
-        events.insert(last, stopped);
-        for (index, event) in events.iter_mut().enumerate() {
-            event.index = index as u64;
+        let last = full_read(&events);
+        let whole = events.clone();
+        read_again(&mut events, last, false);
+        // The first of the two stops after its first poll, which came to no end.
+        let (by, mut seen) = (events[last].process, 0);
+        events.retain(|event| {
+            seen += usize::from(event.process == by && event.index > last as u64);
+            event.process != by || event.index <= last as u64 || seen <= 2
+        });
+        for event in events.iter_mut().filter(|event| event.process == by) {
+            if let Op::Poll { ends, .. } = &mut event.op {
+                ends.clear();
+            }
         }
         let verdict = check(&events).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         assert!(verdict.is_clean() && verdict.read_in_full == verdict.keys, "seed {seed}:\n{verdict}");
+        // Without the second, nothing was read in full, and the verdict says so.
+        let stopped: Vec<Event> = whole[..=last].to_vec();
+        assert_eq!(check(&stopped).unwrap_or_else(|why| panic!("seed {seed}: {why}")).read_short, verdict.keys);
     }
+}
+
+#[test]
+fn what_only_an_earlier_full_read_found_is_gone() {
+    let mut found = 0;
+    for seed in 0..40 {
+        let mut events = clean_events(seed, RECORDS);
+        let last = full_read(&events);
+        read_again(&mut events, last, true);
+        let verdict = check(&events).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        found += u32::from(verdict.shows(Anomaly::Vanished));
+    }
+    // Of compacted keys records may go.
+    assert!(found >= 30, "{found} of 40");
 }

@@ -186,7 +186,7 @@ impl Cluster {
         binary: &Path,
         seed: u64,
         settings: &[String],
-        disks: bool,
+        disks_gib: Option<u8>,
     ) -> Result<Self, String> {
         let ports = ports::find(NODES, std::process::id()).ok_or("no free ports")?;
         let front = |node: u8, ports: &Ports, above: u16| Front {
@@ -207,8 +207,8 @@ impl Cluster {
             let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
             fs::create_dir_all(&folder).map_err(failed)?;
             let mut node = Node { id, folder: folder.clone(), ports, disk: None, boots: 0, supervisor: None };
-            if disks {
-                node.disk = Some(Disk::new(folder.join("disk.img"), node.data())?);
+            if let Some(gib) = disks_gib {
+                node.disk = Some(Disk::new(folder.join("disk.img"), node.data(), gib)?);
             }
             let (certificates, number) = (folder.join("certificates"), id.to_string());
             let common: [&Path; 4] = ["cert".as_ref(), "node".as_ref(), "--authority".as_ref(), &authority];

@@ -10,8 +10,6 @@ use super::cluster::poll;
 
 /// How long it may be in use after the last process was killed.
 const UNMOUNT: Duration = Duration::from_secs(30);
-/// Bytes of the file system; the file is sparse.
-const IMAGE_BYTES: u64 = 1 << 30;
 /// The file system commits nothing by itself for 300 s, and turns read-only when it meets an error.
 const OPTIONS: &str = "loop,commit=300,errors=remount-ro";
 
@@ -31,13 +29,13 @@ fn tool(name: &str, arguments: &[&Path]) -> Result<(), String> {
 }
 
 impl Disk {
-    /// Makes a file system and mounts it.
+    /// Makes a file system of so many GiB and mounts it; the file is sparse.
     ///
     /// # Errors
     /// A text for a person.
-    pub(crate) fn new(image: PathBuf, at: PathBuf) -> Result<Self, String> {
+    pub(crate) fn new(image: PathBuf, at: PathBuf, gib: u8) -> Result<Self, String> {
         File::create(&image)
-            .and_then(|file| file.set_len(IMAGE_BYTES))
+            .and_then(|file| file.set_len(u64::from(gib) << 30))
             .map_err(|error| format!("{image:?}: {error}"))?;
         tool("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), &image])?;
         fs::create_dir_all(&at).map_err(|error| format!("{at:?}: {error}"))?;

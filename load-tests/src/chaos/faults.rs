@@ -79,6 +79,8 @@ pub(crate) struct Struck {
     process: Option<u32>,
     /// When it was struck; when there was power again, if all were without.
     pub(crate) began: Instant,
+    /// From when on it was there: only what is sent after it has met it.
+    pub(crate) there: Instant,
     /// Of a cut link: the place of the node that hears nothing.
     other: usize,
     /// How often the node's log told of this before, and of a directory given up.
@@ -145,6 +147,7 @@ impl Fault {
             victim,
             process,
             began: Instant::now(),
+            there: Instant::now(),
             other,
             planted,
             given_up,
@@ -185,8 +188,9 @@ impl Fault {
         if !took {
             struck.outcome = Outcome::Skipped(format!("node {} was not there to be struck", victim + 1));
         }
+        struck.there = Instant::now();
         if self == Self::PowerCutAll {
-            struck.began = Instant::now();
+            struck.began = struck.there;
         }
         // What was killed with its supervisor is started anew by whoever started that.
         if !matches!(self, Self::Stop) {

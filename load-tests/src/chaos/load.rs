@@ -29,8 +29,10 @@ pub(crate) struct Shape {
     pub(crate) servers: String,
     pub(crate) topic: String,
     pub(crate) partitions: i32,
-    /// Time between two rounds of a producer, each a record to every partition.
+    /// Time between two rounds of a producer.
     pub(crate) pace: Duration,
+    /// Records of a round to every partition.
+    pub(crate) burst: usize,
 }
 
 impl Shape {
@@ -118,23 +120,21 @@ fn life(
     stop: &AtomicBool,
 ) {
     let keys = shape.keys();
-    let mut serial = 0;
-    let mut next = Instant::now();
-    while !stop.load(Ordering::Acquire) {
+    let (mut serial, mut next) = (0, Instant::now());
+    for round in 0_usize.. {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
         next = (next + shape.pace).max(Instant::now());
-        for (partition, key) in (0..).zip(&keys) {
-            let value = recorder.value();
-            let process = reporter.process;
-            let payload = Payload { run: recorder.run(), process, serial, unique: value, key: key.clone() };
-            let bytes = payload.encode(SIZES[(serial % SIZES.len() as u64) as usize]);
-            serial += 1;
-            let sent_ns = reporter.record(Kind::Invoke, key, value, None, None);
-            let flight = Box::new(Flight { key: key.clone(), value, sent_ns });
-            let record = BaseRecord::<[u8], [u8], Box<Flight>>::with_opaque_to(&shape.topic, flight);
-            if let Err((error, _)) = producer.send(record.partition(partition).payload(&bytes)) {
-                let refused = error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull);
-                reporter.record(if refused { Kind::Fail } else { Kind::Info }, key, value, None, Some(name(&error)));
-                if !refused {
+        for place in 0..shape.burst {
+            for (partition, key) in (0..).zip(&keys) {
+                // One of a burst is of some size: the disks are to hold all of a long run.
+                let size = if place == 0 { SIZES[(round + partition as usize) % SIZES.len()] } else { 0 };
+                let value = recorder.value();
+                let process = reporter.process;
+                let payload = Payload { run: recorder.run(), process, serial, unique: value, key: key.clone() };
+                serial += 1;
+                if !send(reporter, producer, (&shape.topic, partition, key), value, &payload.encode(size)) {
                     return;
                 }
             }
@@ -147,4 +147,21 @@ fn life(
             }
         }
     }
+}
+
+/// Writes down that it sends, and sends; false if the producer cannot go on.
+fn send(
+    reporter: &Reporter,
+    producer: &ThreadedProducer<Reporter>,
+    (topic, partition, key): (&str, i32, &Key),
+    value: u64,
+    bytes: &[u8],
+) -> bool {
+    let sent_ns = reporter.record(Kind::Invoke, key, value, None, None);
+    let flight = Box::new(Flight { key: key.clone(), value, sent_ns });
+    let record = BaseRecord::<[u8], [u8], Box<Flight>>::with_opaque_to(topic, flight);
+    let Err((error, _)) = producer.send(record.partition(partition).payload(bytes)) else { return true };
+    let refused = error.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull);
+    reporter.record(if refused { Kind::Fail } else { Kind::Info }, key, value, None, Some(name(&error)));
+    refused
 }

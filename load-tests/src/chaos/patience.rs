@@ -29,17 +29,17 @@ impl Pulse {
     }
 }
 
-/// Does the work on a thread of its own, and from the beginning on another one if it fails or does not come further for so long; `times` in all.
+/// Does the work on a thread of its own, and from the beginning on another one if it stands still: `times` in all. Whoever stands still is left behind
+/// after `still` at least, and twice that at most.
 ///
 /// # Errors
-/// Why the last one did not come to its end.
+/// What the work failed with, or that the last one stood still.
 pub(crate) fn while_it_moves<T: Send + 'static>(
     times: u32,
     still: Duration,
     work: impl Fn(&Pulse) -> Result<T, String> + Send + Sync + 'static,
 ) -> Result<T, String> {
     let work = Arc::new(work);
-    let mut why = "it was never tried".to_owned();
     for _ in 0..times {
         let (pulse, work) = (Arc::new(Pulse::default()), Arc::clone(&work));
         let (done, outcome) = sync_channel(1);
@@ -47,22 +47,19 @@ pub(crate) fn while_it_moves<T: Send + 'static>(
         // Nobody hears of an end that comes too late.
         let thread = move || drop(done.send(work(&of_work)));
         Builder::new().spawn(thread).map_err(|error| error.to_string())?;
-        why = loop {
+        loop {
             let before = pulse.beats.load(Ordering::Relaxed);
             match outcome.recv_timeout(still) {
-                Ok(Ok(came)) => return Ok(came),
-                Ok(Err(failed)) => break failed,
-                Err(RecvTimeoutError::Disconnected) => break "it panicked".to_owned(),
-                Err(RecvTimeoutError::Timeout) if pulse.beats.load(Ordering::Relaxed) == before => {
-                    break format!("it came no further for {} s", still.as_secs());
-                }
+                Ok(came) => return came,
+                Err(RecvTimeoutError::Disconnected) => return Err("it panicked".to_owned()),
+                Err(RecvTimeoutError::Timeout) if pulse.beats.load(Ordering::Relaxed) == before => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-        };
+        }
         pulse.given_up.store(true, Ordering::Release);
-        eprintln!("chaos: given up: {why}");
+        println!("chaos: a client stood still for {} s, and is left behind", still.as_secs());
     }
-    Err(why)
+    Err(format!("{times} clients stood still"))
 }
 
 /// Waits until all of them have ended, but no longer than that; answers how many have not and are left behind.
@@ -84,6 +81,7 @@ mod tests {
     use super::*;
 
     const STILL: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(30);
 
     #[test]
     fn work_that_stands_still_is_given_up_and_done_by_another() {
@@ -103,14 +101,26 @@ mod tests {
 
     #[test]
     fn work_that_goes_on_is_waited_for() {
-        let came = while_it_moves(1, STILL, |pulse| {
-            for _ in 0..20 {
-                std::thread::sleep(STILL / 5);
+        let still = Duration::from_secs(1);
+        let came = while_it_moves(1, still, move |pulse| {
+            for _ in 0..25 {
+                std::thread::sleep(still / 10);
                 pulse.beat();
             }
             Ok(pulse.is_given_up())
         });
         assert_eq!(came, Ok(false));
+    }
+
+    #[test]
+    fn work_that_fails_has_failed() {
+        let tries = Arc::new(AtomicU64::new(0));
+        let of_work = Arc::clone(&tries);
+        let came = while_it_moves::<()>(3, LONG, move |_| {
+            of_work.fetch_add(1, Ordering::Relaxed);
+            Err("nothing comes".to_owned())
+        });
+        assert_eq!((came, tries.load(Ordering::Relaxed)), (Err("nothing comes".to_owned()), 1));
     }
 
     #[test]
@@ -124,14 +134,18 @@ mod tests {
             tell.lock().unwrap().send(()).unwrap();
             Err("too late".to_owned())
         });
-        assert_eq!(came, Err("it came no further for 0 s".to_owned()));
-        told.recv().unwrap();
+        assert_eq!(came, Err("1 clients stood still".to_owned()));
+        assert_eq!(told.recv_timeout(LONG), Ok(()));
     }
 
     #[test]
     fn a_thread_that_does_not_end_is_left_behind() {
         let (end, never) = channel::<()>();
-        let mut threads = vec![std::thread::spawn(move || assert!(never.recv().is_err())), std::thread::spawn(|| {})];
+        let ended = std::thread::spawn(|| {});
+        while !ended.is_finished() {
+            std::thread::sleep(LOOK);
+        }
+        let mut threads = vec![std::thread::spawn(move || assert!(never.recv().is_err())), ended];
         assert_eq!(join_within(&mut threads, STILL), 1);
         assert!(threads.is_empty());
         drop(end);

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use madang_actors::prng::Prng;
@@ -26,10 +27,12 @@ const GROUP: &str = "chaos";
 /// A poll ends after so many records, or after this time.
 const RECORDS: usize = 500;
 const POLL: Duration = Duration::from_millis(200);
-/// How long the full read may come no further before its client is given up: librdkafka 2.12.1 can be in a deadlock of its own.
-const STILL: Duration = Duration::from_secs(60);
+/// How long the full read may come no further: then the brokers do not give what they hold.
+const NOTHING_MORE: Duration = Duration::from_secs(60);
+/// How long a call of a client that takes 200 ms may take until it counts as stuck in itself: librdkafka 2.12.1 can be in a deadlock of its own.
+const STUCK: Duration = Duration::from_secs(20);
 /// Clients that try the full read, one after the other.
-const FULL_READS: u32 = 4;
+const FULL_READS: u32 = 2;
 
 /// Writes down what a group gives and takes.
 struct Watch {
@@ -285,13 +288,13 @@ pub(crate) fn look(shape: &Shape, recorder: &Arc<Recorder>, stop: &AtomicBool) {
     }
 }
 
-/// Reads everything from the beginning to the end with a fresh reader, and with another one if it stops on the way.
+/// Reads everything from the beginning to the end with a fresh reader, and once more with another one if its client is stuck in itself.
 ///
 /// # Errors
-/// A text for a person: none comes to the end.
+/// A text for a person: nothing more comes although it is not the end, or the second client is stuck too.
 pub(crate) fn read_all(shape: &Shape, recorder: &Arc<Recorder>) -> Result<(), String> {
     let (shape, recorder) = (shape.clone(), Arc::clone(recorder));
-    patience::while_it_moves(FULL_READS, STILL, move |pulse| read_to_the_end(&shape, &recorder, pulse))
+    patience::while_it_moves(FULL_READS, STUCK, move |pulse| read_to_the_end(&shape, &recorder, pulse))
         .map_err(|why| format!("the full read: {why}"))
 }
 
@@ -301,15 +304,19 @@ fn read_to_the_end(shape: &Shape, recorder: &Arc<Recorder>, pulse: &Pulse) -> Re
     let from = shape.keys().into_iter().map(|key| (key, 0)).collect();
     assign(&reader, shape, &from, true).map_err(failed)?;
     let mut left: BTreeSet<Key> = shape.keys().into_iter().collect();
+    let mut came_at = Instant::now();
     while !left.is_empty() {
         let came = poll(&reader, shape);
+        pulse.beat();
         left.retain(|key| !came.ends.contains(key));
-        if pulse.is_given_up() {
+        if !came.records.is_empty() {
+            came_at = Instant::now();
+        }
+        if came_at.elapsed() > NOTHING_MORE || pulse.is_given_up() {
             return Err(format!("it does not come to the end of {left:?}"));
         }
-        if !came.records.is_empty() || !came.ends.is_empty() {
-            pulse.beat();
-        }
     }
+    // What was read is read, and a client may be stuck in its own end too.
+    Builder::new().spawn(move || drop(reader)).map_err(|error| error.to_string())?;
     Ok(())
 }

@@ -57,9 +57,15 @@ pub(crate) struct Chaos {
     /// Partitions beside it that nobody writes to.
     #[arg(long, default_value_t = 0)]
     idle_partitions: i32,
-    /// Milliseconds between two records of a producer to a partition.
+    /// Milliseconds between two rounds of a producer.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     pace: u64,
+    /// Records of a round to every partition.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    burst: u8,
+    /// Size of a node's disk; it takes as much of this machine's as is written.
+    #[arg(long, value_name = "GIB", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    disk_gib: u8,
     /// Where everything is kept; a new folder under TMPDIR if absent.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -77,13 +83,15 @@ impl Chaos {
 
     fn command(&self) -> String {
         let mut command = format!(
-            "madang-load-tests chaos --binary {} --seed {} {} --partitions {} --idle-partitions {} --pace {}",
+            "madang-load-tests chaos --binary {} --seed {} {} --partitions {} --idle-partitions {} --pace {} --burst {} --disk-gib {}",
             self.binary.display(),
             self.seed,
             self.length(),
             self.partitions,
             self.idle_partitions,
-            self.pace
+            self.pace,
+            self.burst,
+            self.disk_gib
         );
         if !self.faults.is_empty() {
             let names: Vec<String> = self.faults.iter().map(|fault| fault.name()).collect();
@@ -131,7 +139,8 @@ fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
     let history = at.join("history.jsonl");
     let recorder = Recorder::new(&history, args.seed).map_err(|error| format!("{}: {error}", history.display()))?;
     let recorder = Arc::new(recorder);
-    let mut cluster = Cluster::start(at, &args.binary, args.seed, &args.settings, !args.no_disks)?;
+    let disks = (!args.no_disks).then_some(args.disk_gib);
+    let mut cluster = Cluster::start(at, &args.binary, args.seed, &args.settings, disks)?;
     cluster.wait_whole(PATIENCE)?;
     cluster.create_topic(TOPIC, args.partitions)?;
     if args.idle_partitions > 0 {
@@ -142,7 +151,8 @@ fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
         cluster.nodes.iter().filter_map(Node::resident).map(|bytes| format!("{}", bytes >> 20)).collect();
     println!("chaos: resident before the load, MiB: {}", resident.join(", "));
     let pace = Duration::from_millis(args.pace);
-    let shape = Shape { servers: cluster.servers(), topic: TOPIC.to_owned(), partitions: args.partitions, pace };
+    let (servers, topic, burst) = (cluster.servers(), TOPIC.to_owned(), usize::from(args.burst));
+    let shape = Shape { servers, topic, partitions: args.partitions, pace, burst };
     let mut load = Load::start(&shape, &recorder, args.seed)?;
     if !poll(PATIENCE, || recorder.all_written_since(&shape.keys(), 0)) {
         return Err("the load does not start".to_owned());
@@ -155,11 +165,11 @@ fn whole_run(args: &Chaos, at: &Path) -> Result<bool, String> {
     let whole = struck.and(ended).and_then(|()| cluster.wait_whole(PATIENCE));
     note(&recorder, "healed");
     let read = whole.and_then(|()| readers::read_all(&shape, &recorder));
-    load.readers_end();
+    let ended = load.readers_end();
     println!("{report}");
     println!("chaos: {} records acknowledged", recorder.count());
     recorder.finish().map_err(|error| format!("{}: {error}", history.display()))?;
-    read?;
+    read.and(ended)?;
     let verdict = judge(&history, Duration::from_secs(120))?;
     println!("{verdict}");
     let missing = report.missing(&args.required());
@@ -219,7 +229,7 @@ impl Run<'_> {
         let (keys, name) = (self.shape.keys(), fault.name());
         cluster.wait_whole(PATIENCE).map_err(|why| format!("before {name}: {why}"))?;
         // Between two faults the load goes on for a while, so that each meets it somewhere else.
-        let goal = recorder.count() + 200 + rng.below(1_000);
+        let goal = recorder.count() + (200 + rng.below(1_000)) * u64::from(self.args.burst);
         poll(PATIENCE, || recorder.count() >= goal);
         // Rounds make figures, which are of clients that lose their leader.
         let mut leads = None;
@@ -228,14 +238,19 @@ impl Run<'_> {
             leads = Some(most[rng.below(most.len() as u64) as usize]);
         }
         note(recorder, &name);
-        let began_ns = recorder.now_ns();
         let struck = fault.strike(cluster, topic, leads, rng)?;
-        let (of, began) = (struck.of(), struck.began);
-        let goes_on = || recorder.all_written_since(&keys, began_ns);
+        let (of, began, there_ns) = (struck.of(), struck.began, recorder.ns(struck.there));
+        recorder.time_since(there_ns);
+        let goes_on = || recorder.all_written_since(&keys, there_ns);
         let mut stall = poll(fault.holds(), goes_on).then(|| began.elapsed());
         let outcome = struck.heal(cluster)?;
         if stall.is_none() {
             stall = poll(PATIENCE, goes_on).then(|| began.elapsed());
+        }
+        if matches!(fault, Fault::Stop) {
+            // A node that stops in order serves until others lead what it leads: what anybody waited until it was gone is what counts.
+            let gone_ns = recorder.ns(Instant::now());
+            stall = poll(PATIENCE, || recorder.all_written_since(&keys, gone_ns)).then(|| recorder.slowest());
         }
         let Some(stall) = stall else { return Err(format!("after {name} of {of}: not every partition is written to")) };
         println!("chaos: {name} of {of}: {outcome:?}, every partition goes on after {} ms", stall.as_millis());
@@ -290,12 +305,19 @@ impl Load {
         }
     }
 
-    /// Of one that is stuck the history says what it has seen until then.
-    fn readers_end(&mut self) {
+    /// One may be stuck in its client: the history says what it has seen until then.
+    ///
+    /// # Errors
+    /// A text for a person: several do not end.
+    fn readers_end(&mut self) -> Result<(), String> {
         self.stop_readers.store(true, Ordering::Release);
-        let stuck = join_within(&mut self.readers, PATIENCE);
-        if stuck > 0 {
-            println!("chaos: {stuck} of the readers do not end, and are left behind");
+        match join_within(&mut self.readers, PATIENCE) {
+            0 => Ok(()),
+            1 => {
+                println!("chaos: one of the readers does not end, and is left behind");
+                Ok(())
+            }
+            stuck => Err(format!("{stuck} of the readers do not end")),
         }
     }
 }
@@ -304,7 +326,7 @@ impl Drop for Load {
     fn drop(&mut self) {
         // Whoever hears of it has heard of the failure that comes before it.
         drop(self.producers_end());
-        self.readers_end();
+        drop(self.readers_end());
     }
 }
 

@@ -170,7 +170,9 @@ impl Checker {
                 self.seen(poll, log_start, high_watermark);
                 for key in ends {
                     let key = self.key(key);
-                    if let Some(last) = self.logs[key].last_reads.get_mut(&event.process) {
+                    let segment = self.polls[poll as usize].segment;
+                    let last = self.logs[key].last_reads.get_mut(&event.process);
+                    if let Some(last) = last.filter(|last| last.segment == segment) {
                         last.ended = true;
                     }
                 }
@@ -264,9 +266,10 @@ impl Checker {
         let process = self.processes.entry(event.process).or_default();
         process.segment += 1;
         process.group = None;
+        let segment = process.segment;
         for (key, from) in from.iter().filter(|_| last_read) {
             let key = self.key(key);
-            let last = LastRead { from: *from, began_ns: event.at_ns, ended: false };
+            let last = LastRead { segment, from: *from, began_ns: event.at_ns, ended: false };
             self.logs[key].last_reads.insert(event.process, last);
         }
     }

@@ -69,6 +69,8 @@ pub(super) struct Mark {
 /// A full read at the end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastRead {
+    /// Of its reader: what that reads before or after is no part of it.
+    pub(super) segment: u32,
     pub(super) from: i64,
     pub(super) began_ns: u64,
     /// Whether it came to the key's end; one that stopped before says nothing of what it did not find.
@@ -250,16 +252,18 @@ impl KeyLog {
             joined
         });
         let mut at_the_end = vec![false; versions.all.len()];
-        let ended = |process: u32| self.last_reads.get(&process).is_some_and(|last| last.ended);
-        for read in self.reads.iter().filter(|read| ended(polls[read.poll as usize].process)) {
+        // The latest one alone: what an earlier one has found may be gone since.
+        let full = self.last_reads.iter().filter(|(_, last)| last.ended).max_by_key(|(_, last)| last.began_ns);
+        let of_full = |poll: &Poll| full.is_some_and(|(by, last)| (*by, last.segment) == (poll.process, poll.segment));
+        for read in self.reads.iter().filter(|read| of_full(&polls[read.poll as usize])) {
             if let Some(place) = versions.place(read.offset, read.value) {
                 at_the_end[place] = true;
             }
         }
-        let full = self.last_reads.values().filter(|last| last.ended);
-        let full = full.map(|last| (last.from, last.began_ns)).min();
+        let full = full.map(|(_, last)| (last.from, last.began_ns));
         let within = |offset: i64| full.is_some_and(|(from, _)| from <= offset) && offset >= self.log_start;
         verdict.read_in_full += u64::from(full.is_some());
+        verdict.read_short += u64::from(full.is_none() && !self.last_reads.is_empty());
         for send in &self.sends {
             match send.outcome {
                 Outcome::Acknowledged => verdict.acknowledged += 1,

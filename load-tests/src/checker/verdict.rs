@@ -126,6 +126,8 @@ pub struct Verdict {
     pub worst_lag_ns: u64,
     /// Keys that were read in full at the end.
     pub read_in_full: u64,
+    /// Keys of which a full read at the end stopped before their end, and no other one came to it.
+    pub read_short: u64,
     /// Keys in all.
     pub keys: u64,
 }
@@ -173,6 +175,9 @@ impl fmt::Display for Verdict {
             self.duplicates,
             self.worst_lag_ns / 1_000_000
         )?;
+        if self.read_short > 0 {
+            writeln!(f, "the read of everything at the end stops short of the end of {} keys", self.read_short)?;
+        }
         for (anomaly, (count, examples)) in &self.anomalies {
             writeln!(f, "{anomaly}: {count}")?;
             for example in examples {
