@@ -99,10 +99,13 @@ fn respond<'a, M: Message<'a>>(correlation_id: i32, key: ApiKey, version: i16, b
 
 /// What a client of partitions hears of a node that is cut off is the last it hears of it for now: one that has a connection to no other node, as all it
 /// uses was led here, would ask this one for ever who leads, and be told of itself.
-fn sent_elsewhere<E: Env>(env: &E, answer: Outcome) -> Outcome {
-    match answer {
-        Outcome::Respond(response) if env.sends_elsewhere() => response.closing("no controller for a session").into(),
-        answer => answer,
+async fn sent_elsewhere<E: Env>(env: &E, answer: Outcome) -> Outcome {
+    match (answer, env.sends_elsewhere()) {
+        (Outcome::Respond(response), Some(at)) => {
+            env.sleep_until(at).await;
+            response.closing("no controller for a session").into()
+        }
+        (answer, _) => answer,
     }
 }
 
@@ -148,7 +151,7 @@ impl<E: Env> Call<'_, E> {
         match produce::admit(self.env, self.client, request, version).await {
             Produced::Answer(answer) => Admission::Completing(Box::pin(async move {
                 let answer = respond(id, key, version, &answer.await);
-                sent_elsewhere(&env, answer)
+                sent_elsewhere(&env, answer).await
             })),
             Produced::Silent(appended) => Admission::Completing(Box::pin(async move {
                 if appended.await { Outcome::Silent } else { Outcome::Close("produce with acks=0 failed") }
@@ -161,7 +164,8 @@ impl<E: Env> Call<'_, E> {
         Ok(match self.key {
             ApiKey::Produce => return Err(Outcome::Close("produce has a path of its own")),
             ApiKey::Fetch => {
-                sent_elsewhere(env, self.done(&fetch::handle(env, client, self.body(reader)?, version).await))
+                let answer = self.done(&fetch::handle(env, client, self.body(reader)?, version).await);
+                sent_elsewhere(env, answer).await
             }
             ApiKey::ListOffsets => self.done(&list_offsets::handle(env, &self.body(reader)?, version).await),
             ApiKey::Metadata => self.done(&metadata::handle(env, client, &self.body(reader)?, version)),

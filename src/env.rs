@@ -65,9 +65,9 @@ pub trait Env: Clone + 'static {
     fn node_id(&self) -> NodeId;
     /// The epoch of this node's registration.
     fn broker_epoch(&self) -> i64;
-    /// Whether another node may lead by now what this one leads, and this one cannot know: clients are to ask others.
-    fn sends_elsewhere(&self) -> bool {
-        false
+    /// From when on clients are to ask other nodes, if one of those may lead by now what this one leads, and this one cannot know.
+    fn sends_elsewhere(&self) -> Option<Mono> {
+        None
     }
     /// Other nodes whose processes are gone, as far as the sockets tell: what they lead has no leader that clients could ask, though the
     /// metadata may not have it yet.

@@ -119,10 +119,10 @@ impl Node {
         self.peers.is_some() && *self.phase.borrow() == Phase::Ready && self.lease.is_over()
     }
 
-    /// Whether its clients are to ask another node who leads: it is cut off, and the others know by now.
+    /// From when on its clients are to ask another node who leads, if it is cut off: the others know by then.
     #[must_use]
-    pub fn sends_elsewhere(&self) -> bool {
-        self.is_cut_off() && self.lease.is_handed_over()
+    pub fn sends_elsewhere(&self) -> Option<Mono> {
+        self.is_cut_off().then(|| self.lease.handed_over_at())
     }
 
     /// Where reads go that may wait for a disk.
@@ -223,7 +223,7 @@ impl Env for NodeEnv {
         clock::now()
     }
 
-    fn sends_elsewhere(&self) -> bool {
+    fn sends_elsewhere(&self) -> Option<Mono> {
         self.node.sends_elsewhere()
     }
 

@@ -16,8 +16,8 @@ use crate::node_env::Node;
 use crate::peers::Peers;
 use crate::replicas::Held;
 
-/// How long a node keeps its clients when its lease is over. The controller has others lead in the same moment, and whoever asks another node before
-/// that has applied it is told of this one as before: librdkafka believes it, and asks again after a second.
+/// How long a node lets its clients wait when its lease is over, with no answer. The controller has others lead in the same moment if it was a session, and
+/// whoever asks another node before that has applied it is told of this one as before: librdkafka believes it, and asks again after a second.
 const TURN: Duration = Duration::from_millis(100);
 
 /// When each node was last heard of by what it asked of this one.
@@ -57,14 +57,9 @@ impl Lease {
         *self.0.borrow() <= clock::now()
     }
 
-    /// How long clients are kept: they are sent away once others know who leads now.
-    fn left_to_clients(&self, now: Mono) -> Duration {
-        (*self.0.borrow() + TURN).saturating_since(now)
-    }
-
-    /// Whether it has been over for so long that clients are sent away.
-    pub(crate) fn is_handed_over(&self) -> bool {
-        self.left_to_clients(clock::now()).is_zero()
+    /// From when on clients are sent away: others know by then who leads instead.
+    pub(crate) fn handed_over_at(&self) -> Mono {
+        *self.0.borrow() + TURN
     }
 }
 
@@ -73,32 +68,35 @@ fn shared(node: &Node) -> impl Iterator<Item = Arc<Held>> + use<> {
     node.replicas.all().into_iter().filter(|held| held.handle.shared().assignment().is_some())
 }
 
-/// Cuts the node off from its clients while its lease is over, from [`TURN`] after its end on.
+/// Cuts the node off from its clients while its lease is over, and sends those away who wait, from [`TURN`] after its end on.
 pub(super) async fn follow_controller(node: &Node, session: Duration) {
     let (mut cut_off, mut lease) = (false, node.lease.0.subscribe());
     loop {
-        lease.borrow_and_update();
-        let left = node.lease.left_to_clients(clock::now());
-        if left.is_zero() {
-            if !cut_off {
-                tracing::warn!("no controller for a session: clients are sent elsewhere until one answers");
-            }
-            send_elsewhere(node);
-        } else if cut_off {
+        let (end, now) = (*lease.borrow_and_update(), clock::now());
+        let (is_over, handed_over) = (end <= now, end + TURN <= now);
+        if is_over && !cut_off {
+            tracing::warn!("no controller for a session: clients are sent elsewhere until one answers");
+        } else if cut_off && !is_over {
             tracing::info!("the controller answers again");
-            shared(node).for_each(|held| held.handle.shared().set_cut_off(false));
         }
-        cut_off = left.is_zero();
-        // A replica that starts meanwhile is found the next time.
-        let wait = if cut_off { session / 5 } else { left };
+        if is_over || cut_off {
+            // A replica that starts meanwhile is found the next time.
+            shared(node).for_each(|held| held.handle.shared().set_cut_off(is_over));
+        }
+        if handed_over {
+            send_elsewhere(node);
+        }
+        cut_off = is_over;
+        let next = if is_over { end + TURN } else { end };
+        let wait = if handed_over { session / 5 } else { next.saturating_since(now) };
         // Its end is noticed by the time that it ends at.
         drop(timeout(wait, lease.changed()).await);
     }
 }
 
+/// Ends the leaderships here: whoever waits is told to ask elsewhere.
 fn send_elsewhere(node: &Node) {
     for held in shared(node) {
-        held.handle.shared().set_cut_off(true);
         if held.handle.led_snapshot(LeaderEpoch::NONE).is_ok() {
             // One that has no room is asked again the next time.
             drop(held.handle.actor().try_send(ReplicaMessage::CutOff));
@@ -149,10 +147,8 @@ mod tests {
 
     #[test]
     fn clients_are_kept_until_others_can_tell_them_who_leads() {
-        let (lease, end) = (Lease::default(), Mono::ZERO + Duration::from_secs(5));
-        lease.ends(end);
-        assert_eq!(lease.left_to_clients(end), TURN);
-        assert_eq!(lease.left_to_clients(end + TURN), Duration::ZERO);
-        assert_eq!(lease.left_to_clients(end + TURN * 2), Duration::ZERO);
+        let lease = Lease::default();
+        lease.ends(clock::now());
+        assert!(lease.is_over() && lease.handed_over_at() > *lease.0.borrow());
     }
 }

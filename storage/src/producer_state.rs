@@ -108,6 +108,13 @@ impl ProducerState {
         self.expiration = expiration;
     }
 
+    /// Whether the batch is of a producer of which something is known (`wall` in milliseconds), or of none.
+    #[must_use]
+    pub fn knows(&self, batch: &BatchHeader, wall: i64) -> bool {
+        let entry = self.producers.get(&batch.producer_id);
+        !batch.has_producer_id() || entry.is_some_and(|entry| !self.is_expired(entry, wall))
+    }
+
     /// Whether the batch may be appended now (`wall` in milliseconds). A batch that was appended before is answered with what it was then.
     ///
     /// # Errors
@@ -314,6 +321,7 @@ mod tests {
 
     #[test]
     fn an_unknown_or_expired_producer_may_start_anywhere() {
+        assert!(state().knows(&batch(-1, -1, -1, 1, 0), 0) && !state().knows(&batch(1, 0, 0, 1, 0), 0));
         let mut state = state();
         assert_eq!(state.check(&batch(1, 0, 77, 1, 0), 0), Ok(None));
         state.note(&batch(1, 0, 77, 1, 0), 0);

@@ -251,7 +251,9 @@ impl<D: Directory> Behavior for ReplicaActor<D> {
             ReplicaMessage::Silent { node_id, session } => replication(ReplicationInput::Silent { node_id, session }),
             ReplicaMessage::CutOff => replication(ReplicationInput::CutOff),
             ReplicaMessage::Append { reply, .. } if self.shared.is_cut_off() => {
-                return reply.send(Err(ErrorCode::NotLeaderOrFollower.into()));
+                let request = self.new_request();
+                self.appends.insert(request, reply);
+                ReplicaInput::Refuse(request)
             }
             ReplicaMessage::Append { batch, required_acks, deadline, expected_epoch, reply } => {
                 let request = self.new_request();

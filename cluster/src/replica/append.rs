@@ -1,13 +1,14 @@
 //! What a leader does with appends: gather them, write them at once, and decide for each when it is answered.
 //! Invariant: nothing is answered before it is written, and nothing is written that was refused.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use madang_actors::clock::{Mono, Wall};
 use madang_protocol::error_code::ErrorCode;
-use madang_protocol::record_batch::TimestampType;
+use madang_protocol::record_batch::{BatchHeader, TimestampType};
 use madang_protocol::types::{LeaderEpoch, Offset};
 use madang_storage::mutants::mutant;
 use madang_storage::{AppendError, AppendOutcome, BatchToAppend, Log, SequenceError};
@@ -18,7 +19,7 @@ use crate::request::RequestId;
 
 /// Appends that may wait for the high watermark at once; beyond it an append is refused before it is written.
 const MAX_PENDING: usize = 100_000;
-/// How long a gap in a producer's sequence numbers may come of requests that were on their way when the one before them was refused for now.
+/// How long a request may be on its way that was sent before the one before it was refused for now.
 const ON_ITS_WAY: Duration = Duration::from_secs(3);
 
 /// Whether a gap in a producer's sequence numbers is one that a refusal has left: of a request before it, here or by whoever led until now. Its producer
@@ -33,10 +34,6 @@ pub(super) struct Forgiven {
 }
 
 impl Forgiven {
-    pub(super) fn begins_to_lead(&mut self, now: Mono) {
-        self.begun_until = now + ON_ITS_WAY;
-    }
-
     fn refuses(&mut self, now: Mono) {
         self.refused_until = now + ON_ITS_WAY;
     }
@@ -44,6 +41,11 @@ impl Forgiven {
     fn forgives(&self, now: Mono, wrote_in_this_leadership: bool) -> bool {
         now < self.refused_until || (now < self.begun_until && !wrote_in_this_leadership)
     }
+}
+
+/// Whether a sequence number is after the one that was to come, not before it. They go from 2,147,483,647 on to 0.
+fn is_ahead(given: i32, expected: i32) -> bool {
+    (1..1 << 30).contains(&(given.wrapping_sub(expected) & i32::MAX))
 }
 
 impl Replica {
@@ -73,16 +75,47 @@ impl Replica {
         }
     }
 
+    /// What this leadership is to forgive. An earlier life in this process may have refused something a moment ago.
+    pub(super) fn begin_forgiving(&mut self, now: Mono) {
+        self.forgives.begun_until = now + ON_ITS_WAY;
+        if self.resumes {
+            self.forgives.refuses(now);
+        }
+    }
+
+    /// The node may not take appends at all for now.
+    pub(super) fn refuse(&mut self, now: Mono, request: RequestId, effects: &mut Vec<ReplicaEffect>) {
+        self.forgives.refuses(now);
+        reply(effects, request, Err(ErrorCode::NotLeaderOrFollower.into()));
+    }
+
+    /// Whether a batch is not the first of its producer, of which nothing is known, while what came before it may have been refused: it would be taken, and
+    /// what it follows could never be.
+    fn is_orphan(&self, now: Mono, wall: Wall, batch: &BatchHeader) -> bool {
+        let Some(log) = &self.log else { return false };
+        let begins = batch.base_sequence <= 0 || batch.is_control() || log.log_end_offset() == Offset::ZERO;
+        !begins && self.forgives.forgives(now, false) && !log.producers().knows(batch, wall.0)
+    }
+
     /// One write for all that was gathered. State follows the write.
     pub(super) fn write(&mut self, now: Mono, wall: Wall, effects: &mut Vec<ReplicaEffect>) {
         let Some(epoch) = self.leader_epoch() else { return };
-        let Some(log) = self.log.as_mut() else { return };
-        if self.gathered.is_empty() {
+        if self.gathered.is_empty() || self.log.is_none() {
             return;
         }
         let (mut batches, mut asked) = (Vec::new(), Vec::new());
+        let mut begun = BTreeSet::new();
         for append in mem::take(&mut self.gathered) {
             let about = Asked::from(&append);
+            let producer_id = append.batch.header.producer_id;
+            if !begun.contains(&producer_id) && self.is_orphan(now, wall, &append.batch.header) {
+                let message = "nothing is known of the producer, and what it sent before may have been refused";
+                let refused =
+                    Refused { error: ErrorCode::NotLeaderOrFollower, message: Some(message.to_owned().into()) };
+                reply(effects, about.request, Err(refused));
+                continue;
+            }
+            begun.insert(producer_id);
             match BatchToAppend::new(append.batch.bytes) {
                 Ok(batch) => {
                     batches.push(batch);
@@ -91,6 +124,7 @@ impl Replica {
                 Err(_) => reply(effects, about.request, Err(ErrorCode::CorruptMessage.into())),
             }
         }
+        let Some(log) = self.log.as_mut() else { return };
         let (outcomes, error) = match log.append_as_leader(&batches, epoch, wall) {
             Ok(outcomes) => (outcomes, None),
             Err(mut error) => (mem::take(&mut error.outcomes), Some(error)),
@@ -149,7 +183,7 @@ impl Replica {
         let code = match error {
             SequenceError::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
             SequenceError::OutOfOrder { expected, given, last_offset }
-                if given > expected && self.forgives.forgives(now, last_offset >= begun) =>
+                if is_ahead(given, expected) && self.forgives.forgives(now, last_offset >= begun) =>
             {
                 ErrorCode::NotLeaderOrFollower
             }
@@ -212,5 +246,16 @@ fn write_failed(error: &AppendError, asked: Vec<Asked>, effects: &mut Vec<Replic
         tracing::warn!(%error, "append refused");
     } else {
         effects.push(ReplicaEffect::Restart(message.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_are_ahead_across_their_end_too() {
+        assert!(is_ahead(7, 5) && is_ahead(1, i32::MAX) && is_ahead(0, i32::MAX));
+        assert!(!is_ahead(5, 5) && !is_ahead(4, 5) && !is_ahead(i32::MAX, 0) && !is_ahead(0, 1));
     }
 }

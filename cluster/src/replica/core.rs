@@ -196,7 +196,7 @@ impl Replica {
         }
         let epoch_start = self.begin_epoch(epoch);
         self.role = Role::Leader(Leader::sole(epoch, epoch_start, now));
-        self.forgives.begins_to_lead(now);
+        self.begin_forgiving(now);
         self.advance_high_watermark(now);
         self.publish_if_changed(effects);
     }
@@ -391,6 +391,7 @@ impl Machine for Replica {
     fn step(&mut self, now: Mono, wall: Wall, input: ReplicaInput, _: &mut Prng, effects: &mut Vec<ReplicaEffect>) {
         match input {
             ReplicaInput::Append(append) => self.gather(now, append, effects),
+            ReplicaInput::Refuse(request) => self.refuse(now, request, effects),
             ReplicaInput::EndBatch => self.write(now, wall, effects),
             ReplicaInput::Synced(outcome) => self.synced(now, wall, outcome, effects),
             ReplicaInput::Lead(epoch) => {

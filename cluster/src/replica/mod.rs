@@ -169,6 +169,8 @@ pub type Compacted = Result<CompactionResult, CompactionError>;
 pub enum ReplicaInput {
     /// A batch to append. Nothing is written before [`ReplicaInput::EndBatch`].
     Append(Append),
+    /// An append that is refused as the node may not lead any more: `NOT_LEADER_OR_FOLLOWER`.
+    Refuse(RequestId),
     /// The mailbox is drained for now: write what was gathered.
     EndBatch,
     /// A sync that this replica asked for has ended.

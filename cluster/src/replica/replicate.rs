@@ -119,7 +119,7 @@ impl Replica {
             leader.keep_followers_of(old);
         }
         self.role = Role::Leader(leader);
-        self.forgives.begins_to_lead(now);
+        self.begin_forgiving(now);
         self.ask_for_sync(now, wall, effects);
     }
 

@@ -134,6 +134,12 @@ async fn receive(sim: &Sim, connection: &Connection, target: &Target, version: i
     };
     Some(match error(one.error_code) {
         ErrorCode::None => Ok(one.base_offset),
+        // A gap, which the leader takes for what a refusal has left: of the first that is on its way it would be one that the log has lost.
+        ErrorCode::NotLeaderOrFollower
+            if one.error_message.as_deref().is_some_and(|why| why.contains("does not follow")) =>
+        {
+            Err(Failure::Code(ErrorCode::OutOfOrderSequenceNumber))
+        }
         code => Err(Failure::Code(code)),
     })
 }

@@ -97,6 +97,41 @@ fn a_gap_at_the_begin_of_a_leadership_is_what_the_last_leader_was_sent() {
 }
 
 #[test]
+fn the_second_batch_of_an_unknown_producer_is_not_taken_before_the_first() {
+    let mut leader = Fixture::new(Durability::PageCache);
+    leader.assign(assignment(1, 3, 5, &[1, 2]));
+    leader.append();
+    leader.assign(assignment(2, 4, 6, &[1, 2]));
+    leader.assign(assignment(1, 5, 7, &[1, 2]));
+    let second = leader.append_numbered(1);
+    assert_eq!(leader.answered(second), Some(Err(ErrorCode::NotLeaderOrFollower)), "the first may be on its way again");
+    let both = [leader.append_numbered(0), leader.append_numbered(1)];
+    leader.fetch(2, 3, 3);
+    assert_eq!(both.map(|request| leader.answered(request)), [Some(Ok(1)), Some(Ok(2))]);
+    let mut leader = Fixture::leader(Durability::PageCache, &[1, 2]);
+    let forgotten = leader.append_numbered(9);
+    leader.fetch(2, 1, 1);
+    assert_eq!(leader.answered(forgotten), Some(Ok(0)), "a new log has refused nothing");
+}
+
+#[test]
+fn what_another_life_refused_and_what_a_node_that_is_cut_off_refuses_leaves_gaps() {
+    let mut leader = Fixture::leader(Durability::PageCache, &[1, 2]);
+    leader.append_numbered(0);
+    leader.restart().expect("starts");
+    leader.assign(assignment(1, 5, 7, &[1, 2]));
+    let behind = leader.append_numbered(2);
+    assert_eq!(leader.answered(behind), Some(Err(ErrorCode::NotLeaderOrFollower)));
+    leader.now = leader.now + Duration::from_secs(3);
+    let gap = leader.append_numbered(2);
+    assert_eq!(leader.answered(gap), Some(Err(ErrorCode::OutOfOrderSequenceNumber)));
+    leader.input(ReplicaInput::Refuse(RequestId(1_000)));
+    let behind = leader.append_numbered(2);
+    let refused = [RequestId(1_000), behind].map(|request| leader.answered(request));
+    assert_eq!(refused, [Some(Err(ErrorCode::NotLeaderOrFollower)); 2]);
+}
+
+#[test]
 fn a_follower_joins_when_its_counted_offset_has_the_high_watermark_and_the_epochs_start() {
     let mut leader = Fixture::leader(Durability::Fsync, &[1, 2]);
     leader.append();
