@@ -38,8 +38,9 @@ impl Forgiven {
         self.refused_until = now + ON_ITS_WAY;
     }
 
-    fn forgives(&self, now: Mono, wrote_in_this_leadership: bool) -> bool {
-        now < self.refused_until || (now < self.begun_until && !wrote_in_this_leadership)
+    /// `of_this_leadership`: nobody else can have been sent what came before.
+    fn forgives(&self, now: Mono, of_this_leadership: bool) -> bool {
+        now < self.refused_until || (now < self.begun_until && !of_this_leadership)
     }
 }
 
@@ -93,8 +94,9 @@ impl Replica {
     /// what it follows could never be.
     fn is_orphan(&self, now: Mono, wall: Wall, batch: &BatchHeader) -> bool {
         let Some(log) = &self.log else { return false };
-        let begins = batch.base_sequence <= 0 || batch.is_control() || log.log_end_offset() == Offset::ZERO;
-        !begins && self.forgives.forgives(now, false) && !log.producers().knows(batch, wall.0)
+        let begins = batch.base_sequence <= 0 || batch.is_control();
+        let is_new = self.leadership_start() == Offset::ZERO;
+        !begins && self.forgives.forgives(now, is_new) && !log.producers().knows(batch, wall.0)
     }
 
     /// One write for all that was gathered. State follows the write.
@@ -178,8 +180,16 @@ impl Replica {
         }
     }
 
+    /// Where the log ended when the leadership began.
+    const fn leadership_start(&self) -> Offset {
+        match &self.role {
+            Role::Leader(leader) => leader.epoch_start(),
+            Role::Idle | Role::Follower(_) | Role::Lost(_) => Offset::ZERO,
+        }
+    }
+
     fn refused_sequence(&self, now: Mono, error: SequenceError) -> Refused {
-        let begun = if let Role::Leader(leader) = &self.role { leader.epoch_start() } else { Offset::ZERO };
+        let begun = self.leadership_start();
         let code = match error {
             SequenceError::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
             SequenceError::OutOfOrder { expected, given, last_offset }

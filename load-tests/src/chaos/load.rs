@@ -89,16 +89,40 @@ impl ProducerContext for Reporter {
     }
 }
 
+fn producer(shape: &Shape, reporter: &Reporter) -> Result<ThreadedProducer<Reporter>, KafkaError> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &shape.servers).set("enable.idempotence", "true").set("linger.ms", "5");
+    config.set("compression.type", ["none", "lz4", "zstd"][reporter.process as usize % 3]);
+    config.create_with_context(reporter.clone())
+}
+
+/// How long a client that starts now takes until a record of its own is acknowledged in every partition; none if it takes longer than that.
+///
+/// # Errors
+/// A text for a person: there is no client.
+pub(crate) fn first_acknowledgements(
+    shape: &Shape,
+    recorder: &Arc<Recorder>,
+    patience: Duration,
+) -> Result<Option<Duration>, String> {
+    let began = Instant::now();
+    let reporter = Reporter { recorder: Arc::clone(recorder), process: recorder.process() };
+    let producer = producer(shape, &reporter).map_err(|error| format!("no producer: {error}"))?;
+    for (partition, key) in (0..).zip(&shape.keys()) {
+        let (value, serial) = (recorder.value(), partition as u64);
+        let payload =
+            Payload { run: recorder.run(), process: reporter.process, serial, unique: value, key: key.clone() };
+        send(&reporter, &producer, (&shape.topic, partition, key), value, &payload.encode(0));
+    }
+    let flushed = producer.flush(patience).is_ok();
+    Ok(flushed.then(|| began.elapsed()))
+}
+
 /// Writes until it is told to stop, then waits for what is on its way.
 pub(crate) fn produce(shape: &Shape, recorder: &Arc<Recorder>, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         let reporter = Reporter { recorder: Arc::clone(recorder), process: recorder.process() };
-        let process = reporter.process;
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &shape.servers).set("enable.idempotence", "true").set("linger.ms", "5");
-        config.set("compression.type", ["none", "lz4", "zstd"][process as usize % 3]);
-        let made: Result<ThreadedProducer<Reporter>, KafkaError> = config.create_with_context(reporter.clone());
-        match made {
+        match producer(shape, &reporter) {
             Ok(producer) => {
                 life(shape, recorder, &reporter, &producer, stop);
                 if producer.flush(FLUSH).is_err() {

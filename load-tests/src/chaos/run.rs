@@ -187,7 +187,7 @@ fn note(recorder: &Recorder, what: &str) {
 /// What the faults of one run have in common.
 struct Run<'r> {
     args: &'r Chaos,
-    recorder: &'r Recorder,
+    recorder: &'r Arc<Recorder>,
     shape: &'r Shape,
 }
 
@@ -242,6 +242,12 @@ impl Run<'_> {
         let (of, began, there_ns) = (struck.of(), struck.began, recorder.ns(struck.there));
         recorder.time_since(there_ns);
         let goes_on = || recorder.all_written_since(&keys, there_ns);
+        // Clients that were without any broker wait for up to ten seconds before they look again: how soon the brokers serve shows who starts with them.
+        let fresh = if matches!(fault, Fault::PowerCutAll) {
+            load::first_acknowledgements(self.shape, recorder, PATIENCE)?
+        } else {
+            None
+        };
         let mut stall = poll(fault.holds(), goes_on).then(|| began.elapsed());
         let outcome = struck.heal(cluster)?;
         if stall.is_none() {
@@ -254,6 +260,10 @@ impl Run<'_> {
         }
         let Some(stall) = stall else { return Err(format!("after {name} of {of}: not every partition is written to")) };
         println!("chaos: {name} of {of}: {outcome:?}, every partition goes on after {} ms", stall.as_millis());
+        if let Some(fresh) = fresh {
+            println!("chaos: a client that starts then has written to every partition after {} ms", fresh.as_millis());
+        }
+        let stall = fresh.unwrap_or(stall);
         let counts = matches!(outcome, Outcome::Happened);
         report.add(fault, &outcome, if counts { stall } else { Duration::ZERO });
         Ok(())
